@@ -1,0 +1,43 @@
+# Everything runs from .venv, which the first target makes: needs Python 3.11+ and make.
+PYTHON ?= python3
+BIN := .venv/bin
+FILE ?= README.md
+export PYTHONWARNINGS :=
+
+.PHONY: demo test accept lint types imports unit schemas docs clean
+
+.venv/ready: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Sidecast needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+demo: .venv/ready ## a real agent works on FILE; watch it with curl or the browser
+	$(BIN)/sidecast demo $(FILE)
+
+test: lint types imports unit ## all checks and tests (a few minutes)
+
+lint: .venv/ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: .venv/ready
+	$(BIN)/mypy
+
+imports: .venv/ready
+	$(BIN)/lint-imports
+
+unit: .venv/ready
+	$(BIN)/python -m pytest -m 'not accept'
+
+accept: .venv/ready ## long loads and fault runs (some ten minutes)
+	$(BIN)/python -m pytest -m accept -p no:randomly
+
+schemas: .venv/ready ## write schemas/json again from the structs
+	$(BIN)/python -m sidecast_schemas.generate schemas/json
+
+docs: .venv/ready ## write the generated tables of docs/operations.md again
+	$(BIN)/python -m sidecast_broker.reference docs/operations.md
+
+clean:
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,1 @@
+"""What an agent installs: publish task events to JetStream."""

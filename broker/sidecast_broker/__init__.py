@@ -1,0 +1,1 @@
+"""The sidecar: reads task events from JetStream and fans them out over SSE."""
