@@ -1,0 +1,111 @@
+"""The browser format for streams and hubs: encodes with `core.views.events`, shares what it encoded.
+
+Must not know requests or transports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from msgspec import Struct
+
+from sidecast_broker.core.cursor import format_cursor
+from sidecast_broker.core.frame import HEARTBEAT
+from sidecast_broker.core.log import Record
+from sidecast_broker.core.resume import Mode
+from sidecast_broker.core.views import events
+from sidecast_broker.core.views.events import EncodedFrame, Filter
+from sidecast_broker.hub import GapReason, Hub
+
+
+class BrowserView(Struct, frozen=True):
+    """One shape of the `events` format; equal shapes share their frames.
+
+    Attributes:
+        named: whether frames carry an `event:` line.
+        filter: which frames the client wants.
+        heartbeat_event: whether it wants heartbeats it can see.
+        heartbeat_s: told in `stream.open`.
+        retry_ms: told in `stream.open`.
+    """
+
+    named: bool
+    filter: Filter
+    heartbeat_event: bool
+    heartbeat_s: float
+    retry_ms: int
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for views whose records become the same bytes."""
+        return (self.named, self.filter)
+
+    @property
+    def format(self) -> str:
+        """The format's name in metrics and logs."""
+        return "events"
+
+    def record(self, hub: Hub, record: Record) -> bytes:
+        """Give the frame of a record, empty where the filter leaves it out."""
+        frame = record.frames.get(self.named)
+        if frame is None:
+            frame = events.encode(record, hub.fold, hub.epoch, named=self.named)
+            if frame is None:
+                return b""
+            record.frames[self.named] = frame
+            hub.log.grow(record, len(frame))
+        assert isinstance(frame, EncodedFrame)
+        return frame.data if self.filter.admits(frame.kind) else b""
+
+    def snapshot(self, hub: Hub) -> bytes:
+        """Give the frame with the task as it stands; encoded once per position."""
+        key = ("snapshot", self.named)
+        data = hub.snapshots.get(key)
+        if data is None:
+            partial = not hub.complete
+            at = hub.newest_at
+            frame = events.snapshot(hub.fold, hub.end, at, hub.epoch, partial=partial, named=self.named)
+            data = hub.snapshots[key] = frame.data
+        return data
+
+    def open(self, hub: Hub, mode: Mode, cursor: int) -> bytes:
+        """Give the first frame."""
+        return events.open_frame(
+            mode,
+            format_cursor(hub.epoch, cursor),
+            self.heartbeat_s,
+            self.retry_ms,
+            named=self.named,
+            task_id=hub.key.task,
+        ).data
+
+    def gap(self, hub: Hub, reason: GapReason, requested: str, oldest: int) -> bytes:
+        """Give the frame that tells of a hole."""
+        return events.gap_frame(
+            reason,
+            requested or None,
+            format_cursor(hub.epoch, oldest),
+            named=self.named,
+            task_id=hub.key.task,
+        ).data
+
+    def lag(self, behind_events: int) -> bytes:
+        """Give the frame that tells a client it is slow."""
+        return events.lag_frame(behind_events, "disconnect", named=self.named).data
+
+    def drain(self, reconnect_in_ms: int) -> bytes:
+        """Give the frame that sends a client to another broker."""
+        return events.drain_frame(reconnect_in_ms, named=self.named).data
+
+    def end(self, hub: Hub) -> bytes:
+        """Give what is sent after the task's terminal event."""
+        reason = "task-ended"
+        return events.end_frame(hub.fold.state, reason, named=self.named, task_id=hub.key.task).data
+
+    def not_found(self) -> bytes:
+        """Give the end of a stream whose task never came."""
+        return events.end_frame(None, "not-found", named=self.named).data
+
+    def heartbeat(self) -> bytes:
+        """Give what is sent in silence."""
+        return events.heartbeat_frame(named=self.named).data if self.heartbeat_event else HEARTBEAT

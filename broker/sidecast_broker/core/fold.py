@@ -1,0 +1,441 @@
+"""A task's events, folded into the A2A v1.0 Task they add up to.
+
+Must not know positions' epochs, clients or formats. Content stays raw JSON, so unknown fields and numbers
+survive untouched.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import msgspec
+from msgspec import UNSET, Raw, Struct
+
+from sidecast_schemas.codec import (
+    ArtifactBody,
+    ArtifactUpdateBody,
+    Event,
+    RawObject,
+    StatusUpdateBody,
+    TurnBody,
+)
+from sidecast_schemas.events import ACTIVITY, INTERRUPTED_STATES, SUBMITTED, Activity
+
+STEPS_MAX = 200
+"""Steps kept for a snapshot; the one that appeared first leaves first."""
+
+_FIELD_BYTES = 180
+"""Memory of one kept raw value beside its bytes: Raw, bytes and str objects, and the slot in a dict."""
+
+TurnPhase = Literal["begin", "end"]
+
+
+class RawActivity(NamedTuple):
+    """A valid activity: what it says, and all its fields as they were sent."""
+
+    known: Activity
+    fields: RawObject
+
+
+class _StatusUpdate(Struct):
+    status: RawObject
+    metadata: RawObject | None = None
+
+
+class _ArtifactUpdate(Struct):
+    artifact: RawObject
+
+
+class _Turn(Struct):
+    message: Raw | None = None
+
+
+class _Payload(Struct):
+    task: RawObject | None = None
+    statusUpdate: _StatusUpdate | None = None  # noqa: N815 - the wire's name
+    artifactUpdate: _ArtifactUpdate | None = None  # noqa: N815
+    turn: _Turn | None = None
+
+
+class _Identified(Struct):
+    messageId: str = ""  # noqa: N815
+
+
+_decode_payload = msgspec.json.Decoder(_Payload).decode
+_decode_activity = msgspec.json.Decoder(Activity).decode
+_decode_identified = msgspec.json.Decoder(_Identified).decode
+_decode_object = msgspec.json.Decoder(RawObject).decode
+_decode_list = msgspec.json.Decoder(list[Raw]).decode
+_decode_artifact = msgspec.json.Decoder(ArtifactBody).decode
+_encode = msgspec.json.Encoder().encode
+_NULL = Raw(b"null")
+
+
+def read_activity(event: Event) -> RawActivity | None:
+    """Give the activity a status update reports, or None.
+
+    One that is malformed (a wrong type, a `progress` outside 0..1, an unknown kind, a `progress` or `step`
+    without what it is named after) is none: to us the event is then a status like any other.
+    """
+    body = event.body
+    if not isinstance(body, StatusUpdateBody) or body.metadata is None:
+        return None
+    raw = body.metadata.get(ACTIVITY)
+    if raw is None:
+        return None
+    try:
+        known = _decode_activity(raw)
+    except msgspec.ValidationError:
+        return None
+    if (known.kind == "progress" and known.progress is UNSET) or (
+        known.kind == "step" and known.step is UNSET
+    ):
+        return None
+    return RawActivity(known, _decode_object(raw))
+
+
+class _Artifact:
+    """One artifact: its parts as the inside of a JSON array, so that appending costs what is appended."""
+
+    __slots__ = ("fields", "metadata", "parts")
+
+    def __init__(self, fields: RawObject) -> None:
+        self.replace(fields)
+
+    def replace(self, fields: RawObject) -> None:
+        """Become another artifact, at the same place."""
+        self.parts = bytearray(_elements(fields.get("parts")))
+        self.metadata = _copy(_object(fields.get("metadata")))
+        self.fields = _copy({key: raw for key, raw in fields.items() if key not in ("parts", "metadata")})
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.parts) + _size(self.fields) + _size(self.metadata)
+
+    def append(self, fields: RawObject) -> int:
+        """Extend by a further piece; give the bytes it takes more."""
+        before = len(self.parts)
+        _extend(self.parts, _elements(fields.get("parts")))
+        return len(self.parts) - before + _merge(self.metadata, _object(fields.get("metadata")))
+
+    def tree(self) -> dict[str, object]:
+        """Give it in the form the encoder takes."""
+        tree: dict[str, object] = {**self.fields, "parts": _array(self.parts)}
+        if self.metadata:
+            tree["metadata"] = self.metadata
+        return tree
+
+
+class Fold:
+    """Folds the records of one task, in their order, into the Task they add up to.
+
+    It equals what a2a-sdk 1.3 makes of the same events (`a2a.server.tasks.task_manager.TaskManager`): the
+    message of a status moves into the history at the next status; artifacts are replaced, or extended with
+    `append`; metadata merges key by key. Where the SDK raises, the fold goes on:
+
+    - `append` to an artifact that isn't there creates it (the log may have lost its first piece);
+    - an update before the `task` record makes a task in state submitted, as the SDK does for an artifact;
+    - the first context id named stays.
+
+    A log has at most one `task` record, its first (control records aside); another one changes nothing. The
+    message of a turn begin joins the history like the SDK's `update_with_message`: after the message of the
+    status it answers, unless its id is there already.
+
+    Args:
+        task_id: the task's id, as in its subject.
+
+    Attributes:
+        task_id: the same.
+        context_id: the first context id an event named, or "".
+        sequence: of the last applied record, 0 before the first.
+        state: the A2A state, or None before any event set one.
+        terminal_sequence: of the record that ended the task, or None.
+        progress: the last activity's progress, 0..1, or None.
+        open_turn: the id of the turn that began last and has not ended, or None.
+        opening: the Task as the `task` record left it, or None without such a record.
+        after_terminal: records that followed the end of the task.
+        surplus_tasks: `task` records that were not the log's first.
+        malformed: fields, messages and artifacts of the `task` record that are none and were left out.
+    """
+
+    def __init__(self, task_id: str) -> None:
+        self.task_id = task_id
+        self.context_id = ""
+        self.sequence = 0
+        self.state: str | None = None
+        self.terminal_sequence: int | None = None
+        self.progress: float | None = None
+        self.open_turn: str | None = None
+        self.opening: bytes | None = None
+        self.after_terminal = 0
+        self.surplus_tasks = 0
+        self.malformed = 0
+        self._started = False
+        self._status: RawObject = {}
+        self._history = bytearray()
+        self._message_ids: set[str] = set()
+        self._artifacts: list[_Artifact] = []
+        self._artifact_of: dict[str, _Artifact] = {}
+        self._metadata: RawObject = {}
+        self._other: RawObject = {}
+        self._steps: RawObject = {}
+        self._turns: dict[str, TurnPhase] = {}
+        self._task: bytes | None = None
+        self._size = 0
+
+    @property
+    def terminal(self) -> bool:
+        """Whether the task is over."""
+        return self.terminal_sequence is not None
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the task waits for input or credentials."""
+        return self.state in INTERRUPTED_STATES
+
+    @property
+    def steps(self) -> list[Raw]:
+        """The newest state of each step as JSON, in the order in which the steps first appeared."""
+        return list(self._steps.values())
+
+    @property
+    def size_bytes(self) -> int:
+        """Roughly the memory held, the encoded Task included."""
+        encoded = len(self._task) if self._task is not None else 0
+        if self.opening is not None and self.opening is not self._task:
+            encoded += len(self.opening)
+        return self._size + len(self._history) + encoded
+
+    def turn_phase(self, turn_id: str) -> TurnPhase | None:
+        """Tell whether the turn of a message has begun or ended, or None where no record names it."""
+        return self._turns.get(turn_id)
+
+    def apply(self, event: Event, sequence: int) -> bool:
+        """Take in the next record.
+
+        Returns:
+            Whether a client receives it: not a control record, not after the end of the task, not a `task`
+            record beyond the log's first.
+        """
+        self.sequence = sequence
+        if event.kind == "turn":
+            self._apply_turn(event)
+            return False
+        if self.terminal_sequence is not None:
+            self.after_terminal += 1
+            return False
+        if event.kind == "task" and self._started:
+            self.surplus_tasks += 1
+            return False
+        self._started = True
+        self._task = None
+        if not self.context_id:
+            self.context_id = event.context_id or ""
+        if event.kind == "statusUpdate":
+            self._apply_status(event)
+        elif event.kind == "artifactUpdate":
+            self._apply_artifact(event)
+        elif event.kind == "task":
+            self._apply_task(event)
+        if event.state is not None:
+            self.state = event.state
+            if event.terminal:
+                self.terminal_sequence = sequence
+        if event.kind == "task":
+            self.opening = self.task()
+        return True
+
+    def task(self) -> bytes:
+        """Give the Task as one line of JSON; encoded once per change, in time linear in its size."""
+        if self._task is None:
+            tree: dict[str, object] = {"id": self.task_id}
+            if self.context_id:
+                tree["contextId"] = self.context_id
+            tree["status"] = self._status or {"state": SUBMITTED}
+            if self._artifacts:
+                tree["artifacts"] = [artifact.tree() for artifact in self._artifacts]
+            if self._history:
+                tree["history"] = _array(self._history)
+            if self._metadata:
+                tree["metadata"] = self._metadata
+            tree.update(self._other)
+            self._task = _encode(tree)
+        return self._task
+
+    def _apply_turn(self, event: Event) -> None:
+        turn = event.body
+        assert isinstance(turn, TurnBody)
+        if turn.id not in self._turns:
+            self._size += _FIELD_BYTES + len(turn.id)
+        self._turns[turn.id] = turn.phase
+        if turn.phase == "end":
+            if self.open_turn == turn.id:
+                self.open_turn = None
+            return
+        self.open_turn = turn.id
+        if turn.message is None or self.terminal:
+            return
+        message = _turn(event).message
+        assert message is not None
+        if turn.id in self._message_ids or _message_id(message) in self._message_ids:
+            return
+        self._task = None
+        self._end_status_message()
+        self._add_message(message)
+        self._remember_message(turn.id)
+
+    def _apply_status(self, event: Event) -> None:
+        update = _decode_payload(event.payload).statusUpdate
+        assert update is not None
+        self._end_status_message()
+        self._set_status(update.status)
+        self._size += _merge(self._metadata, update.metadata or {})
+        activity = read_activity(event)
+        if activity is not None:
+            self._apply_activity(activity)
+
+    def _apply_activity(self, activity: RawActivity) -> None:
+        known = activity.known
+        if known.progress is not UNSET:
+            self.progress = known.progress
+        if known.step is not UNSET:
+            # A known step keeps its place: the order is that of the plan, not of the latest news.
+            self._size += _merge(self._steps, {known.step.id: activity.fields["step"]})
+            if len(self._steps) > STEPS_MAX:
+                oldest = next(iter(self._steps))
+                self._size -= _size({oldest: self._steps.pop(oldest)})
+
+    def _apply_artifact(self, event: Event) -> None:
+        update = _decode_payload(event.payload).artifactUpdate
+        body = event.body
+        assert update is not None
+        assert isinstance(body, ArtifactUpdateBody)
+        if self.state is None:
+            self.state = SUBMITTED
+        artifact_id = body.artifact.artifactId
+        artifact = self._artifact_of.get(artifact_id)
+        if artifact is None:
+            self._add_artifact(artifact_id, _Artifact(update.artifact))
+        elif body.append:
+            self._size += artifact.append(update.artifact)
+        else:
+            self._size -= artifact.size_bytes
+            artifact.replace(update.artifact)
+            self._size += artifact.size_bytes
+
+    def _apply_task(self, event: Event) -> None:
+        fields = _decode_payload(event.payload).task
+        assert fields is not None
+        self._set_status(_decode_object(fields.pop("status")))
+        self._set_history(self._objects(fields.pop("history", None)))
+        for raw in self._objects(fields.pop("artifacts", None)):
+            try:
+                artifact_id = _decode_artifact(raw).artifactId
+            except msgspec.ValidationError:
+                self.malformed += 1
+            else:
+                self._add_artifact(artifact_id, _Artifact(_decode_object(raw)))
+        metadata = fields.pop("metadata", _NULL)
+        self.malformed += memoryview(metadata)[0] not in b"{n"
+        self._size += _merge(self._metadata, _object(metadata))
+        for key in ("id", "contextId"):
+            fields.pop(key, None)
+        self._size += _merge(self._other, fields)
+
+    def _set_status(self, status: RawObject) -> None:
+        self._size -= _size(self._status)
+        self._status = _copy({key: raw for key, raw in status.items() if key != "message" or raw != _NULL})
+        self._size += _size(self._status)
+
+    def _end_status_message(self) -> None:
+        message = self._status.pop("message", None)
+        if message is not None:
+            self._size -= _size({"message": message})
+            self._add_message(message)
+
+    def _add_message(self, message: Raw) -> None:
+        _extend(self._history, bytes(message))
+        self._remember_message(_message_id(message))
+
+    def _remember_message(self, message_id: str) -> None:
+        if message_id and message_id not in self._message_ids:
+            self._message_ids.add(message_id)
+            self._size += _FIELD_BYTES + len(message_id)
+
+    def _set_history(self, messages: list[Raw]) -> None:
+        # Only turn begins can stand before the `task` record: what it doesn't know of them came before it.
+        known = {_message_id(message) for message in messages} - {""}
+        earlier = [raw for raw in _decode_list(_array(self._history)) if _message_id(raw) not in known]
+        self._history = bytearray()
+        for message in [*earlier, *messages]:
+            self._add_message(message)
+
+    def _add_artifact(self, artifact_id: str, artifact: _Artifact) -> None:
+        self._artifacts.append(artifact)
+        # Of several with one id, which only a `task` record can bring, updates go to the first (as the SDK).
+        self._artifact_of.setdefault(artifact_id, artifact)
+        self._size += artifact.size_bytes + _FIELD_BYTES + len(artifact_id)
+
+    def _objects(self, raw: Raw | None) -> list[Raw]:
+        """Give the objects of an array; what is no array of objects is left out, and counted."""
+        if raw is None or raw == _NULL:
+            return []
+        try:
+            elements = _decode_list(raw)
+        except msgspec.ValidationError:
+            self.malformed += 1
+            return []
+        objects = [element for element in elements if memoryview(element)[0] == ord("{")]
+        self.malformed += len(elements) - len(objects)
+        return objects
+
+
+def _turn(event: Event) -> _Turn:
+    turn = _decode_payload(event.payload).turn
+    assert turn is not None
+    return turn
+
+
+def _message_id(message: Raw) -> str:
+    try:
+        return _decode_identified(message).messageId
+    except msgspec.ValidationError:
+        return ""
+
+
+def _copy(fields: RawObject) -> RawObject:
+    """Copy raw values, which are slices of a payload and would keep it alive."""
+    return {key: raw.copy() for key, raw in fields.items()}
+
+
+def _merge(into: RawObject, fields: RawObject) -> int:
+    """Set copies of raw values; give the bytes they take more."""
+    grown = 0
+    for key, raw in fields.items():
+        old = into.get(key)
+        grown += len(raw) - len(old) if old is not None else _FIELD_BYTES + len(key) + len(raw)
+        into[key] = raw.copy()
+    return grown
+
+
+def _size(fields: RawObject) -> int:
+    return sum(_FIELD_BYTES + len(key) + len(raw) for key, raw in fields.items())
+
+
+def _object(raw: Raw | None) -> RawObject:
+    return {} if raw is None or memoryview(raw)[0] != ord("{") else _decode_object(raw)
+
+
+def _elements(array: Raw | None) -> bytes:
+    """Give the inside of a JSON array."""
+    return b"" if array is None or memoryview(array)[0] != ord("[") else bytes(array)[1:-1].strip()
+
+
+def _array(elements: bytearray) -> Raw:
+    return Raw(b"[" + bytes(elements) + b"]")
+
+
+def _extend(elements: bytearray, more: bytes) -> None:
+    if elements and more:
+        elements += b","
+    elements += more

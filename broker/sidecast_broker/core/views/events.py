@@ -1,0 +1,670 @@
+"""The browser format, `events`: each record as one JSON object a page can use directly, in one SSE frame.
+
+Must not know sockets, subscribers or pace. The shapes below are the format: its JSON Schema is generated from
+`FrameShape`. A frame depends on its record and on what never changes about the task, so a replay gives the
+same bytes as the live stream did.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, NamedTuple, Protocol, TypeAlias, get_args
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+from sidecast_broker.core.cursor import format_cursor
+from sidecast_broker.core.fold import Fold, RawActivity, read_activity
+from sidecast_broker.core.frame import CR, LF, frame
+from sidecast_schemas.codec import (
+    ArtifactUpdateBody,
+    Event,
+    MessageBody,
+    RawObject,
+    StatusUpdateBody,
+    TurnBody,
+    one_line,
+)
+from sidecast_schemas.events import (
+    ACTIVITY,
+    INTERRUPTED_STATES,
+    TASK_STATES,
+    TERMINAL_STATES,
+    WORKING,
+    kebab_state,
+)
+
+REQUESTED_LENGTH_MAX = 128
+"""Characters of a client's cursor that a gap repeats: any valid one fits, and no header is mirrored whole."""
+
+Mode = Literal["snapshot", "replay", "live"]
+StreamGapReason = Literal["expired", "epoch", "malformed", "ahead", "slow"]
+StateName = Annotated[str, Meta(description="a task state in kebab case", examples=["input-required"])]
+RawText = Annotated[Raw, Meta(extra_json_schema={"type": "string"})]
+RawNumber = Annotated[Raw, Meta(extra_json_schema={"type": "number"})]
+RawTruth = Annotated[Raw, Meta(extra_json_schema={"type": "boolean"})]
+RawAnyObject = Annotated[Raw, Meta(extra_json_schema={"type": "object"})]
+
+
+class Record(Protocol):
+    """A stored event at its position: `at` is when it was stored, RFC 3339 UTC with milliseconds and `Z`."""
+
+    @property
+    def sequence(self) -> int: ...
+    @property
+    def at(self) -> str: ...
+    @property
+    def event(self) -> Event: ...
+
+
+class _OfRecord(Struct, tag_field="type", kw_only=True):
+    taskId: str  # noqa: N815 - the wire's names, here and below
+    contextId: str  # noqa: N815
+    seq: int
+    at: str
+
+
+class SnapshotFrame(_OfRecord, tag="task.snapshot", kw_only=True):
+    """The A2A v1.0 Task folded up to and with `seq`; `partial`: the log no longer holds the task's start."""
+
+    task: RawAnyObject
+    state: StateName | None
+    progress: float | None
+    steps: list[RawAnyObject]
+    partial: bool
+
+
+class StatusFrame(_OfRecord, tag="task.status", kw_only=True):
+    """A status; `message` is there unless it is the agent's, and one text part without anything else."""
+
+    state: StateName
+    text: RawText | UnsetType = UNSET
+    message: RawObject | UnsetType = UNSET
+    final: bool
+    metadata: RawObject | UnsetType = UNSET
+
+
+class _ActivityFrame(_OfRecord, kw_only=True):
+    kind: str
+    progress: RawNumber | UnsetType = UNSET
+    step: RawAnyObject | UnsetType = UNSET
+    code: RawText | UnsetType = UNSET
+    recoverable: RawTruth | UnsetType = UNSET
+    component: RawText | UnsetType = UNSET
+    text: RawText | UnsetType = UNSET
+    message: RawObject | UnsetType = UNSET
+    metadata: RawObject | UnsetType = UNSET
+
+
+class ProgressFrame(_ActivityFrame, tag="task.progress", kw_only=True):
+    """How far a working task has come, 0 to 1."""
+
+
+class StepFrame(_ActivityFrame, tag="task.step", kw_only=True):
+    """A step of a working task's plan began or changed."""
+
+
+class ThoughtFrame(_ActivityFrame, tag="task.thought", kw_only=True):
+    """What a working agent thinks."""
+
+
+class DebugFrame(_ActivityFrame, tag="task.debug", kw_only=True):
+    """A detail for developers, only for who asked for it."""
+
+
+class ErrorFrame(_ActivityFrame, tag="task.error", kw_only=True):
+    """An error that did not end the task."""
+
+
+class ArtifactFrame(_OfRecord, tag="task.artifact", kw_only=True):
+    """An artifact or, with `append`, a further piece of it.
+
+    `parts` is there unless it is one text part with nothing else but its media type. `metadata` is the
+    artifact's, `eventMetadata` that of the update.
+    """
+
+    artifactId: str  # noqa: N815
+    name: str | UnsetType = UNSET
+    text: RawText | UnsetType = UNSET
+    mediaType: RawText | UnsetType = UNSET  # noqa: N815
+    parts: list[RawObject] | UnsetType = UNSET
+    append: bool
+    lastChunk: bool  # noqa: N815
+    metadata: RawObject | UnsetType = UNSET
+    eventMetadata: RawObject | UnsetType = UNSET  # noqa: N815
+
+
+class MessageFrame(_OfRecord, tag="task.message", kw_only=True):
+    """A message that stands for itself, outside of a status."""
+
+    message: RawAnyObject
+
+
+class _OfStream(Struct, tag_field="type", kw_only=True):
+    taskId: str | UnsetType = UNSET  # noqa: N815
+
+
+class OpenFrame(_OfStream, tag="stream.open", kw_only=True):
+    """The first frame: what follows, and the position it follows from."""
+
+    mode: Mode
+    cursor: str | None
+    heartbeat_s: float
+    retry_ms: int
+
+
+class GapFrame(_OfStream, tag="stream.gap", kw_only=True):
+    """Events are missing here; `oldest` is the oldest cursor that could have been continued."""
+
+    reason: StreamGapReason
+    requested: str | None
+    oldest: str | None
+
+
+class LagFrame(_OfStream, tag="stream.lag", kw_only=True):
+    """The client does not keep up, and what is done about it."""
+
+    behind_events: int
+    policy: str
+
+
+class ExpiringFrame(_OfStream, tag="stream.expiring", kw_only=True):
+    """The credential of this stream ends soon."""
+
+    expires_in_s: float
+
+
+class DrainFrame(_OfStream, tag="stream.drain", kw_only=True):
+    """This broker stops; another one continues after a reconnect."""
+
+    reconnect_in_ms: int
+
+
+class BusyFrame(_OfStream, tag="stream.busy", kw_only=True):
+    """No stream for the moment."""
+
+    reason: str
+    reconnect_in_ms: int
+
+
+class EndFrame(_OfStream, tag="stream.end", kw_only=True):
+    """Nothing follows: of the task `taskId` names, then of the whole response."""
+
+    state: StateName | None
+    reason: str
+
+
+class HeartbeatFrame(_OfStream, tag="stream.heartbeat", kw_only=True):
+    """Nothing happened, and the stream is alive."""
+
+
+RecordShape: TypeAlias = (
+    SnapshotFrame
+    | StatusFrame
+    | ProgressFrame
+    | StepFrame
+    | ThoughtFrame
+    | DebugFrame
+    | ErrorFrame
+    | ArtifactFrame
+    | MessageFrame
+)
+StreamShape: TypeAlias = (
+    OpenFrame | GapFrame | LagFrame | ExpiringFrame | DrainFrame | BusyFrame | EndFrame | HeartbeatFrame
+)
+FrameShape: TypeAlias = RecordShape | StreamShape
+
+
+class Answer(Struct, omit_defaults=True):
+    """The same for a request that accepts JSON: the task as it stands, and the cursor to stream from."""
+
+    task: RawAnyObject
+    state: StateName | None
+    progress: float | None
+    steps: list[RawAnyObject]
+    cursor: str
+    partial: bool = False
+
+
+class FrameKind(NamedTuple):
+    """What a filter looks at: the frame's `type`, and whether no filter may hold it back."""
+
+    type: str
+    unfilterable: bool
+
+
+class EncodedFrame(Struct, frozen=True):
+    """A frame ready to send, shared by every client of this view; its length is that of its bytes.
+
+    Attributes:
+        kind: its type, and whether a filter may hold it back.
+        data: the bytes of the SSE block, blank line included.
+    """
+
+    kind: FrameKind
+    data: bytes
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    @property
+    def json(self) -> bytes:
+        """The JSON of its `data:` line."""
+        return self.data[self.data.index(b"data: ") + 6 : -2]
+
+
+class UnknownType(ValueError):  # noqa: N818 - named as the answer reads: the type is unknown
+    """A type in `?types=` that the format does not have.
+
+    Attributes:
+        name: the type as it was asked for.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name[:80]!r} is no event type; there are {', '.join(sorted(_TASK_TYPES))}")
+        self.name = name
+
+
+class Filter(Struct, frozen=True):
+    """Which frames a client asked for; equal filters form one group.
+
+    Attributes:
+        types: the full names asked for, or None for all.
+        debug: whether `task.debug` is sent, where `types` admits it.
+    """
+
+    types: frozenset[str] | None = None
+    debug: bool = False
+
+    def admits(self, kind: FrameKind) -> bool:
+        """Tell whether the client gets a frame of this kind."""
+        if kind.unfilterable:
+            return True
+        if kind.type == "task.debug" and not self.debug:
+            return False
+        return self.types is None or kind.type in self.types
+
+
+_ACTIVITY_SHAPES: dict[
+    str, type[ProgressFrame] | type[StepFrame] | type[ThoughtFrame] | type[DebugFrame] | type[ErrorFrame]
+] = {
+    "progress": ProgressFrame,
+    "step": StepFrame,
+    "thought": ThoughtFrame,
+    "debug": DebugFrame,
+    "error": ErrorFrame,
+}
+_ACTIVITY_FIELDS = frozenset(_ActivityFrame.__struct_fields__) | {"type"}
+_KINDS = {
+    shape: FrameKind(str(shape.__struct_config__.tag), shape in (SnapshotFrame, *get_args(StreamShape)))
+    for shape in get_args(FrameShape)
+}
+_DECISIVE_STATUS = FrameKind("task.status", True)
+# A batch holds frames, each of which has passed the filter: asking for it is right and changes nothing.
+_TASK_TYPES = frozenset(_KINDS[shape].type for shape in get_args(RecordShape)) | {"task.batch"}
+_KNOWN_TYPES = _TASK_TYPES | {kind.type for kind in _KINDS.values()}
+
+_STATE_NAMES = {state: kebab_state(state) for state in TASK_STATES}
+_DECISIVE_STATES = TERMINAL_STATES | INTERRUPTED_STATES
+_PLAIN_MESSAGE = frozenset({"messageId", "role", "parts", "contextId", "taskId"})
+_PLAIN_TEXT = frozenset({"text"})
+_PLAIN_PIECE = frozenset({"text", "mediaType"})
+_NOTHING = frozenset({b"null", b'""', b"[]", b"{}"})
+_AGENT = Raw(b'"ROLE_AGENT"')
+
+
+class _MessagePayload(Struct):
+    message: Raw
+
+
+_encode = msgspec.json.Encoder().encode
+_decode_parts = msgspec.json.Decoder(list[RawObject]).decode
+_decode_message = msgspec.json.Decoder(_MessagePayload).decode
+_decode_str = msgspec.json.Decoder(str).decode
+
+
+def parse_filter(types: str | None, debug: str | None = None) -> Filter:
+    """Read `?types=` and `?debug=`.
+
+    Args:
+        types: comma-separated names, `status` or `task.status`; None or empty for all. `stream.*` frames,
+            snapshots and interrupted or terminal statuses come in any case.
+        debug: `1` or `true` to get `task.debug`.
+
+    Raises:
+        UnknownType: a name is no type of this format.
+    """
+    names = set()
+    for part in (types or "").split(","):
+        name = part.strip()
+        if not name:
+            continue
+        full = name if "." in name else f"task.{name}"
+        if full not in _KNOWN_TYPES:
+            raise UnknownType(name)
+        names.add(full)
+    return Filter(frozenset(names) if names else None, debug in ("1", "true"))
+
+
+def kind_of(event: Event) -> FrameKind | None:
+    """Give the kind of the frame an event becomes, without encoding it; None for a control record."""
+    match event.kind:
+        case "statusUpdate":
+            activity = _working_activity(event)
+            if activity is not None:
+                return _KINDS[_ACTIVITY_SHAPES[activity.known.kind]]
+            return _DECISIVE_STATUS if event.state in _DECISIVE_STATES else _KINDS[StatusFrame]
+        case "artifactUpdate":
+            return _KINDS[ArtifactFrame]
+        case "message":
+            return _KINDS[MessageFrame]
+        case "task":
+            return _KINDS[SnapshotFrame]
+        case "turn":
+            return None
+
+
+def encode(record: Record, fold: Fold, epoch: str, *, named: bool = True) -> EncodedFrame | None:
+    """Encode a deliverable record as its one frame.
+
+    Args:
+        record: what to encode; that it is deliverable says `Fold.apply`.
+        fold: the fold of the record's task, of this position or a later one.
+        epoch: the stream's epoch.
+        named: whether the frame has an `event:` line.
+
+    Returns:
+        The frame, or None for a control record.
+    """
+    event = record.event
+    body = event.body
+    sequence = record.sequence
+    if isinstance(body, TurnBody):
+        return None
+    context_id = body.contextId or fold.context_id
+    kind: FrameKind | None = None
+    more: RawObject | None = None
+    shape: RecordShape
+    if isinstance(body, StatusUpdateBody):
+        activity = _working_activity(event)
+        if activity is None:
+            kind = _DECISIVE_STATUS if body.status.state in _DECISIVE_STATES else None
+            shape = _status(fold.task_id, context_id, sequence, record.at, body)
+        else:
+            shape = _activity(fold.task_id, context_id, sequence, record.at, body, activity)
+            more = {key: raw for key, raw in activity.fields.items() if key not in _ACTIVITY_FIELDS}
+    elif isinstance(body, ArtifactUpdateBody):
+        shape = _artifact(fold.task_id, context_id, sequence, record.at, body)
+    elif isinstance(body, MessageBody):
+        message = _decode_message(event.payload).message
+        shape = MessageFrame(
+            taskId=fold.task_id, contextId=context_id, seq=sequence, at=record.at, message=message
+        )
+    else:
+        shape = SnapshotFrame(
+            taskId=fold.task_id,
+            contextId=context_id,
+            seq=sequence,
+            at=record.at,
+            task=Raw(_opening(record, fold)),
+            state=_state_name(body.status.state),
+            progress=None,
+            steps=[],
+            partial=False,
+        )
+    return _frame(shape, named, format_cursor(epoch, sequence), kind=kind, more=more)
+
+
+def snapshot(
+    fold: Fold, sequence: int, at: str, epoch: str, *, partial: bool, named: bool = True
+) -> EncodedFrame:
+    """Encode the task as it stands.
+
+    Args:
+        fold: the task's fold at `sequence`.
+        sequence: the position a client that has this snapshot continues from.
+        at: when the record there was stored.
+        epoch: the stream's epoch.
+        partial: whether the log no longer holds the task's start.
+        named: whether the frame has an `event:` line.
+    """
+    shape = SnapshotFrame(
+        taskId=fold.task_id,
+        contextId=fold.context_id,
+        seq=sequence,
+        at=at,
+        task=Raw(fold.task()),
+        state=_state_name(fold.state),
+        progress=fold.progress,
+        steps=fold.steps,
+        partial=partial,
+    )
+    return _frame(shape, named, format_cursor(epoch, sequence))
+
+
+def answer(fold: Fold, sequence: int, epoch: str, *, partial: bool) -> bytes:
+    """Encode the one answer to `Accept: application/json`; `partial` is in it only where it is true."""
+    return _encode(
+        Answer(
+            task=Raw(fold.task()),
+            state=_state_name(fold.state),
+            progress=fold.progress,
+            steps=fold.steps,
+            cursor=format_cursor(epoch, sequence),
+            partial=partial,
+        )
+    )
+
+
+def open_frame(
+    mode: Mode,
+    cursor: str | None,
+    heartbeat_s: float,
+    retry_ms: int,
+    *,
+    named: bool = True,
+    task_id: str | None = None,
+) -> EncodedFrame:
+    """Encode `stream.open`, with its `retry:`.
+
+    Only in mode `live` it has an id: there everything up to the cursor is behind the client, while a snapshot
+    or replay has yet to come.
+    """
+    shape = OpenFrame(
+        taskId=_or_unset(task_id), mode=mode, cursor=cursor, heartbeat_s=heartbeat_s, retry_ms=retry_ms
+    )
+    return _frame(shape, named, cursor if mode == "live" else None, retry_ms)
+
+
+def gap_frame(
+    reason: StreamGapReason,
+    requested: str | None,
+    oldest: str | None,
+    *,
+    named: bool = True,
+    task_id: str | None = None,
+) -> EncodedFrame:
+    """Encode `stream.gap`; of `requested`, a client's text, 128 characters are repeated."""
+    if requested is not None:
+        # A header decoded with surrogateescape holds what JSON can't.
+        requested = requested[:REQUESTED_LENGTH_MAX].encode(errors="replace").decode()
+    shape = GapFrame(taskId=_or_unset(task_id), reason=reason, requested=requested, oldest=oldest)
+    return _frame(shape, named)
+
+
+def lag_frame(behind_events: int, policy: str, *, named: bool = True) -> EncodedFrame:
+    """Encode `stream.lag`."""
+    return _frame(LagFrame(behind_events=behind_events, policy=policy), named)
+
+
+def expiring_frame(expires_in_s: float, *, named: bool = True) -> EncodedFrame:
+    """Encode `stream.expiring`."""
+    return _frame(ExpiringFrame(expires_in_s=expires_in_s), named)
+
+
+def drain_frame(reconnect_in_ms: int, *, named: bool = True) -> EncodedFrame:
+    """Encode `stream.drain`; its `retry:` makes an EventSource wait as long."""
+    return _frame(DrainFrame(reconnect_in_ms=reconnect_in_ms), named, retry_ms=reconnect_in_ms)
+
+
+def busy_frame(reason: str, reconnect_in_ms: int, *, named: bool = True) -> EncodedFrame:
+    """Encode `stream.busy`; its `retry:` makes an EventSource wait as long."""
+    return _frame(BusyFrame(reason=reason, reconnect_in_ms=reconnect_in_ms), named, retry_ms=reconnect_in_ms)
+
+
+def end_frame(
+    state: str | None, reason: str, *, named: bool = True, task_id: str | None = None
+) -> EncodedFrame:
+    """Encode `stream.end`; the state comes in the wire's spelling."""
+    return _frame(EndFrame(taskId=_or_unset(task_id), state=_state_name(state), reason=reason), named)
+
+
+def heartbeat_frame(*, named: bool = True) -> EncodedFrame:
+    """Encode `stream.heartbeat`."""
+    return _frame(HeartbeatFrame(), named)
+
+
+def _frame(
+    shape: FrameShape,
+    named: bool,
+    event_id: str | None = None,
+    retry_ms: int | None = None,
+    *,
+    kind: FrameKind | None = None,
+    more: RawObject | None = None,
+) -> EncodedFrame:
+    kind = kind or _KINDS[type(shape)]
+    data = _encode(shape)
+    if more:
+        data = data[:-1] + b"," + _encode(more)[1:]
+    if LF in data or CR in data:
+        # Raw values are slices of a payload as it was received, perhaps with line ends between its tokens.
+        data = one_line(data)
+    return EncodedFrame(kind, frame(data, kind.type if named else None, event_id, retry_ms))
+
+
+def _status(task_id: str, context_id: str, sequence: int, at: str, body: StatusUpdateBody) -> StatusFrame:
+    state = body.status.state
+    text, message = _text_and_message(body.status.message)
+    return StatusFrame(
+        taskId=task_id,
+        contextId=context_id,
+        seq=sequence,
+        at=at,
+        state=_STATE_NAMES.get(state) or kebab_state(state),
+        text=text,
+        message=message,
+        final=state in TERMINAL_STATES,
+        metadata=body.metadata or UNSET,
+    )
+
+
+def _activity(
+    task_id: str, context_id: str, sequence: int, at: str, body: StatusUpdateBody, activity: RawActivity
+) -> ProgressFrame | StepFrame | ThoughtFrame | DebugFrame | ErrorFrame:
+    text, message = _text_and_message(body.status.message)
+    fields = activity.fields
+    assert body.metadata is not None
+    return _ACTIVITY_SHAPES[activity.known.kind](
+        taskId=task_id,
+        contextId=context_id,
+        seq=sequence,
+        at=at,
+        kind=activity.known.kind,
+        progress=fields.get("progress", UNSET),
+        step=fields.get("step", UNSET),
+        code=fields.get("code", UNSET),
+        recoverable=fields.get("recoverable", UNSET),
+        component=fields.get("component", UNSET),
+        text=text,
+        message=message,
+        metadata={key: raw for key, raw in body.metadata.items() if key != ACTIVITY} or UNSET,
+    )
+
+
+def _artifact(
+    task_id: str, context_id: str, sequence: int, at: str, body: ArtifactUpdateBody
+) -> ArtifactFrame:
+    artifact = body.artifact
+    parts = artifact.parts or []
+    media_type: Raw | UnsetType = UNSET
+    plain = False
+    # Pieces of one text continue each other, so several text parts join without anything between.
+    text = _text(parts, "")
+    if len(parts) == 1 and text is not UNSET and not _holds_more(parts[0], _PLAIN_PIECE):
+        media_type = parts[0].get("mediaType", UNSET)
+        plain = media_type is UNSET or _is_text(media_type)
+    return ArtifactFrame(
+        taskId=task_id,
+        contextId=context_id,
+        seq=sequence,
+        at=at,
+        artifactId=artifact.artifactId,
+        name=artifact.name or UNSET,
+        text=text,
+        mediaType=media_type if plain else UNSET,
+        parts=UNSET if plain else parts,
+        append=bool(body.append),
+        lastChunk=bool(body.lastChunk),
+        metadata=artifact.metadata or UNSET,
+        eventMetadata=body.metadata or UNSET,
+    )
+
+
+def _working_activity(event: Event) -> RawActivity | None:
+    body = event.body
+    if isinstance(body, StatusUpdateBody) and body.status.state == WORKING:
+        return read_activity(event)
+    return None
+
+
+def _opening(record: Record, fold: Fold) -> bytes:
+    if fold.opening is None:
+        fold = Fold(fold.task_id)
+        fold.apply(record.event, record.sequence)
+    assert fold.opening is not None
+    return fold.opening
+
+
+def _text_and_message(message: RawObject | None) -> tuple[Raw | UnsetType, RawObject | UnsetType]:
+    """Give the text of a message, and the message unless the text says it all."""
+    if message is None:
+        return UNSET, UNSET
+    try:
+        parts = _decode_parts(message["parts"])
+    except (KeyError, msgspec.ValidationError):
+        return UNSET, message
+    text = _text(parts, "\n")
+    plain = (
+        len(parts) == 1
+        and text is not UNSET
+        and not _holds_more(parts[0], _PLAIN_TEXT)
+        and message.get("role", _AGENT) == _AGENT
+        and not _holds_more(message, _PLAIN_MESSAGE)
+    )
+    return text, UNSET if plain else message
+
+
+def _text(parts: list[RawObject], between: str) -> Raw | UnsetType:
+    texts = [part["text"] for part in parts if "text" in part and _is_text(part["text"])]
+    if len(texts) > 1:
+        return Raw(_encode(between.join(map(_decode_str, texts))))
+    return texts[0] if texts else UNSET
+
+
+def _is_text(raw: Raw) -> bool:
+    return memoryview(raw)[0] == ord('"')
+
+
+def _holds_more(fields: RawObject, plain: frozenset[str]) -> bool:
+    """Tell whether an object holds anything under other keys; an empty value is none, as in ProtoJSON."""
+    if fields.keys() <= plain:
+        return False
+    return any(key not in plain and bytes(raw) not in _NOTHING for key, raw in fields.items())
+
+
+def _state_name(state: str | None) -> str | None:
+    return None if state is None else _STATE_NAMES.get(state) or kebab_state(state)
+
+
+def _or_unset(task_id: str | None) -> str | UnsetType:
+    return UNSET if task_id is None else task_id

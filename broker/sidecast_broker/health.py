@@ -1,0 +1,193 @@
+"""The internal listener: health, metrics, who is connected, and publishing without an adapter.
+
+Must not know how streams are served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
+
+from aiohttp import web
+
+from sidecast_broker.jetstream import Away, JetStream, PublishRefused
+from sidecast_broker.metrics import Metrics
+from sidecast_broker.paths import path_segment
+from sidecast_broker.refused import Refused
+from sidecast_broker.settings import Settings, is_loopback
+from sidecast_broker.streams import Streams
+from sidecast_broker.tail import Positioner
+from sidecast_schemas import headers as names
+from sidecast_schemas.codec import Event, InvalidEvent, decode_event
+from sidecast_schemas.subjects import InvalidId, TaskKey, events_subject
+
+JSON = "application/json"
+NDJSON = "application/x-ndjson"
+
+
+class Internal:
+    """Serves the internal listener.
+
+    Args:
+        settings: all settings.
+        stream: where events are published to.
+        positioner: knows the stream's state.
+        streams: the open streams.
+        metrics: what is shown at `/metrics`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        stream: JetStream,
+        positioner: Positioner,
+        streams: Streams,
+        metrics: Metrics,
+    ) -> None:
+        self._settings = settings
+        self._stream = stream
+        self._positioner = positioner
+        self._streams = streams
+        self._metrics = metrics
+        self._orders: WeakValueDictionary[TaskKey, asyncio.Lock] = WeakValueDictionary()
+
+    def routes(self) -> list[web.RouteDef]:
+        """Give the routes."""
+        return [
+            web.get("/livez", self._live),
+            web.get("/readyz", self._ready),
+            web.get("/metrics", self._show_metrics),
+            web.get("/streams", self._list_streams, allow_head=False),
+            web.post("/publish/{task}", self._publish),
+        ]
+
+    async def _live(self, _request: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"})
+
+    async def _ready(self, _request: web.Request) -> web.Response:
+        draining = self._streams.draining
+        info = self._positioner.info
+        body = {
+            "status": "draining" if draining else "ok",
+            "nats": {
+                "connected": self._stream.connected,
+                "stream": self._settings.nats.stream,
+                "epoch": info.epoch if info else None,
+                "last_sequence": info.last if info else None,
+            },
+            "streams": len(self._streams),
+        }
+        return web.json_response(body, status=503 if draining else 200)
+
+    async def _show_metrics(self, _request: web.Request) -> web.Response:
+        self._metrics.nats_connected.set(self._stream.connected)
+        self._streams.measure()
+        return web.Response(body=self._metrics.render(), headers={"Content-Type": self._metrics.content_type})
+
+    async def _list_streams(self, request: web.Request) -> web.Response:
+        self._authorise(request)
+        return web.json_response({"streams": self._streams.describe()})
+
+    def _authorise(self, request: web.Request) -> None:
+        """Let in who may: without a scheme, everybody on loopback, unless that is switched off.
+
+        Raises:
+            Refused: not let in, or a browser was led here under another host's name (DNS rebinding).
+        """
+        host = request.host.rpartition(":")[0] if ":" in request.host else request.host
+        host = host.strip("[]")
+        if not (host == "localhost" or is_loopback(host) or host == self._settings.server.internal_host):
+            raise Refused("bad-host", "the Host of the request is neither loopback nor configured")
+        if self._settings.auth_on or not self._settings.internal.open:
+            raise Refused("unauthenticated", "a credential is required")
+
+    # ------------------------------------------------------------------ publishing
+
+    async def _publish(self, request: web.Request) -> web.Response:
+        self._authorise(request)
+        if request.content_type not in (JSON, NDJSON):
+            raise Refused("unsupported-media-type", f"send one event as {JSON}, or many as {NDJSON}")
+        key, subject = self._subject(request)
+        body = await request.read()
+        lines = [body] if request.content_type == JSON else body.split(b"\n")
+        numbered = [(number, line) for number, line in enumerate(lines) if line.strip()]
+        if not numbered:
+            raise Refused("invalid-event", "the body holds no event")
+        pending = [self._decode(number, line, key) for number, line in numbered]
+        message_ids = _MessageIds.of(request.headers.get("Idempotency-Key"))
+        stored: list[dict[str, Any]] = []
+        order = self._orders.setdefault(key, asyncio.Lock())
+        async with order:
+            for index, event in enumerate(pending):
+                try:
+                    sequence = await self._store(subject, event, message_ids.at(index))
+                except Away as away:
+                    raise Refused(
+                        "unavailable", str(away), retry_after_s=1, extra={"stored": stored}
+                    ) from away
+                except PublishRefused as refused:
+                    raise Refused("publish-refused", str(refused), extra={"stored": stored}) from refused
+                stored.append({"sequence": sequence, "id": self._event_id(sequence)})
+        return web.json_response({"stored": stored})
+
+    def _subject(self, request: web.Request) -> tuple[TaskKey, str]:
+        agent = self._settings.agent
+        key = TaskKey(
+            request.query.get("tenant", agent.tenant),
+            request.query.get("agent", agent.name),
+            path_segment(request, 1),
+        )
+        try:
+            return key, events_subject(key)
+        except InvalidId as error:
+            raise Refused("bad-request", str(error)) from error
+
+    def _decode(self, number: int, line: bytes, key: TaskKey) -> Event:
+        try:
+            event = decode_event(line)
+        except InvalidEvent as error:
+            raise Refused(
+                "invalid-event",
+                f"line {number + 1}: {error}",
+                extra={"line": number + 1, "reason": error.reason, "stored": []},
+            ) from error
+        if (event.task_id or key.task) != key.task:
+            raise Refused(
+                "invalid-event",
+                f"line {number + 1}: the event names task {str(event.task_id)[:80]!r}, the path another one",
+                extra={"line": number + 1, "reason": "task-id", "stored": []},
+            )
+        return event
+
+    async def _store(self, subject: str, event: Event, message_id: str) -> int:
+        headers = {names.MSG_ID: message_id}
+        if event.state is not None:
+            headers[names.STATE] = event.state
+        return await self._stream.publish(subject, event.payload, headers)
+
+    def _event_id(self, sequence: int) -> str | None:
+        info = self._positioner.info
+        return f"{info.epoch}-{sequence}" if info else None
+
+
+class _MessageIds(NamedTuple):
+    """Deduplication ids of one request: a retry that begins at a later line names its lines the same."""
+
+    base: str
+    offset: int
+
+    @classmethod
+    def of(cls, idempotency_key: str | None) -> _MessageIds:
+        if idempotency_key is None:
+            return cls(secrets.token_hex(16), 0)
+        if not (idempotency_key.isascii() and idempotency_key.isprintable() and len(idempotency_key) <= 128):
+            raise Refused("bad-request", "Idempotency-Key must be at most 128 printable ASCII characters")
+        base, dash, offset = idempotency_key.rpartition("-")
+        if dash and offset.isdecimal() and len(offset) <= 18:
+            return cls(base, int(offset))
+        return cls(idempotency_key, 0)
+
+    def at(self, index: int) -> str:
+        return f"{self.base}-{self.offset + index}"

@@ -1,0 +1,220 @@
+"""All tasks in memory: opened when first watched, kept while watched or recent, bounded together.
+
+Must not know HTTP, nor how a hub feeds its subscribers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+
+import structlog
+
+from sidecast_broker.core.cursor import MalformedCursor, parse_cursor
+from sidecast_broker.core.log import Stored
+from sidecast_broker.hub import Hub
+from sidecast_broker.jetstream import Away, JetStream, StreamInfo
+from sidecast_broker.metrics import Metrics
+from sidecast_broker.settings import Log
+from sidecast_broker.tail import Cause, Positioner, Tail
+from sidecast_schemas.subjects import TaskKey, events_subject
+
+logger = structlog.get_logger(__name__)
+
+SWEEP_S = 1.0
+
+
+class _Entry:
+    """A hub with its tail, and who uses it."""
+
+    __slots__ = ("hub", "idle_since_s", "opened", "tail", "users")
+
+    def __init__(self, hub: Hub, tail: Tail, opened: asyncio.Task[None]) -> None:
+        self.hub = hub
+        self.tail = tail
+        self.opened = opened
+        self.users = 0
+        self.idle_since_s = 0.0
+
+
+class Hubs:
+    """Opens, shares and evicts the hubs of tasks.
+
+    Args:
+        stream: the connection to JetStream.
+        positioner: watches over the tails.
+        settings: the bounds of memory.
+        metrics: where to count.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        stream: JetStream,
+        positioner: Positioner,
+        settings: Log,
+        metrics: Metrics,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.size_bytes = 0
+        self._stream = stream
+        self._positioner = positioner
+        self._settings = settings
+        self._metrics = metrics
+        self._clock = clock
+        self._entries: dict[TaskKey, _Entry] = {}
+        self._sweeper: asyncio.Task[None] | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def start(self) -> None:
+        """Begin to sweep out what nobody watches."""
+        self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
+
+    async def close(self) -> None:
+        """Close all tails."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._sweeper
+        for key in list(self._entries):
+            self._evict(key)
+        await asyncio.gather(*self._closing)
+
+    async def first(self, key: TaskKey) -> Stored | None:
+        """Ask the stream's leader for a task's first retained record; None: there is no such task.
+
+        Raises:
+            Away: no answer.
+        """
+        return await self._stream.next(events_subject(key), 1)
+
+    async def position_of(self, cursor: str | None) -> StreamInfo:
+        """Give the stream's state, fresh from the leader where the cursor lies beyond what is known.
+
+        Raises:
+            Away: the leader had to be asked and can't answer.
+        """
+        info = self._positioner.info
+        if info is None:
+            raise Away("the stream has not been reached yet")
+        if cursor is not None:
+            try:
+                sequence = parse_cursor(cursor).sequence
+            except MalformedCursor:
+                return info
+            if sequence > info.last or (info.first > 1 and sequence < info.first):
+                return await self._stream.info()
+        return info
+
+    def peek(self, key: TaskKey) -> Hub | None:
+        """Give the hub of a task that is in memory with all its records, without using it."""
+        entry = self._entries.get(key)
+        if entry is None or not entry.opened.done() or entry.hub.reloading:
+            return None
+        return entry.hub
+
+    async def acquire(self, key: TaskKey) -> Hub:
+        """Give a task's hub with all it holds read; many may wait for one reading. `release` it after use.
+
+        Raises:
+            Away: it is not in memory, and NATS can't answer.
+            InvalidId: one of the ids can't be part of a subject.
+        """
+        entry = self._entries.get(key)
+        if entry is None:
+            entry = self._open(key)
+        entry.users += 1
+        try:
+            await asyncio.shield(entry.opened)
+        except BaseException:
+            self.release(key)
+            raise
+        return entry.hub
+
+    def release(self, key: TaskKey) -> None:
+        """Stop using a hub that `acquire` gave."""
+        entry = self._entries.get(key)
+        if entry is not None:
+            entry.users -= 1
+            entry.idle_since_s = self._clock()
+
+    def tail(self, key: TaskKey) -> Tail:
+        """Give the tail of a hub in use."""
+        return self._entries[key].tail
+
+    def _open(self, key: TaskKey) -> _Entry:
+        info = self._positioner.info
+        if info is None:
+            raise Away("the stream has not been reached yet")
+        loop = asyncio.get_running_loop()
+        hub = Hub(
+            key,
+            info.epoch,
+            log_bytes_max=self._settings.task_bytes_max,
+            metrics=self._metrics,
+            soon=loop.call_soon,
+            on_growth=self._grow,
+            clock=self._clock,
+        )
+        if info.first <= 1 and not info.deleted:
+            hub.assume_whole_stream()
+        tail = Tail(self._stream, key, hub, on_doubt=self._positioner.doubt, on_repair=self._count_repair)
+        entry = self._entries[key] = _Entry(hub, tail, loop.create_task(self._fill(key, tail, info)))
+        self._metrics.tasks.set(len(self._entries))
+        return entry
+
+    async def _fill(self, key: TaskKey, tail: Tail, info: StreamInfo) -> None:
+        self._positioner.add(tail)
+        try:
+            await tail.open(info.last)
+        except BaseException:
+            self._positioner.remove(tail)
+            del self._entries[key]
+            self._metrics.tasks.set(len(self._entries))
+            raise
+
+    def _count_repair(self, cause: Cause) -> None:
+        self._metrics.tail_repairs.labels(cause).inc()
+
+    def _grow(self, grown: int) -> None:
+        self.size_bytes += grown
+        self._metrics.log_bytes.set(self.size_bytes)
+        if self.size_bytes > self._settings.bytes_max:
+            self._shrink()
+
+    def _shrink(self) -> None:
+        """Make room: first tasks nobody watches, the longest idle first, then old records of the largest."""
+        idle = [key for key, entry in self._entries.items() if not entry.users and entry.opened.done()]
+        for key in sorted(idle, key=lambda key: self._entries[key].idle_since_s):
+            if self.size_bytes <= self._settings.bytes_max:
+                return
+            self._evict(key)
+        for entry in sorted(self._entries.values(), key=lambda entry: -entry.hub.log.size_bytes):
+            if self.size_bytes <= self._settings.bytes_max * 0.9:
+                return
+            entry.hub.trim(entry.hub.log.size_bytes // 2)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(min(SWEEP_S, self._settings.idle_s or SWEEP_S))
+            limit = self._clock() - self._settings.idle_s
+            for key, entry in list(self._entries.items()):
+                if not entry.users and entry.opened.done() and entry.idle_since_s <= limit:
+                    self._evict(key)
+
+    def _evict(self, key: TaskKey) -> None:
+        entry = self._entries.pop(key)
+        entry.opened.cancel()
+        self._positioner.remove(entry.tail)
+        self.size_bytes -= entry.hub.size_bytes
+        self._metrics.log_bytes.set(self.size_bytes)
+        self._metrics.tasks.set(len(self._entries))
+        closing = asyncio.get_running_loop().create_task(entry.tail.close())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)

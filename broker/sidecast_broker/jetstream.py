@@ -1,0 +1,587 @@
+"""The broker's connection to NATS JetStream: the stream, what the leader says, and reads of stored records.
+
+Must not know tasks' logs or subscribers. The only module beside the tail that speaks to NATS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import msgspec
+import nats.errors
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from sidecast_broker.core.cursor import epoch_of_creation
+from sidecast_broker.core.log import Stored
+from sidecast_broker.settings import Nats
+from sidecast_schemas import headers as names
+from sidecast_schemas.subjects import EVENTS_PREFIX, LIVE_PREFIX
+
+logger = structlog.get_logger(__name__)
+
+SUBJECTS_PER_REQUEST = 256
+PAGE_BYTES_MAX = 4 * 1024 * 1024
+MAX_CONSUMERS = 100_000
+
+_STREAM_NOT_FOUND = 10059
+_NO_MESSAGE = 10037
+
+
+class Away(Exception):  # noqa: N818 - a state of the world
+    """NATS can't answer: not connected, no leader, no stream, or too slow."""
+
+
+class Unusable(Away):
+    """The stream exists in a form the broker can't work with."""
+
+
+class Page(NamedTuple):
+    """Records in a row.
+
+    Attributes:
+        records: oldest first.
+        pending: how many more the answering server says there are; it may lag behind the leader.
+    """
+
+    records: list[Stored]
+    pending: int
+
+
+class StreamInfo(NamedTuple):
+    """What the stream's leader says of it.
+
+    Attributes:
+        epoch: names this incarnation of the stream in event ids.
+        created: when it was made, as the server writes it.
+        first: sequence of the oldest retained message (of any task), 0 when there was none.
+        last: sequence of the newest message ever stored.
+        deleted: messages missing between the two (purged by subject or deleted singly).
+    """
+
+    epoch: str
+    created: str
+    first: int
+    last: int
+    deleted: int
+
+
+class _Reply(msgspec.Struct):
+    code: int = 0
+    err_code: int = 0
+    description: str = ""
+
+
+class _StoredMessage(msgspec.Struct):
+    subject: str
+    seq: int
+    time: str
+    hdrs: bytes = b""
+    data: bytes = b""
+
+
+class _MessageAnswer(msgspec.Struct):
+    message: _StoredMessage | None = None
+    error: _Reply | None = None
+
+
+class _State(msgspec.Struct):
+    first_seq: int = 0
+    last_seq: int = 0
+    num_deleted: int = 0
+
+
+class _InfoAnswer(msgspec.Struct):
+    config: dict[str, Any] = {}
+    created: str = ""
+    state: _State = msgspec.field(default_factory=_State)
+    error: _Reply | None = None
+
+
+class _PublishAnswer(msgspec.Struct):
+    seq: int = 0
+    duplicate: bool = False
+    error: _Reply | None = None
+
+
+_decode_message = msgspec.json.Decoder(_MessageAnswer).decode
+_decode_info = msgspec.json.Decoder(_InfoAnswer).decode
+_decode_ack = msgspec.json.Decoder(_PublishAnswer).decode
+_encode = msgspec.json.encode
+
+
+class PublishRefused(Exception):  # noqa: N818
+    """The server took a publish for wrong, for example with an unexpected last sequence."""
+
+
+def desired_config(settings: Nats) -> dict[str, Any]:
+    """Give the configuration the broker creates its stream with, as the JetStream API spells it."""
+    return {
+        "name": settings.stream,
+        "subjects": [f"{EVENTS_PREFIX}.>"],
+        "retention": "limits",
+        "storage": "file",
+        "discard": "old",
+        "max_age": int(settings.max_age_s * 1e9),
+        "max_bytes": settings.max_bytes,
+        "max_consumers": MAX_CONSUMERS,
+        "duplicate_window": int(settings.duplicate_window_s * 1e9),
+        "num_replicas": settings.replicas,
+        "allow_direct": True,
+        "allow_atomic": True,
+        "republish": {"src": f"{EVENTS_PREFIX}.>", "dest": f"{LIVE_PREFIX}.>"},
+    }
+
+
+def unusable_because(config: dict[str, Any]) -> list[str]:
+    """Say what keeps the broker from working with a stream of this configuration; empty when nothing does."""
+    reasons = []
+    if f"{EVENTS_PREFIX}.>" not in config.get("subjects", ()):
+        reasons.append(f"subjects must hold {EVENTS_PREFIX}.>")
+    if (config.get("republish") or {}).get("dest") != f"{LIVE_PREFIX}.>":
+        reasons.append(f"republish must go from {EVENTS_PREFIX}.> to {LIVE_PREFIX}.>")
+    elif config["republish"].get("headers_only"):
+        reasons.append("republish must carry whole messages, not headers only")
+    if not config.get("allow_direct"):
+        reasons.append("allow_direct must be on")
+    if config.get("retention", "limits") != "limits":
+        reasons.append("retention must be limits")
+    return reasons
+
+
+def differences(config: dict[str, Any], desired: dict[str, Any]) -> dict[str, str]:
+    """Say where a stream differs from what the broker would create: setting → `is …, would be …`."""
+    return {
+        key: f"is {config.get(key)!r}, would be {value!r}"
+        for key, value in desired.items()
+        if config.get(key) != value
+    }
+
+
+def parse_time(text: str) -> float:
+    """Give the seconds since the epoch of a server's RFC 3339 time (nanoseconds and `Z`)."""
+    return datetime.fromisoformat(text).timestamp()
+
+
+class JetStream:
+    """One connection to NATS that comes back by itself, and the stream behind it.
+
+    Args:
+        settings: where NATS is, and how the stream is made where the broker makes it.
+        on_doubt: called when messages may have been lost: reconnected, slow consumer, leader elected.
+    """
+
+    def __init__(self, settings: Nats, on_doubt: Callable[[str], None]) -> None:
+        self._settings = settings
+        self._on_doubt = on_doubt
+        self._client: Client | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._reads: dict[str, _Read] = {}
+        self._read_count = 0
+        self._read_inbox = ""
+        self._history_slots = asyncio.Semaphore(settings.history_reads_max)
+        self._resubscribe: dict[object, tuple[str, Callable[[Msg], Awaitable[None]]]] = {}
+        self._subscriptions: dict[object, Subscription] = {}
+        self._reported: object = None
+        self._closed = False
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection stands; says nothing of the stream."""
+        return self._client is not None and self._client.is_connected
+
+    def start(self) -> None:
+        """Begin to connect, and keep at it until it works."""
+        self._connecting = asyncio.get_running_loop().create_task(self._connect())
+
+    async def close(self) -> None:
+        """Close the connection."""
+        self._closed = True
+        if self._connecting is not None:
+            self._connecting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._connecting
+        if self._client is not None:
+            await _close_quietly(self._client)
+            self._client = None
+
+    async def reconnect(self, reason: str) -> None:
+        """Give the connection up and make a new one, perhaps to another server of the cluster."""
+        logger.warning("nats_reconnect", reason=reason)
+        old, self._client = self._client, None
+        if old is not None:
+            await _close_quietly(old)
+        if not self._closed:
+            self.start()
+
+    async def _connect(self) -> None:
+        pause_s = 0.1
+        while True:
+            client = Client()
+            try:
+                await client.connect(
+                    servers=[url.strip() for url in self._settings.url.split(",")],
+                    name="sidecast-broker",
+                    user_credentials=self._settings.credentials_file or None,
+                    allow_reconnect=True,
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=1,
+                    connect_timeout=2,
+                    ping_interval=10,
+                    max_outstanding_pings=2,
+                    error_cb=self._on_error,
+                    disconnected_cb=self._on_disconnected,
+                    reconnected_cb=self._on_reconnected,
+                )
+                await self._subscribe_all(client)
+            except (TimeoutError, OSError, nats.errors.Error) as error:
+                if self._reported != str(error):
+                    self._reported = str(error)
+                    logger.warning("nats_away", error=str(error), url=self._settings.url)
+                await _close_quietly(client)
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, 2.0)
+                continue
+            self._client = client
+            self._reported = None
+            logger.info("nats_connected", server=client.connected_url.netloc if client.connected_url else "")
+            self._on_doubt("connected")
+            return
+
+    async def _subscribe_all(self, client: Client) -> None:
+        self._read_inbox = client.new_inbox()
+        await client.subscribe(f"{self._read_inbox}.*", cb=self._on_read)
+        advisory = f"$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.{self._settings.stream}"
+        await client.subscribe(advisory, cb=self._on_leader_elected)
+        self._subscriptions = {
+            token: await _subscribe_unlimited(client, subject, handler)
+            for token, (subject, handler) in self._resubscribe.items()
+        }
+
+    async def _on_error(self, error: Exception) -> None:
+        if isinstance(error, nats.errors.SlowConsumerError):
+            self._on_doubt("slow-consumer")
+        logger.warning("nats_error", error=str(error) or type(error).__name__)
+
+    async def _on_disconnected(self) -> None:
+        if not self._closed:
+            logger.warning("nats_disconnected")
+
+    async def _on_reconnected(self) -> None:
+        logger.info("nats_reconnected")
+        self._on_doubt("reconnected")
+
+    async def _on_leader_elected(self, _message: Msg) -> None:
+        self._on_doubt("leader-elected")
+
+    # ------------------------------------------------------------------ subscriptions
+
+    async def subscribe(self, token: object, subject: str, handler: Callable[[Msg], Awaitable[None]]) -> None:
+        """Subscribe to a subject, and again after every reconnect, until `unsubscribe(token)`.
+
+        Returns once the server has processed the subscription: a round trip through an inbox of the same
+        connection (`flush` was seen to return too early).
+
+        Raises:
+            Away: NATS can't be reached; nothing is subscribed.
+        """
+        client = self._ready_client()
+        try:
+            self._subscriptions[token] = await _subscribe_unlimited(client, subject, handler)
+            self._resubscribe[token] = (subject, handler)
+            await self._round_trip(client)
+        except (TimeoutError, nats.errors.Error, OSError) as error:
+            await self.unsubscribe(token)
+            raise Away(f"can't subscribe: {error}") from error
+
+    async def unsubscribe(self, token: object) -> None:
+        """End a subscription; unknown tokens are fine."""
+        self._resubscribe.pop(token, None)
+        subscription = self._subscriptions.pop(token, None)
+        if subscription is not None:
+            with contextlib.suppress(nats.errors.Error, OSError):
+                await subscription.unsubscribe()
+
+    async def _round_trip(self, client: Client) -> None:
+        self._read_count += 1
+        read = _Read()
+        key = str(self._read_count)
+        self._reads[key] = read
+        try:
+            await client.publish(f"{self._read_inbox}.{key}", b"", headers={names.STATUS: "204"})
+            await asyncio.wait_for(read.done, self._settings.request_s)
+        finally:
+            del self._reads[key]
+
+    # ------------------------------------------------------------------ the leader's word
+
+    async def info(self) -> StreamInfo:
+        """Ask the stream's leader for the stream's state; creates the stream where that is our part.
+
+        Raises:
+            Away: no answer; Unusable: the stream can't be worked with.
+        """
+        answer = await self._info_answer()
+        if answer.error is not None and answer.error.err_code == _STREAM_NOT_FOUND:
+            if not self._settings.manage_stream:
+                raise Away(f"stream {self._settings.stream} does not exist and nats.manage_stream is off")
+            await self._create()
+            answer = await self._info_answer()
+        if answer.error is not None:
+            raise Away(answer.error.description)
+        self._examine(answer)
+        state = answer.state
+        epoch = (answer.config.get("metadata") or {}).get("sidecast-epoch") or epoch_of_creation(
+            int(parse_time(answer.created) * 1000)
+        )
+        return StreamInfo(epoch, answer.created, state.first_seq, state.last_seq, state.num_deleted)
+
+    async def _info_answer(self) -> _InfoAnswer:
+        return _decode_info(await self._api(f"STREAM.INFO.{self._settings.stream}"))
+
+    async def _create(self) -> None:
+        config = desired_config(self._settings)
+        config["metadata"] = {"sidecast-epoch": epoch_of_creation(int(time.time() * 1000))}
+        answer = _decode_info(await self._api(f"STREAM.CREATE.{self._settings.stream}", config))
+        if answer.error is not None:
+            raise Away(f"can't create stream {self._settings.stream}: {answer.error.description}")
+        logger.info("stream_created", stream=self._settings.stream, replicas=self._settings.replicas)
+
+    def _examine(self, answer: _InfoAnswer) -> None:
+        reasons = unusable_because(answer.config)
+        different = differences(answer.config, desired_config(self._settings))
+        report = (tuple(reasons), tuple(different.items()))
+        if report != self._reported and (reasons or different):
+            log = logger.error if reasons else logger.warning
+            log("stream_differs", stream=self._settings.stream, unusable=reasons, differences=different)
+        self._reported = report
+        if reasons:
+            raise Unusable(f"stream {self._settings.stream} can't be used: {'; '.join(reasons)}")
+
+    async def renew_epoch(self, old: str) -> None:
+        """Write a new epoch into the stream's metadata: its sequences went backwards under the old one.
+
+        Another broker may have done so already: then nothing is written.
+
+        Raises:
+            Away: no answer, or the update was refused.
+        """
+        answer = await self._info_answer()
+        if answer.error is not None:
+            raise Away(answer.error.description)
+        epoch = epoch_of_creation(int(time.time() * 1000))
+        config = answer.config
+        metadata = config.get("metadata") or {}
+        if metadata.get("sidecast-epoch", old) != old:
+            return
+        config["metadata"] = {**metadata, "sidecast-epoch": epoch}
+        updated = _decode_info(await self._api(f"STREAM.UPDATE.{self._settings.stream}", config))
+        if updated.error is not None:
+            raise Away(f"can't write a new epoch: {updated.error.description}")
+        logger.warning("epoch_renewed", epoch=epoch)
+
+    async def last(self, subject: str) -> Stored | None:
+        """Ask the leader for the newest message on a subject; None: there is none.
+
+        Raises:
+            Away: no answer.
+        """
+        return await self._message({"last_by_subj": subject})
+
+    async def next(self, subject: str, sequence: int) -> Stored | None:
+        """Ask the leader for the first message on a subject at or above a sequence; None: there is none.
+
+        Raises:
+            Away: no answer.
+        """
+        return await self._message({"seq": max(sequence, 1), "next_by_subj": subject})
+
+    async def _message(self, request: dict[str, Any]) -> Stored | None:
+        answer = _decode_message(await self._api(f"STREAM.MSG.GET.{self._settings.stream}", request))
+        if answer.message is None:
+            if answer.error is not None and answer.error.err_code == _NO_MESSAGE:
+                return None
+            raise Away(answer.error.description if answer.error else "empty answer")
+        message = answer.message
+        return Stored(message.seq, 0, message.time, _parse_headers(message.hdrs), message.data)
+
+    async def _api(self, path: str, body: dict[str, Any] | None = None) -> bytes:
+        client = self._ready_client()
+        try:
+            answer = await client.request(
+                f"$JS.API.{path}", _encode(body) if body else b"", timeout=self._settings.request_s
+            )
+        except (TimeoutError, nats.errors.Error, OSError) as error:
+            raise Away(f"{path}: {str(error) or type(error).__name__}") from error
+        return answer.data
+
+    def _ready_client(self) -> Client:
+        if self._client is None or not self._client.is_connected:
+            raise Away("not connected to NATS")
+        return self._client
+
+    # ------------------------------------------------------------------ reads from any replica
+
+    async def read(self, subject: str, start: int, count_max: int | None = None) -> Page:
+        """Read stored messages of a subject in a row from any replica, which may be behind the leader.
+
+        Args:
+            subject: the events subject of one task.
+            start: messages at or above this sequence.
+            count_max: at most so many; default `nats.page_events`.
+
+        Raises:
+            Away: no complete answer.
+        """
+        async with self._history_slots:
+            records, end = await self._direct(
+                {
+                    "seq": max(start, 1),
+                    "next_by_subj": subject,
+                    "batch": count_max or self._settings.page_events,
+                    "max_bytes": PAGE_BYTES_MAX,
+                }
+            )
+        previous = 0
+        for stored in records:
+            if stored.previous != previous:
+                raise Away("a read lost messages on the way")
+            previous = stored.sequence
+        if records and int(end.get(names.LAST_SEQUENCE, 0)) != previous:
+            raise Away("a read lost its last messages on the way")
+        return Page(records, int(end.get(names.NUM_PENDING, 0)))
+
+    async def newest(self, subjects: Iterable[str], above: int, last: int) -> dict[str, int]:
+        """Give the newest sequence of each subject that has one above `above`.
+
+        Args:
+            subjects: events subjects.
+            above: what was known before.
+            last: the leader's last sequence; an answer of a replica that is behind it doesn't count.
+
+        Raises:
+            Away: no complete answer, or only stale ones.
+        """
+        wanted = list(subjects)
+        found: dict[str, int] = {}
+        for start in range(0, len(wanted), SUBJECTS_PER_REQUEST):
+            batch = wanted[start : start + SUBJECTS_PER_REQUEST]
+            request = {"multi_last": batch, "seq": above + 1, "batch": len(batch)}
+            for _attempt in range(5):
+                records, end = await self._direct(request)
+                if end.get(names.STATUS) == "404" or int(end.get(names.UP_TO_SEQUENCE, 0)) >= last:
+                    break
+                await asyncio.sleep(
+                    0.05
+                )  # the replica that answered is behind: give it, or another, a moment
+            else:
+                raise Away("every answering replica is behind the leader")
+            found.update((stored.headers[names.SUBJECT], stored.sequence) for stored in records)
+        return found
+
+    async def _direct(self, request: dict[str, Any]) -> tuple[list[Stored], dict[str, str]]:
+        client = self._ready_client()
+        self._read_count += 1
+        key = str(self._read_count)
+        read = self._reads[key] = _Read()
+        try:
+            await client.publish(
+                f"$JS.API.DIRECT.GET.{self._settings.stream}",
+                _encode(request),
+                reply=f"{self._read_inbox}.{key}",
+            )
+            end = await asyncio.wait_for(read.done, self._settings.request_s)
+        except (TimeoutError, nats.errors.Error, OSError) as error:
+            raise Away(f"direct get: {str(error) or type(error).__name__}") from error
+        finally:
+            del self._reads[key]
+        if end.get(names.STATUS) not in ("204", "404"):
+            raise Away(f"direct get: {end.get(names.STATUS)} {end.get('Description', '')}")
+        return read.records, end
+
+    async def _on_read(self, message: Msg) -> None:
+        read = self._reads.get(message.subject[len(self._read_inbox) + 1 :])
+        if read is None:
+            return
+        headers = message.headers or {}
+        if names.STATUS in headers and names.SEQUENCE not in headers:
+            if not read.done.done():
+                read.done.set_result(headers)
+        else:
+            read.records.append(stored_from(headers, message.data))
+
+    # ------------------------------------------------------------------ publishing
+
+    async def publish(self, subject: str, payload: bytes, headers: dict[str, str]) -> int:
+        """Publish one message and wait until it is stored; give its sequence.
+
+        Raises:
+            Away: no acknowledgement; it may be stored or not.
+            PublishRefused: the server says why it won't store it.
+        """
+        client = self._ready_client()
+        try:
+            answer = await client.request(
+                subject, payload, timeout=self._settings.request_s, headers=headers or None
+            )
+        except nats.errors.MaxPayloadError as error:
+            raise PublishRefused(f"an event may have at most {client.max_payload} bytes") from error
+        except (TimeoutError, nats.errors.Error, OSError) as error:
+            raise Away(f"publish: {str(error) or type(error).__name__}") from error
+        ack = _decode_ack(answer.data)
+        if ack.error is not None:
+            if ack.error.code >= 500:
+                raise Away(ack.error.description)
+            raise PublishRefused(ack.error.description)
+        return ack.seq
+
+
+class _Read:
+    """The replies of one direct get as they come in."""
+
+    __slots__ = ("done", "records")
+
+    def __init__(self) -> None:
+        self.records: list[Stored] = []
+        self.done: asyncio.Future[dict[str, str]] = asyncio.get_running_loop().create_future()
+
+
+def stored_from(headers: dict[str, str], payload: bytes) -> Stored:
+    """Make a `Stored` of a republished or directly read message."""
+    return Stored(
+        int(headers[names.SEQUENCE]),
+        int(headers[names.LAST_SEQUENCE]),
+        headers[names.TIME_STAMP],
+        headers,
+        payload,
+    )
+
+
+def _parse_headers(block: bytes) -> dict[str, str]:
+    found = {}
+    for line in block.split(b"\r\n")[1:]:
+        name, colon, value = line.partition(b":")
+        if colon:
+            found[name.strip().decode("ascii", "replace")] = value.strip().decode("utf-8", "replace")
+    return found
+
+
+async def _subscribe_unlimited(
+    client: Client, subject: str, handler: Callable[[Msg], Awaitable[None]]
+) -> Subscription:
+    # A tail that falls behind is repaired from the stream: the limit only has to bound memory.
+    return await client.subscribe(
+        subject, cb=handler, pending_msgs_limit=65_536, pending_bytes_limit=32 * 1024 * 1024
+    )
+
+
+async def _close_quietly(client: Client) -> None:
+    with contextlib.suppress(nats.errors.Error, asyncio.TimeoutError, OSError):
+        await client.close()

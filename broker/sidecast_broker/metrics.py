@@ -1,0 +1,109 @@
+"""What the broker counts, as Prometheus metrics; none has a label per task or client.
+
+The names are fixed: dashboards and alerts are written against them.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from platform import python_version
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    disable_created_metrics,
+)
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+_LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_DURATION_BUCKETS = (0.1, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0)
+
+
+class Metrics:
+    """All metrics of one broker, in a registry of their own."""
+
+    content_type = CONTENT_TYPE_LATEST
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        registry = self.registry = CollectorRegistry()
+        self.subscribers = Gauge(
+            "sidecast_subscribers", "Streams open, by format.", ["format"], registry=registry
+        )
+        self.streams_opened = Counter(
+            "sidecast_streams_opened", "Streams opened, by format.", ["format"], registry=registry
+        )
+        self.streams_closed = Counter(
+            "sidecast_streams_closed", "Streams closed, by reason.", ["reason"], registry=registry
+        )
+        self.stream_duration = Histogram(
+            "sidecast_stream_duration_seconds",
+            "How long a stream was open.",
+            buckets=_DURATION_BUCKETS,
+            registry=registry,
+        )
+        self.events_delivered = Counter(
+            "sidecast_events_delivered",
+            "Events written to clients, by format.",
+            ["format"],
+            registry=registry,
+        )
+        self.bytes_sent = Counter(
+            "sidecast_bytes_sent", "Bytes of frames written to clients.", registry=registry
+        )
+        self.delivery_lag = Histogram(
+            "sidecast_delivery_lag_seconds",
+            "From stored to written to the sockets of all who had caught up; one observation a write.",
+            buckets=_LAG_BUCKETS,
+            registry=registry,
+        )
+        self.resumes = Counter(
+            "sidecast_resumes",
+            "Streams opened with a cursor, by outcome: replay, ended, or the reason of the gap.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.replayed_events = Counter(
+            "sidecast_replayed_events",
+            "Events delivered from the past, by source: memory or stream.",
+            ["source"],
+            registry=registry,
+        )
+        self.lagging_subscribers = Gauge(
+            "sidecast_lagging_subscribers", "Streams whose client takes less than is sent.", registry=registry
+        )
+        self.lag_events = Gauge(
+            "sidecast_lag_events", "Events the lagging clients are behind, all together.", registry=registry
+        )
+        self.rejected = Counter(
+            "sidecast_rejected", "Requests refused, by reason.", ["reason"], registry=registry
+        )
+        self.tail_repairs = Counter(
+            "sidecast_tail_repairs",
+            "Reads of records that did not arrive live, by cause.",
+            ["cause"],
+            registry=registry,
+        )
+        self.invalid_events = Counter(
+            "sidecast_invalid_events",
+            "Stored records that are not delivered, or were mended, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self.tasks = Gauge("sidecast_tasks", "Tasks in memory.", registry=registry)
+        self.log_bytes = Gauge(
+            "sidecast_log_bytes", "Memory of the logs and folds of all tasks.", registry=registry
+        )
+        self.nats_connected = Gauge(
+            "sidecast_nats_connected", "1 while the connection to NATS stands.", registry=registry
+        )
+        Info("sidecast_build", "What is running.", registry=registry).info(
+            {"version": version("sidecast"), "python": python_version()}
+        )
+
+    def render(self) -> bytes:
+        """Give all metrics in Prometheus' text format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,65 @@
+"""Ids out of request paths: found before anything is decoded, decoded once, strictly.
+
+Must not know which ids there are.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote_to_bytes
+
+from aiohttp import web
+
+from sidecast_broker.refused import Refused
+
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+
+
+def path_segment(request: web.Request, index: int) -> str:
+    """Give one segment of the path as the client sent it, percent-decoded once.
+
+    The router's own values are decoded leniently: `%25FF` and `%FF` become the same text there.
+
+    Args:
+        request: the request.
+        index: which segment, from 0.
+
+    Raises:
+        Refused: the target is no plain path, a percent sign starts no escape, or the bytes are not UTF-8.
+    """
+    target = request.raw_path
+    if not target.startswith("/"):
+        raise Refused("bad-request", "the request target must be a path")
+    segments = target.partition("?")[0].split("/")[1:]
+    if index >= len(segments):
+        raise Refused("bad-request", "the path is incomplete")
+    return decode_segment(segments[index])
+
+
+def query_value(request: web.Request, name: str) -> str:
+    """Give one query parameter as the client sent it, decoded once and strictly.
+
+    Raises:
+        Refused: it is missing, stands more than once, or can't be decoded.
+    """
+    query = request.raw_path.partition("?")[2]
+    values = [
+        value for key, _equals, value in (pair.partition("=") for pair in query.split("&")) if key == name
+    ]
+    if len(values) != 1:
+        raise Refused("bad-request", f"the query needs {name} once")
+    return decode_segment(values[0].replace("+", " "))
+
+
+def decode_segment(segment: str) -> str:
+    """Percent-decode one path segment.
+
+    Raises:
+        Refused: a percent sign starts no escape, or the bytes are not UTF-8.
+    """
+    if _BAD_ESCAPE.search(segment):
+        raise Refused("bad-request", "a percent sign in the path starts no escape")
+    try:
+        return unquote_to_bytes(segment).decode()
+    except UnicodeDecodeError as error:
+        raise Refused("bad-request", "the path is not valid UTF-8") from error

@@ -1,0 +1,78 @@
+"""What is the caller's fault, or the moment's: raised anywhere, turned into a response by one table."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any, Literal
+
+from aiohttp import web
+
+Code = Literal[
+    "bad-request",
+    "bad-host",
+    "unauthenticated",
+    "forbidden",
+    "not-found",
+    "method-not-allowed",
+    "body-too-large",
+    "unsupported-media-type",
+    "invalid-event",
+    "publish-refused",
+    "unavailable",
+    "limit",
+    "draining",
+]
+
+STATUS: dict[Code, HTTPStatus] = {
+    "bad-request": HTTPStatus.BAD_REQUEST,
+    "bad-host": HTTPStatus.MISDIRECTED_REQUEST,
+    "unauthenticated": HTTPStatus.UNAUTHORIZED,
+    "forbidden": HTTPStatus.FORBIDDEN,
+    "not-found": HTTPStatus.NOT_FOUND,
+    "method-not-allowed": HTTPStatus.METHOD_NOT_ALLOWED,
+    "body-too-large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    "unsupported-media-type": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    "invalid-event": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "publish-refused": HTTPStatus.CONFLICT,
+    "unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
+    "limit": HTTPStatus.TOO_MANY_REQUESTS,
+    "draining": HTTPStatus.SERVICE_UNAVAILABLE,
+}
+
+TEMPORARY: frozenset[Code] = frozenset({"unavailable", "limit", "draining"})
+"""Refusals that pass by themselves: the same request may succeed in a moment."""
+
+
+class Refused(Exception):  # noqa: N818 - named as it reads: the request is refused
+    """A request that is not served.
+
+    Args:
+        code: which kind of refusal; it decides the HTTP status.
+        detail: one sentence for a person.
+        retry_after_s: when to come back, for a temporary refusal.
+        extra: more members of the answer's JSON, beside `error`.
+    """
+
+    def __init__(
+        self,
+        code: Code,
+        detail: str,
+        *,
+        retry_after_s: float | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.retry_after_s = retry_after_s
+        self.extra = extra or {}
+
+    def response(self) -> web.Response:
+        """Give the answer outside A2A: `{"error": {"code", "message"}}` under the code's status."""
+        headers = {"Cache-Control": "no-store"}
+        if self.code in TEMPORARY:
+            headers["Retry-After"] = str(max(1, round(self.retry_after_s or 1)))
+        if self.code == "unauthenticated":
+            headers["WWW-Authenticate"] = 'Bearer realm="sidecast"'
+        body = {"error": {"code": self.code, "message": self.detail}, **self.extra}
+        return web.json_response(body, status=STATUS[self.code], headers=headers)

@@ -1,0 +1,263 @@
+"""The public listener: which request opens which stream.
+
+Must not know NATS.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+
+import structlog
+from aiohttp import hdrs, web
+
+from sidecast_broker.browser import BrowserView
+from sidecast_broker.core.resume import STARTS, Opening, Position, Start, open_at
+from sidecast_broker.core.views import events
+from sidecast_broker.hub import Hub
+from sidecast_broker.hubs import Hubs
+from sidecast_broker.jetstream import Away
+from sidecast_broker.metrics import Metrics
+from sidecast_broker.paths import path_segment, query_value
+from sidecast_broker.refused import TEMPORARY, Refused
+from sidecast_broker.settings import Settings
+from sidecast_broker.stream import Stream
+from sidecast_broker.streams import Streams
+from sidecast_schemas.subjects import InvalidId, TaskKey, encode_token
+
+logger = structlog.get_logger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Public:
+    """Serves the public listener.
+
+    Args:
+        settings: all settings.
+        hubs: the tasks.
+        streams: the open streams.
+        metrics: where to count.
+    """
+
+    def __init__(self, settings: Settings, hubs: Hubs, streams: Streams, metrics: Metrics) -> None:
+        self._settings = settings
+        self._hubs = hubs
+        self._streams = streams
+        self._metrics = metrics
+
+    def routes(self) -> list[web.RouteDef]:
+        """Give the routes: the stream of a task under its name and its aliases."""
+        return [
+            web.get("/tasks/{task}/events", self._in_path(1, named=True), allow_head=False),
+            web.get("/tasks/{task}/messages/stream", self._in_path(1, named=True), allow_head=False),
+            web.get("/stream/tasks/{task}", self._in_path(2, named=False), allow_head=False),
+            web.get("/api/stream/{task}", self._in_path(2, named=False), allow_head=False),
+            web.get("/a2a/stream", self._in_query, allow_head=False),
+        ]
+
+    def _in_path(self, index: int, *, named: bool) -> Handler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            return await self._events(request, path_segment(request, index), named=named)
+
+        return handle
+
+    async def _in_query(self, request: web.Request) -> web.StreamResponse:
+        return await self._events(request, query_value(request, "taskId"), named=False)
+
+    # ------------------------------------------------------------------ one task
+
+    async def _events(self, request: web.Request, task: str, *, named: bool) -> web.StreamResponse:
+        try:
+            self._authenticate()
+            key = self._key(task)
+            wanted = _Wanted(request, named=named, settings=self._settings)
+            self._streams.admit()
+            if wanted.json:
+                return await self._answer(key)
+            return await self._stream(request, key, wanted)
+        except Refused as refused:
+            if refused.code in TEMPORARY and _is_event_source(request):
+                return self._busy(refused, named=named)
+            raise
+
+    def _authenticate(self) -> None:
+        if self._settings.auth_on:
+            raise Refused("unauthenticated", "a credential is required")
+
+    def _key(self, task: str) -> TaskKey:
+        try:
+            encode_token(task)
+        except InvalidId as error:
+            raise Refused("bad-request", f"task id: {error}") from error
+        return TaskKey(self._settings.agent.tenant, self._settings.agent.name, task)
+
+    async def _acquire(self, key: TaskKey, *, wait: bool) -> Hub:
+        """Give the hub of a task that exists, or that the caller will wait for."""
+        try:
+            hub = self._hubs.peek(key)
+            known = hub is not None and hub.first is not None
+            if not known and not wait and await self._hubs.first(key) is None:
+                raise _unknown()
+            return await self._hubs.acquire(key)
+        except Away as away:
+            raise Refused("unavailable", str(away), retry_after_s=1) from away
+
+    async def _answer(self, key: TaskKey) -> web.Response:
+        hub = await self._acquire(key, wait=False)
+        try:
+            if hub.first is None:
+                raise _unknown()
+            body = events.answer(hub.fold, hub.end, hub.epoch, partial=not hub.complete)
+        finally:
+            self._hubs.release(key)
+        return web.Response(body=body, content_type="application/json", headers={"Cache-Control": "no-store"})
+
+    async def _stream(self, request: web.Request, key: TaskKey, wanted: _Wanted) -> web.StreamResponse:
+        hub = await self._acquire(key, wait=wanted.wait_s > 0)
+        try:
+            stream = Stream(key, hub, self._hubs, wanted.view, self._settings.stream, self._metrics)
+            opening: Opening | None = None
+            if hub.first is not None:
+                opening = await self._open_at(hub, wanted)
+                if opening is None:
+                    return web.Response(status=204, headers={"Cache-Control": "no-store"})
+            elif not wanted.wait_s:
+                raise _unknown()
+            await self._serve(request, stream, hub, wanted, opening)
+            return stream
+        finally:
+            self._hubs.release(key)
+
+    async def _serve(
+        self, request: web.Request, stream: Stream, hub: Hub, wanted: _Wanted, opening: Opening | None
+    ) -> None:
+        await stream.start(request)
+        self._streams.add(stream)
+        logger.info(
+            "stream_opened",
+            task=stream.key.task,
+            agent=stream.key.agent,
+            format=stream.view.format,
+            peer=stream.peer,
+            mode=opening.mode if opening else "wait",
+            gap=opening.gap.reason if opening and opening.gap else None,
+        )
+        try:
+            if opening is None:
+                if not await stream.wait_for_task(wanted.wait_s):
+                    return
+                # What began after the client came is all new to it.
+                start: Start = "start" if wanted.start == "now" else wanted.start
+                opening = await self._open_at(hub, wanted, start) or Opening("snapshot", hub.end, None)
+            await stream.run(opening, wanted.cursor or "")
+        except ConnectionResetError:
+            pass  # the client left: not an error
+        finally:
+            self._streams.remove(stream)
+
+    async def _open_at(self, hub: Hub, wanted: _Wanted, start: Start | None = None) -> Opening | None:
+        """Decide how the stream begins; asks the leader again where a cursor lies beyond what is known."""
+        try:
+            info = await self._hubs.position_of(wanted.cursor)
+        except Away as away:
+            raise Refused("unavailable", str(away), retry_after_s=1) from away
+        position = Position(
+            epoch=hub.epoch,
+            stream_first=info.first,
+            stream_last=max(info.last, hub.end),
+            interior_deletes=bool(info.deleted or hub.gap_below),
+            first=max(hub.first or 0, hub.gap_below),
+            complete=hub.complete,
+            end=hub.end,
+            terminal=hub.fold.terminal_sequence,
+        )
+        opening = open_at(wanted.cursor, start or wanted.start, position)
+        if wanted.cursor is not None:
+            outcome = "ended" if opening is None else opening.gap.reason if opening.gap else "replay"
+            self._metrics.resumes.labels(outcome).inc()
+        return opening
+
+    def _busy(self, refused: Refused, *, named: bool) -> web.Response:
+        """Turn an EventSource away for a moment: it never comes back after a 429 or 503."""
+        base_ms = max(self._settings.stream.retry_ms, round((refused.retry_after_s or 1) * 1000))
+        reconnect_in_ms = round(base_ms * random.uniform(0.75, 1.75))
+        self._metrics.rejected.labels(refused.code).inc()
+        return web.Response(
+            body=events.busy_frame(refused.code, reconnect_in_ms, named=named).data,
+            headers={
+                hdrs.CONTENT_TYPE: "text/event-stream; charset=utf-8",
+                hdrs.CACHE_CONTROL: "no-store, no-transform",
+                "X-Accel-Buffering": "no",
+            },
+        )
+
+
+class _Wanted:
+    """What a request asks of its stream.
+
+    Raises:
+        Refused: a parameter has no meaning here.
+    """
+
+    def __init__(self, request: web.Request, *, named: bool, settings: Settings) -> None:
+        start = request.query.get("from", "snapshot")
+        if start not in STARTS:
+            raise Refused("bad-request", f"from must be one of {', '.join(STARTS)}")
+        self.start: Start = start  # type: ignore[assignment]
+        self.cursor = request.headers.get("Last-Event-ID") or request.query.get("last_event_id") or None
+        self.wait_s = _seconds(request, "wait_s", settings.stream.wait_s_max)
+        self.json = _accepts_json_only(request)
+        try:
+            wanted_filter = events.parse_filter(request.query.get("types"), request.query.get("debug"))
+        except events.UnknownType as error:
+            raise Refused("bad-request", f"types: {error}") from error
+        self.view = BrowserView(
+            named=_flag(request, "named", named),
+            filter=wanted_filter,
+            heartbeat_event=_one_of(request, "heartbeat", ("comment", "event")) == "event",
+            heartbeat_s=settings.stream.heartbeat_s,
+            retry_ms=settings.stream.retry_ms,
+        )
+        _one_of(request, "refusal", ("stream", "status"))
+
+
+def _unknown() -> Refused:
+    return Refused("not-found", "there is no such task, or it is not yours")
+
+
+def _flag(request: web.Request, name: str, default: bool) -> bool:
+    value = request.query.get(name)
+    if value is None:
+        return default
+    if value not in ("0", "1", "false", "true"):
+        raise Refused("bad-request", f"{name} must be 0 or 1")
+    return value in ("1", "true")
+
+
+def _one_of(request: web.Request, name: str, values: tuple[str, ...]) -> str:
+    value = request.query.get(name, values[0])
+    if value not in values:
+        raise Refused("bad-request", f"{name} must be one of {', '.join(values)}")
+    return value
+
+
+def _seconds(request: web.Request, name: str, maximum: float) -> float:
+    text = request.query.get(name, "0")
+    try:
+        value = float(text) if len(text) <= 16 and text.isascii() else -1.0
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= maximum:
+        raise Refused("bad-request", f"{name} must be a number of seconds from 0 to {maximum:g}")
+    return value
+
+
+def _accepts_json_only(request: web.Request) -> bool:
+    accept = ",".join(request.headers.getall("Accept", ()))
+    return "application/json" in accept and "text/event-stream" not in accept
+
+
+def _is_event_source(request: web.Request) -> bool:
+    accept = ",".join(request.headers.getall("Accept", ()))
+    return "text/event-stream" in accept and request.query.get("refusal") != "status"

@@ -1,0 +1,389 @@
+"""One client's response: opens where the client left off, follows the hub, and ends with a reason.
+
+Must not know how a request was routed or who is allowed what.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import socket
+import struct
+import termios
+import time
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import structlog
+from aiohttp import HttpVersion11, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp_sse import EventSourceResponse
+
+from sidecast_broker.core.frame import HEARTBEAT, chunk
+from sidecast_broker.core.log import Record
+from sidecast_broker.core.resume import Mode, Opening
+from sidecast_broker.hub import GapReason, Hub, Subscriber, View, Wake
+from sidecast_broker.hubs import Hubs
+from sidecast_broker.jetstream import Away
+from sidecast_broker.metrics import Metrics
+from sidecast_broker.settings import Stream as StreamSettings
+from sidecast_schemas.subjects import TaskKey
+
+logger = structlog.get_logger(__name__)
+
+WRITE_RECORDS_MAX = 256
+"""Records joined into one write while catching up: about 64 KiB, what the kernel takes at once."""
+CHECK_S = 2.0
+SHORT_READS_MAX = 5
+
+
+class StreamView(View, Protocol):
+    """What a stream needs of its format beside the frames of records."""
+
+    def open(self, hub: Hub, mode: Mode, cursor: int) -> bytes:
+        """Give the first frame."""
+
+    def gap(self, hub: Hub, reason: GapReason, requested: str, oldest: int) -> bytes:
+        """Give the frame that tells of a hole."""
+
+    def snapshot(self, hub: Hub) -> bytes:
+        """Give the frame with the task as it stands."""
+
+    def lag(self, behind_events: int) -> bytes:
+        """Give the frame that tells a client it is slow; empty where the format has none."""
+
+    def drain(self, reconnect_in_ms: int) -> bytes:
+        """Give the frame that sends a client to another broker; empty where the format has none."""
+
+    def not_found(self) -> bytes:
+        """Give the end of a stream whose task never came."""
+
+    def heartbeat(self) -> bytes:
+        """Give what is sent in silence."""
+
+
+class Ending(NamedTuple):
+    """Why a stream ends, and the last bytes it sends."""
+
+    reason: str
+    frame: bytes = b""
+
+
+class Stream(EventSourceResponse):
+    """Serves one task to one client.
+
+    Args:
+        key: the task.
+        hubs: where its hub comes from.
+        view: the client's format.
+        settings: bounds and periods.
+        metrics: where to count.
+        clock: seconds, monotonic.
+
+    Attributes:
+        closed_because: the reason in log and metric, once it has ended.
+    """
+
+    def __init__(
+        self,
+        key: TaskKey,
+        hub: Hub,
+        hubs: Hubs,
+        view: StreamView,
+        settings: StreamSettings,
+        metrics: Metrics,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(sep="\n", allow_all_methods=True, send_timeout=settings.lag_s_max)
+        self.headers["Content-Type"] = "text/event-stream; charset=utf-8"
+        self.headers["Cache-Control"] = "no-store, no-transform"
+        self.key = key
+        self.view = view
+        self.closed_because = "client-gone"
+        self.opened_at_s = clock()
+        self.peer = ""
+        self._hub = hub
+        self._hubs = hubs
+        self._settings = settings
+        self._metrics = metrics
+        self._clock = clock
+        self._epoch = hub.epoch
+        self._writer: AbstractStreamWriter | None = None
+        self._subscriber: Subscriber | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._ending: Ending | None = None
+        self._fd = -1
+        self._anchored = False
+        self._first_write = True
+        self._marked_bytes = 0
+        self._marked_at_s: float | None = None
+
+    async def _ping(self) -> None:
+        """Replace the per-connection ping of the base class: the beat belongs to the broker."""
+
+    @property
+    def subscriber(self) -> Subscriber:
+        """The stream's place in its hub; there from `start` on."""
+        assert self._subscriber is not None
+        return self._subscriber
+
+    @property
+    def hub(self) -> Hub:
+        """The hub it follows."""
+        return self._hub
+
+    # ------------------------------------------------------------------ life
+
+    async def start(self, request: web.Request) -> None:
+        """Send the response's head and prepare the connection for many small writes."""
+        transport = request.transport
+        if transport is None:
+            raise ConnectionResetError("the client left")
+        self._writer = await self.prepare(request)
+        connection = transport.get_extra_info("socket")
+        if connection is not None and connection.family in (socket.AF_INET, socket.AF_INET6):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._settings.send_buffer_bytes)
+            self._fd = connection.fileno()
+        peer = transport.get_extra_info("peername")
+        self.peer = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else ""
+        self._subscriber = Subscriber(
+            self.view,
+            transport,
+            chunked=request.version >= HttpVersion11,
+            buffer_bytes_max=self._settings.buffer_bytes_max,
+            wake=self._wake,
+        )
+
+    async def wait_for_task(self, wait_s: float) -> bool:
+        """Keep the stream open and beating until the task's first record; False: it never came."""
+        await self.write(HEARTBEAT)
+        until = self._clock() + wait_s
+        while self._hub.first is None and self._ending is None:
+            left = until - self._clock()
+            if left <= 0:
+                break
+            waiter = self._waiter = asyncio.get_running_loop().create_future()
+            self._hub.wait(self._tell)
+            try:
+                async with asyncio.timeout(left):
+                    await waiter
+            except TimeoutError:
+                break
+            finally:
+                self._hub.stop_waiting(self._tell)
+        if self._hub.first is None:
+            await self.end(self._ending or Ending("not-found", self.view.not_found()))
+            return False
+        return True
+
+    async def run(self, opening: Opening, requested: str) -> None:
+        """Serve the task from where the opening says until one side ends it.
+
+        Args:
+            opening: how to begin.
+            requested: the cursor the client sent, empty for none.
+        """
+        hub, subscriber = self._hub, self.subscriber
+        head = self.view.open(hub, opening.mode, opening.after)
+        if opening.gap is not None:
+            head += self.view.gap(hub, opening.gap.reason, requested, opening.gap.oldest)
+        subscriber.cursor = opening.after
+        if opening.mode == "snapshot":
+            subscriber.cursor = hub.end
+            head += self.view.snapshot(hub)
+        self._epoch = hub.epoch
+        try:
+            await self.write(head)
+            while (ending := await self._follow()) is None:
+                pass
+        finally:
+            hub.leave(subscriber)
+        await self.end(ending)
+
+    async def end(self, ending: Ending) -> None:
+        """Send the last frame and end the response."""
+        self.closed_because = ending.reason
+        if ending.frame:
+            await self.write(ending.frame)
+        await self.write_eof()
+
+    def close(self, reason: str, frame: bytes = b"") -> None:
+        """Have the stream end soon, after what is under way; a second call changes nothing."""
+        if self._ending is None:
+            self._ending = Ending(reason, frame)
+            self._hub.leave(self.subscriber)
+            self._tell()
+
+    def cut(self, reason: str) -> None:
+        """Break the connection at once: the client takes nothing any more, and must not see a clean end."""
+        self.closed_because = reason
+        if (request := self._req) is not None and request.transport is not None:
+            request.transport.abort()
+
+    # ------------------------------------------------------------------ following
+
+    async def _follow(self) -> Ending | None:
+        """Catch up, then be written to by the hub until it hands the stream back; give why to end, if so."""
+        hub, subscriber = self._hub, self.subscriber
+        while True:
+            if self._ending is not None:
+                return self._ending
+            if subscriber.gap is not None or hub.epoch != self._epoch or subscriber.cursor < hub.gap_below:
+                await self._tell_gap()
+            elif hub.ends_at(subscriber.cursor):
+                return Ending("ended", self.view.end(hub))
+            elif subscriber.cursor < hub.log.floor:
+                await self._replay_from_stream()
+            elif records := hub.log.after(subscriber.cursor, WRITE_RECORDS_MAX):
+                await self._send(records, "memory")
+            else:
+                break
+        subscriber.cursor = max(subscriber.cursor, hub.end)
+        self._waiter = asyncio.get_running_loop().create_future()
+        hub.join(subscriber)
+        await self._waiter
+        if not subscriber.joined and subscriber.gap is None and self._ending is None:
+            await self._tell_lag()
+        return None
+
+    def _wake(self, reason: Wake) -> None:
+        if reason == "ended" and self._ending is None:
+            self._ending = Ending("ended")
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def _send(self, records: list[Record], source: str) -> None:
+        subscriber = self.subscriber
+        data, count = self._hub.frames(self.view, records)
+        subscriber.cursor = records[-1].sequence
+        subscriber.events += count
+        self._anchored = True
+        self._metrics.replayed_events.labels(source).inc(count)
+        self._metrics.events_delivered.labels(self.view.format).inc(count)
+        await self.write(data)
+
+    async def _replay_from_stream(self) -> None:
+        """Send the next page of what the log doesn't hold any more."""
+        tail, cursor = self._hubs.tail(self.key), self.subscriber.cursor
+        pause_s = 0.05
+        for _attempt in range(SHORT_READS_MAX):
+            try:
+                # From the cursor's own record on: while it is still stored, so is all that follows it.
+                page = await tail.read(cursor)
+                first = page.records[0].sequence if page.records else 0
+                if first != cursor and not self._anchored:
+                    await tail.check_retained()
+            except Away:
+                page, first = None, 0
+            if self._ending is not None or self._hub.epoch != self._epoch or cursor < self._hub.gap_below:
+                return
+            if page is not None and len(page.records) > (first == cursor):
+                break
+            await asyncio.sleep(pause_s)
+            pause_s *= 2
+        else:
+            self._ending = Ending("unavailable")
+            return
+        if first != cursor and (self._anchored or cursor < self._hub.oldest_cursor):
+            self.subscriber.gap = "expired"
+            return
+        records = [self._hub.past_record(stored) for stored in page.records if stored.sequence > cursor]
+        await self._send(records, "stream")
+
+    async def _tell_gap(self) -> None:
+        """Tell of the hole, then send the task as it stands, once that is known."""
+        hub, subscriber = self._hub, self.subscriber
+        while hub.reloading:
+            waiter = self._waiter = asyncio.get_running_loop().create_future()
+            hub.wait(self._tell)
+            try:
+                await waiter
+            finally:
+                hub.stop_waiting(self._tell)
+            if self._ending is not None:
+                return
+        reason: GapReason = "epoch" if hub.epoch != self._epoch else subscriber.gap or "expired"
+        requested = f"{self._epoch}-{subscriber.cursor}"
+        self._epoch = hub.epoch
+        subscriber.gap = None
+        subscriber.cursor = hub.end
+        data = self.view.gap(hub, reason, requested, hub.oldest_cursor)
+        if hub.first is not None:
+            data += self.view.snapshot(hub)
+        self._anchored = True
+        await self.write(data)
+
+    async def _tell_lag(self) -> None:
+        """Wait until the client has taken what is buffered, then tell it how far it is behind."""
+        assert self._writer is not None
+        await self._writer.drain()
+        if (behind := self.behind_events) and (data := self.view.lag(behind)):
+            await self.write(data)
+
+    @property
+    def behind_events(self) -> int:
+        """How many records the client has not been sent yet; those beyond the log count once."""
+        log, cursor = self._hub.log, self.subscriber.cursor
+        return len(log.after(max(cursor, log.floor))) + (cursor < log.floor)
+
+    # ------------------------------------------------------------------ writing
+
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Write frames, and wait while the client's buffers are full."""
+        subscriber, transport = self.subscriber, self.subscriber.transport
+        if not data or self._writer is None:
+            return
+        if transport.is_closing():
+            raise ConnectionResetError("the client left")
+        subscriber.written_at_s = self._clock()
+        if self._first_write:
+            # Takes the response's head along, and frames the chunk itself.
+            self._first_write = False
+            subscriber.bytes_sent += len(data)
+            await self._writer.write(bytes(data))
+        else:
+            framed = chunk(bytes(data)) if subscriber.chunked else bytes(data)
+            subscriber.bytes_sent += len(framed)
+            self._metrics.bytes_sent.inc(len(framed))
+            transport.write(framed)
+        await self._writer.drain()
+
+    def check(self, now: float) -> None:
+        """Send a heartbeat if due, and break the connection of a client that takes nothing.
+
+        Lag is what the peer has not acknowledged; its age counts from when it was first seen. Called every
+        `CHECK_S` or sooner.
+        """
+        subscriber = self._subscriber
+        if subscriber is None or self._first_write:
+            return
+        unsent = subscriber.transport.get_write_buffer_size()
+        pending = unsent + _unacknowledged(self._fd)
+        acknowledged = subscriber.bytes_sent - pending
+        if not pending or self._marked_at_s is None or acknowledged >= self._marked_bytes:
+            self._marked_bytes = subscriber.bytes_sent
+            self._marked_at_s = now if pending else None
+        elif now - self._marked_at_s > self._settings.lag_s_max:
+            self.cut("lag")
+            return
+        if not unsent:
+            self._hub.beat(subscriber, self.view.heartbeat(), self._settings.heartbeat_s, now)
+
+    @property
+    def lag_s(self) -> float:
+        """Age of the oldest bytes the peer has not acknowledged, in seconds."""
+        return 0.0 if self._marked_at_s is None else self._clock() - self._marked_at_s
+
+
+def _unacknowledged(fd: int) -> int:
+    """Give the bytes in the kernel's send queue that the peer's TCP has not acknowledged (SIOCOUTQ)."""
+    if fd < 0:
+        return 0
+    try:
+        return int(struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, b"\0\0\0\0"))[0])
+    except OSError:
+        return 0  # closed meanwhile

@@ -1,0 +1,161 @@
+"""All open streams of one broker: their limit, their beat, their drain, and who is connected.
+
+Must not know what a stream sends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+from sidecast_broker.metrics import Metrics
+from sidecast_broker.refused import Refused
+from sidecast_broker.settings import Stream as StreamSettings
+from sidecast_broker.stream import CHECK_S, Stream
+
+logger = structlog.get_logger(__name__)
+
+TICKS = 8
+"""The streams are checked in so many shares, one after the other, within a period."""
+
+
+LAST_FRAMES_S = 1.0
+"""How long a drain waits for the last frames to leave."""
+
+
+class Streams:
+    """Holds the open streams.
+
+    Args:
+        settings: limit and periods.
+        metrics: where to count.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self, settings: StreamSettings, metrics: Metrics, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.draining = False
+        self._settings = settings
+        self._metrics = metrics
+        self._clock = clock
+        self._shares: list[dict[Stream, None]] = [{} for _ in range(TICKS)]
+        self._share_of: dict[Stream, int] = {}
+        self._next = 0
+        self._emptied = asyncio.Event()
+        self._emptied.set()
+        self._beat: asyncio.Task[None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._share_of)
+
+    def admit(self) -> None:
+        """Let one more stream open.
+
+        Raises:
+            Refused: the broker is draining, or holds as many as it may.
+        """
+        if self.draining:
+            raise Refused("draining", "this broker is going away", retry_after_s=1)
+        if len(self) >= self._settings.streams_max:
+            raise Refused("limit", "this broker holds as many streams as it may", retry_after_s=5)
+
+    def add(self, stream: Stream) -> None:
+        """Count a stream as open."""
+        share = self._share_of[stream] = self._next = (self._next + 1) % TICKS
+        self._shares[share][stream] = None
+        self._emptied.clear()
+        self._metrics.subscribers.labels(stream.view.format).inc()
+        self._metrics.streams_opened.labels(stream.view.format).inc()
+
+    def remove(self, stream: Stream) -> None:
+        """Count a stream as closed, and log what it was: the one line about it."""
+        del self._shares[self._share_of.pop(stream)][stream]
+        if not self._share_of:
+            self._emptied.set()
+        duration_s = self._clock() - stream.opened_at_s
+        self._metrics.subscribers.labels(stream.view.format).dec()
+        self._metrics.streams_closed.labels(stream.closed_because).inc()
+        self._metrics.stream_duration.observe(duration_s)
+        logger.info(
+            "stream_closed",
+            task=stream.key.task,
+            agent=stream.key.agent,
+            format=stream.view.format,
+            peer=stream.peer,
+            reason=stream.closed_because,
+            events=stream.subscriber.events,
+            bytes=stream.subscriber.bytes_sent,
+            duration_s=round(duration_s, 3),
+        )
+
+    def start(self) -> None:
+        """Begin to beat."""
+        self._beat = asyncio.get_running_loop().create_task(self._run())
+
+    async def close(self) -> None:
+        """Stop beating."""
+        if self._beat is not None:
+            self._beat.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._beat
+
+    async def _run(self) -> None:
+        pause_s = min(CHECK_S, self._settings.heartbeat_s / 4, self._settings.lag_s_max / 4) / TICKS
+        share = 0
+        while True:
+            await asyncio.sleep(pause_s)
+            now = self._clock()
+            for stream in list(self._shares[share]):
+                stream.check(now)
+            share = (share + 1) % TICKS
+
+    async def drain(self) -> None:
+        """Refuse new streams, and send the open ones away, spread over `stream.drain_s`."""
+        self.draining = True
+        streams = list(self._share_of)
+        random.shuffle(streams)
+        began_s = self._clock()
+        for index, stream in enumerate(streams):
+            due_s = began_s + self._settings.drain_s * index / len(streams)
+            if (wait_s := due_s - self._clock()) > 0.005:
+                await asyncio.sleep(wait_s)
+            if stream in self._share_of:
+                reconnect_in_ms = round(self._settings.retry_ms * random.uniform(0.5, 1.5))
+                stream.close("drain", stream.view.drain(reconnect_in_ms))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_FRAMES_S):
+                await self._emptied.wait()
+
+    def measure(self) -> None:
+        """Set the gauges of lag: computed when somebody asks, not per event."""
+        lagging = [stream for stream in self._share_of if stream.lag_s > 0 or not stream.subscriber.joined]
+        self._metrics.lagging_subscribers.set(len(lagging))
+        self._metrics.lag_events.set(sum(stream.behind_events for stream in lagging))
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Say of every stream who it is and how far behind."""
+        now = self._clock()
+        return [
+            {
+                "tenant": stream.key.tenant,
+                "agent": stream.key.agent,
+                "task": stream.key.task,
+                "format": stream.view.format,
+                "peer": stream.peer,
+                "open_s": round(now - stream.opened_at_s, 3),
+                "cursor": f"{stream.hub.epoch}-{stream.subscriber.cursor}",
+                "events": stream.subscriber.events,
+                "bytes": stream.subscriber.bytes_sent,
+                "behind_events": stream.behind_events,
+                "unsent_bytes": stream.subscriber.transport.get_write_buffer_size(),
+                "lag_s": round(stream.lag_s, 3),
+            }
+            for stream in self._share_of
+        ]

@@ -1,0 +1,431 @@
+"""One task's records from JetStream in order without a hole: history, then live, gaps repaired.
+
+Must not know what the records mean or who receives them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Literal, Protocol
+
+import structlog
+from nats.aio.msg import Msg
+
+from sidecast_broker.core.log import Stored
+from sidecast_broker.jetstream import Away, JetStream, Page, StreamInfo, stored_from
+from sidecast_schemas import headers as names
+from sidecast_schemas.subjects import TaskKey, events_subject, live_subject
+
+logger = structlog.get_logger(__name__)
+
+HELD_MAX = 1024
+"""Live messages held while something before them is missing; older ones are read from the stream again."""
+SHORT_ANSWERS_MAX = 3
+SUSPECT_S = 0.3
+"""A live message may be on its way while the leader already counts it: that long it isn't lost."""
+BACKWARDS_CHECKS = 3
+LEADER_UNSEEN_MAX = 3
+
+Cause = Literal["hole", "positioning", "epoch", "open"]
+GapReason = Literal["expired", "epoch"]
+
+
+class Sink(Protocol):
+    """What a tail feeds: the task's log, in order."""
+
+    @property
+    def end(self) -> int:
+        """The sequence of the newest record taken, 0 before the first."""
+
+    def append(self, stored: Stored) -> None:
+        """Take the next record; nothing is missing between the end and it."""
+
+    def lose(self) -> None:
+        """Know that records between the end and the next one appended are gone from the stream."""
+
+    def retain(self, first: int | None) -> None:
+        """Know which sequence is the task's first in the stream now; None: nothing is left of it."""
+
+    def reset(self, epoch: str) -> None:
+        """Forget everything: the stream has begun anew, its records are appended from the first one on."""
+
+    def loaded(self) -> None:
+        """Know that what the stream held has been appended."""
+
+    def is_known(self, stored: Stored) -> bool:
+        """Tell whether a record at or below the end is the one already taken."""
+
+
+class Tail:
+    """Follows one task.
+
+    A live message names the sequence before it on its subject: equal to the sink's end, it is appended;
+    otherwise it is held while what is missing is read. See ADR 1.
+
+    Args:
+        stream: where records come from.
+        key: the task.
+        sink: takes the records.
+        on_doubt: called when the stream seems to be another one than before.
+        on_repair: called with the cause when missing records had to be read.
+    """
+
+    def __init__(
+        self,
+        stream: JetStream,
+        key: TaskKey,
+        sink: Sink,
+        *,
+        on_doubt: Callable[[str], None],
+        on_repair: Callable[[Cause], None],
+    ) -> None:
+        self.key = key
+        self.subject = events_subject(key)
+        self.position = 0
+        self._stream = stream
+        self._sink = sink
+        self._on_doubt = on_doubt
+        self._on_repair = on_repair
+        self._held: deque[Stored] = deque(maxlen=HELD_MAX)
+        self._readings: dict[int, asyncio.Task[Page]] = {}
+        self._target = 0
+        self._catching = True
+        self._incarnation = 1
+        self._complete_in = 0
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def end(self) -> int:
+        """The sequence of the newest record handed on."""
+        return self._sink.end
+
+    async def open(self, position: int) -> None:
+        """Subscribe, then read what is stored, up to where the leader says it ends; live from there.
+
+        Args:
+            position: the stream's last sequence at some moment before now.
+
+        Raises:
+            Away: NATS can't answer; nothing stays open.
+        """
+        try:
+            await self._stream.subscribe(self, live_subject(self.key), self._on_live)
+            await self._complete()
+        except BaseException:
+            await self._stream.unsubscribe(self)
+            raise
+        self.position = max(self.position, position)
+        self._catching = False
+        self._sink.loaded()
+
+    async def close(self) -> None:
+        """Stop following."""
+        await self._stream.unsubscribe(self)
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    def confirm(self, position: int) -> None:
+        """Know that the log holds all there is of this task up to a stream sequence."""
+        if not self._catching:
+            self.position = max(self.position, position)
+
+    def repair(self, cause: Cause, target: int) -> None:
+        """Make sure that the log reaches `target`, reading what is missing."""
+        self._target = max(self._target, target)
+        if not self._catching and self._sink.end < self._target:
+            self._begin(cause)
+
+    def reset(self, info: StreamInfo) -> None:
+        """Start over: the stream is another one than before."""
+        self._held.clear()
+        self._target = self.position = 0
+        self._incarnation += 1
+        self._sink.reset(info.epoch)
+        if not self._catching:
+            self._begin("epoch")
+
+    async def read(self, start: int) -> Page:
+        """Read stored records from a sequence on; those who want the same page at once share one reading.
+
+        Raises:
+            Away: no complete answer.
+        """
+        reading = self._readings.get(start)
+        if reading is None:
+            reading = asyncio.get_running_loop().create_task(self._stream.read(self.subject, start))
+            self._readings[start] = reading
+            reading.add_done_callback(lambda _done: self._readings.pop(start, None))
+        return await asyncio.shield(reading)
+
+    async def check_retained(self) -> None:
+        """Ask the leader which of the task's records is its first now, after a purge or expiry.
+
+        Raises:
+            Away: no answer.
+        """
+        first = await self._stream.next(self.subject, 1)
+        self._sink.retain(first.sequence if first else None)
+
+    async def _on_live(self, message: Msg) -> None:
+        headers = message.headers
+        if headers is None or names.SEQUENCE not in headers:
+            return  # not from the stream: only the server republishes
+        try:
+            stored = stored_from(headers, message.data)
+        except (KeyError, ValueError):
+            return
+        if self._catching:
+            self._held.append(stored)
+        elif stored.previous == self._sink.end < stored.sequence:
+            self._sink.append(stored)
+        elif stored.sequence > self._sink.end:
+            self._held.append(stored)
+            self._begin("hole")
+        elif not self._sink.is_known(stored):
+            self._on_doubt("sequence-known-otherwise")
+
+    def _begin(self, cause: Cause) -> None:
+        self._catching = True
+        self._task = asyncio.get_running_loop().create_task(self._catch_up(cause))
+
+    async def _catch_up(self, cause: Cause) -> None:
+        self._on_repair(cause)
+        pause_s = 0.05
+        while True:
+            try:
+                await self._complete()
+                break
+            except Away as away:
+                logger.info("repair_waits", task=self.key.task, error=str(away))
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, 2.0)
+        self._catching = False
+        self._sink.loaded()
+
+    async def _complete(self) -> None:
+        """Append until nothing is missing: up to the leader's last record at first, to the target later.
+
+        Raises:
+            Away: NATS can't answer.
+        """
+        while True:
+            incarnation = self._incarnation
+            if self._complete_in != incarnation:
+                newest = await self._stream.last(self.subject)
+                if incarnation != self._incarnation:
+                    continue
+                self._target = max(self._target, newest.sequence if newest else 0)
+                self._complete_in = incarnation
+            if await self._step() and incarnation == self._incarnation:
+                return
+
+    async def _step(self) -> bool:
+        """Append what can be appended; give whether nothing is missing any more.
+
+        Raises:
+            Away: NATS can't answer.
+        """
+        for short in range(SHORT_ANSWERS_MAX):
+            self._settle()
+            if not self._held and self._sink.end >= self._target:
+                return True
+            if short:
+                await asyncio.sleep(0.02 * short)  # the replica that answered is behind: give it a moment
+            # From the end itself on: while the log's newest record is still stored, nothing after it was
+            # purged or has expired, for both take the oldest first.
+            end, incarnation = self._sink.end, self._incarnation
+            page = await self._stream.read(self.subject, end)
+            if incarnation != self._incarnation or await self._take(page.records, end):
+                return False
+        return await self._ask_leader()
+
+    def _settle(self) -> None:
+        while self._held:
+            stored = self._held[0]
+            if stored.sequence > self._sink.end:
+                if stored.previous != self._sink.end:
+                    return
+                self._sink.append(stored)
+            self._held.popleft()
+
+    async def _take(self, records: Sequence[Stored], end: int) -> bool:
+        progressed = False
+        for stored in records:
+            if stored.sequence <= end:
+                continue
+            if not progressed and end and records[0].sequence != end:
+                await self._end_is_gone(stored.sequence)
+            wanted = self._held[0].previous if self._held else 0
+            if self._sink.end < wanted < stored.sequence:
+                self._sink.lose()
+            if stored.sequence > self._sink.end:
+                self._sink.append(stored)
+            progressed = True
+        return progressed
+
+    async def _end_is_gone(self, next_sequence: int) -> None:
+        """Decide whether anything can have been lost between the log's end and the next stored record."""
+        info = await self._stream.info()
+        known_to = max(self._sink.end, self.position)
+        if next_sequence == known_to + 1 or (info.first <= known_to + 1 and not info.deleted):
+            return
+        self._on_doubt("end-is-gone")
+        self._sink.lose()
+
+    async def _ask_leader(self) -> bool:
+        """Take the leader's word where replicas gave short answers; give whether nothing is missing.
+
+        Raises:
+            Away: no answer.
+        """
+        end, incarnation = self._sink.end, self._incarnation
+        records: list[Stored] = []
+        newest = await self._stream.next(self.subject, end) if end else None
+        if newest is not None:
+            records.append(newest)
+        if newest is None or newest.sequence == end:
+            following = await self._stream.next(self.subject, end + 1)
+            if following is not None:
+                records.append(following)
+        if incarnation != self._incarnation:
+            return False
+        if self._held and (not records or records[-1].sequence >= self._held[0].sequence):
+            # What should stand before the held message is not stored any more.
+            self._sink.lose()
+            self._sink.append(self._held.popleft())
+            return False
+        if await self._take(records, end):
+            return False
+        # Nothing is stored above the end: what the target named has been purged or has expired.
+        self._target = 0
+        return not self._held
+
+
+class Positioner:
+    """Compares all open tails with what the leader says, so that no lost live message stays unnoticed.
+
+    Republishing is at most once; a leader killed or a leaf link cut loses live messages with nothing to
+    reveal it. See ADR 2.
+
+    Args:
+        stream: the stream.
+        verify_s: how often to look.
+
+    Attributes:
+        info: the stream's state when it was last looked at, None before.
+        known: set once there is one.
+    """
+
+    def __init__(self, stream: JetStream, verify_s: float) -> None:
+        self.info: StreamInfo | None = None
+        self.known = asyncio.Event()
+        self._stream = stream
+        self._verify_s = verify_s
+        self._tails: set[Tail] = set()
+        self._doubt = asyncio.Event()
+        self._failures = 0
+        self._reported = ""
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def close(self) -> None:
+        """Stop looking."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    def add(self, tail: Tail) -> None:
+        """Watch over a tail."""
+        self._tails.add(tail)
+
+    def remove(self, tail: Tail) -> None:
+        """Forget a tail; unknown ones are fine."""
+        self._tails.discard(tail)
+
+    def doubt(self, reason: str) -> None:
+        """Look at once: messages may have been lost."""
+        logger.debug("position_doubted", reason=reason)
+        self._doubt.set()
+
+    async def _run(self) -> None:
+        pause_s = 0.0
+        while True:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._doubt.wait(), pause_s)
+            self._doubt.clear()
+            try:
+                await self.verify()
+                self._failures, self._reported, pause_s = 0, "", self._verify_s
+            except Away as away:
+                self._failures += 1
+                pause_s = min(0.2 * 2**self._failures, self._verify_s)
+                if self._reported != str(away):
+                    self._reported = str(away)
+                    logger.warning("stream_away", error=str(away))
+                if self._failures >= LEADER_UNSEEN_MAX and self._stream.connected and self.info is not None:
+                    # This server can't see the leader, or the connection only seems to stand.
+                    self._failures = 0
+                    await self._stream.reconnect("the stream's leader can't be seen through this server")
+
+    async def verify(self) -> None:
+        """Compare every tail with the stream once, and start repairs.
+
+        Raises:
+            Away: the leader, or an up-to-date replica, can't be reached.
+        """
+        before, tails = self.info, list(self._tails)
+        info = await self._stream.info()
+        if before is not None and await self._begun_anew(before, info):
+            info = await self._stream.info()
+            self.info = info
+            logger.warning("stream_begun_anew", epoch=info.epoch, before=before.epoch)
+            for tail in list(self._tails):
+                tail.reset(info)
+            return
+        if before is None or info.last != before.last:
+            await self._compare(tails, before.last if before else 0, info)
+        if before is not None and (info.first, info.deleted) != (before.first, before.deleted):
+            for tail in tails:
+                if tail in self._tails:
+                    await tail.check_retained()
+        self.info = info
+        self.known.set()
+
+    async def _compare(self, tails: list[Tail], above: int, info: StreamInfo) -> None:
+        newest = await self._stream.newest((tail.subject for tail in tails), above, info.last)
+        suspects = [tail for tail in tails if newest.get(tail.subject, 0) > tail.end]
+        for tail in tails:
+            if tail not in suspects:
+                tail.confirm(info.last)
+        if suspects:
+            await asyncio.sleep(SUSPECT_S)
+            for tail in suspects:
+                tail.repair("positioning", newest[tail.subject])
+
+    async def _begun_anew(self, before: StreamInfo, info: StreamInfo) -> bool:
+        """Tell whether the stream is another one than before; renew an epoch that didn't change by itself.
+
+        A leader that was frozen may answer once more with an old state: lower sequences of the same stream
+        must be seen several times.
+        """
+        if info.epoch != before.epoch:
+            return True
+        if info.created == before.created:
+            for _check in range(BACKWARDS_CHECKS):
+                if info.last >= before.last:
+                    return False
+                await asyncio.sleep(0.5)
+                info = await self._stream.info()
+            if info.last >= before.last:
+                return False
+        await self._stream.renew_epoch(before.epoch)
+        return True
