@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from sidecast_broker.jetstream import JetStream
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.refused import Code, Refused
 from sidecast_broker.routes import Public
-from sidecast_broker.settings import Settings
+from sidecast_broker.settings import Nats, Settings
 from sidecast_broker.streams import Streams
 from sidecast_broker.tail import Positioner
 
@@ -51,14 +51,20 @@ class Listening(NamedTuple):
 
 
 @asynccontextmanager
-async def serving(settings: Settings) -> AsyncIterator[Listening]:
+async def serving(
+    settings: Settings, connect: Callable[[Nats, Callable[[str], None]], JetStream] = JetStream
+) -> AsyncIterator[Listening]:
     """Run a broker for the length of the block; streams are not drained at its end, only closed.
+
+    Args:
+        settings: all settings.
+        connect: makes the connection to JetStream.
 
     Raises:
         OSError: an address can't be listened on.
     """
     metrics = Metrics()
-    stream = JetStream(settings.nats, on_doubt=lambda reason: positioner.doubt(reason))
+    stream = connect(settings.nats, lambda reason: positioner.doubt(reason))
     positioner = Positioner(stream, settings.nats.verify_s)
     hubs = Hubs(stream, positioner, settings.log, metrics)
     streams = Streams(settings.stream, metrics)

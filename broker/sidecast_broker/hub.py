@@ -363,7 +363,7 @@ class Hub:
         return self.fold.terminal_sequence is not None and cursor >= self.fold.terminal_sequence
 
     def wait(self, tell: Callable[[], None]) -> None:
-        """Call `tell` once a first record or the end of a reload comes, unless `stop_waiting` comes before."""
+        """Call `tell` once a first record or the end of a reload comes; `stop_waiting` undoes it."""
         self._waiting.add(tell)
 
     def stop_waiting(self, tell: Callable[[], None]) -> None:
