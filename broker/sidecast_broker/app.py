@@ -69,7 +69,7 @@ async def serving(
     hubs = Hubs(stream, positioner, settings.log, metrics)
     streams = Streams(settings.stream, metrics)
     public = Public(settings, hubs, streams, metrics)
-    internal = Internal(settings, stream, positioner, streams, metrics)
+    internal = Internal(settings, stream, positioner, hubs, streams, metrics)
     runners: list[web.AppRunner] = []
     try:
         server = settings.server

@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 
 from aiohttp import web
 
+from sidecast_broker.hubs import Hubs
 from sidecast_broker.jetstream import Away, JetStream, PublishRefused
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.paths import path_segment
@@ -34,6 +35,7 @@ class Internal:
         settings: all settings.
         stream: where events are published to.
         positioner: knows the stream's state.
+        hubs: the tasks in memory.
         streams: the open streams.
         metrics: what is shown at `/metrics`.
     """
@@ -43,12 +45,14 @@ class Internal:
         settings: Settings,
         stream: JetStream,
         positioner: Positioner,
+        hubs: Hubs,
         streams: Streams,
         metrics: Metrics,
     ) -> None:
         self._settings = settings
         self._stream = stream
         self._positioner = positioner
+        self._hubs = hubs
         self._streams = streams
         self._metrics = metrics
         self._orders: WeakValueDictionary[TaskKey, asyncio.Lock] = WeakValueDictionary()
@@ -84,6 +88,7 @@ class Internal:
     async def _show_metrics(self, _request: web.Request) -> web.Response:
         self._metrics.nats_connected.set(self._stream.connected)
         self._streams.measure()
+        self._hubs.measure()
         return web.Response(body=self._metrics.render(), headers={"Content-Type": self._metrics.content_type})
 
     async def _list_streams(self, request: web.Request) -> web.Response:

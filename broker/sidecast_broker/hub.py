@@ -403,7 +403,7 @@ class Hub:
         written_at_s = subscriber.written_at_s
         if subscriber.joined:
             written_at_s = max(written_at_s, self._groups[subscriber.view.key].flushed_at_s)
-        if now - written_at_s >= silent_s:
+        if now - written_at_s >= silent_s and not subscriber.transport.is_closing():
             data = chunk(heartbeat) if subscriber.chunked else heartbeat
             subscriber.transport.write(data)
             subscriber.bytes_sent += len(data)
@@ -491,6 +491,9 @@ class Hub:
             self._fall_behind(
                 subscriber
             )  # it joined in the middle of these records: it reads the rest itself
+            return
+        if subscriber.transport.is_closing():
+            self.leave(subscriber)  # its stream is about to notice; uvloop raises on a write now
             return
         if current.data:
             data = current.chunked if subscriber.chunked else current.data

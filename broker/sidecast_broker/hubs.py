@@ -166,7 +166,6 @@ class Hubs:
             hub.assume_whole_stream()
         tail = Tail(self._stream, key, hub, on_doubt=self._positioner.doubt, on_repair=self._count_repair)
         entry = self._entries[key] = _Entry(hub, tail, loop.create_task(self._fill(key, tail, info)))
-        self._metrics.tasks.set(len(self._entries))
         return entry
 
     async def _fill(self, key: TaskKey, tail: Tail, info: StreamInfo) -> None:
@@ -176,15 +175,18 @@ class Hubs:
         except BaseException:
             self._positioner.remove(tail)
             del self._entries[key]
-            self._metrics.tasks.set(len(self._entries))
             raise
+
+    def measure(self) -> None:
+        """Set the gauges of memory: computed when somebody asks, not per event."""
+        self._metrics.tasks.set(len(self._entries))
+        self._metrics.log_bytes.set(self.size_bytes)
 
     def _count_repair(self, cause: Cause) -> None:
         self._metrics.tail_repairs.labels(cause).inc()
 
     def _grow(self, grown: int) -> None:
         self.size_bytes += grown
-        self._metrics.log_bytes.set(self.size_bytes)
         if self.size_bytes > self._settings.bytes_max:
             self._shrink()
 
@@ -213,8 +215,6 @@ class Hubs:
         entry.opened.cancel()
         self._positioner.remove(entry.tail)
         self.size_bytes -= entry.hub.size_bytes
-        self._metrics.log_bytes.set(self.size_bytes)
-        self._metrics.tasks.set(len(self._entries))
         closing = asyncio.get_running_loop().create_task(entry.tail.close())
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)

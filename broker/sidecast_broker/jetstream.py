@@ -117,6 +117,14 @@ _decode_ack = msgspec.json.Decoder(_PublishAnswer).decode
 _encode = msgspec.json.encode
 
 
+class _Client(Client):
+    """nats-py's client with cheaper header parsing: its own was a third of the broker's work per event."""
+
+    @staticmethod
+    def _parse_header_lines(raw: bytes) -> dict[str, str]:
+        return parse_headers(raw)
+
+
 class PublishRefused(Exception):  # noqa: N818
     """The server took a publish for wrong, for example with an unexpected last sequence."""
 
@@ -224,7 +232,7 @@ class JetStream:
     async def _connect(self) -> None:
         pause_s = 0.1
         while True:
-            client = Client()
+            client = _Client()
             try:
                 await client.connect(
                     servers=[url.strip() for url in self._settings.url.split(",")],
@@ -410,7 +418,9 @@ class JetStream:
                 return None
             raise Away(answer.error.description if answer.error else "empty answer")
         message = answer.message
-        return Stored(message.seq, 0, message.time, _parse_headers(message.hdrs), message.data)
+        return Stored(
+            message.seq, 0, message.time, parse_headers(message.hdrs.partition(b"\r\n")[2]), message.data
+        )
 
     async def _api(self, path: str, body: dict[str, Any] | None = None) -> bytes:
         client = self._ready_client()
@@ -564,12 +574,16 @@ def stored_from(headers: dict[str, str], payload: bytes) -> Stored:
     )
 
 
-def _parse_headers(block: bytes) -> dict[str, str]:
+def parse_headers(lines: bytes) -> dict[str, str]:
+    """Parse NATS header lines; of a name that stands twice the last value counts, which is the server's.
+
+    A name must match to the letter to be found, so one with a space in it shadows nothing.
+    """
     found = {}
-    for line in block.split(b"\r\n")[1:]:
-        name, colon, value = line.partition(b":")
+    for line in lines.decode("utf-8", "replace").split("\r\n"):
+        name, colon, value = line.partition(":")
         if colon:
-            found[name.strip().decode("ascii", "replace")] = value.strip().decode("utf-8", "replace")
+            found[name] = value.strip()
     return found
 
 

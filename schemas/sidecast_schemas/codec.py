@@ -7,6 +7,7 @@ fields and numbers survive untouched.
 from __future__ import annotations
 
 import re
+from itertools import accumulate
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -19,6 +20,13 @@ RawObject: TypeAlias = dict[str, Raw]
 
 InvalidReason = Literal["encoding", "json", "shape", "kind", "state", "depth"]
 
+DEPTH_MAX = 256
+"""Deepest nesting of a payload: a quarter of the interpreter's recursion limit, so that a payload taken here
+can be walked again by any code at any depth of calls."""
+
+_DETAIL_CHARACTERS_MAX = 200
+"""Errors quote the payload (an unknown `phase`, whole): bounds what a log line or an answer shows of it."""
+
 
 class InvalidEvent(ValueError):  # noqa: N818 - named as the answer reads: the event is invalid
     """A payload that is not exactly one event.
@@ -28,7 +36,7 @@ class InvalidEvent(ValueError):  # noqa: N818 - named as the answer reads: the e
     """
 
     def __init__(self, reason: InvalidReason, detail: str) -> None:
-        super().__init__(detail)
+        super().__init__(detail[:_DETAIL_CHARACTERS_MAX])
         self.reason = reason
 
 
@@ -127,12 +135,14 @@ class Event(Struct, frozen=True):
         body = self.body
         if isinstance(body, TaskBody):
             return body.id
+        if isinstance(body, MessageBody):
+            return body.taskId or None  # ProtoJSON may spell an unset string as ""
         return None if isinstance(body, TurnBody) else body.taskId
 
     @property
     def context_id(self) -> str | None:
         """The context the payload names, if any."""
-        return None if isinstance(self.body, TurnBody) else self.body.contextId
+        return None if isinstance(self.body, TurnBody) else self.body.contextId or None
 
     @property
     def state(self) -> str | None:
@@ -157,7 +167,7 @@ _ESCAPE = re.compile(
 
 
 def replace_lone_surrogates(payload: bytes) -> tuple[bytes, int]:
-    """Replace `\\ud800`-like escapes that have no partner by `\\ufffd`; give the bytes and how many there were.
+    """Replace `\\ud800`-like escapes without a partner by `\\ufffd`; give the bytes and how many there were.
 
     JavaScript can send them, and no strict reader takes them (RFC 8259, section 8.2).
     """
@@ -181,18 +191,37 @@ def one_line(payload: bytes) -> bytes:
     return payload
 
 
+_QUOTED = re.compile(rb'"[^"]*"')
+_NOT_MARKS = bytes(set(range(256)) - set(b'"[]{}'))
+_STEPS = bytes(1 if byte in b"[{" else 0xFF for byte in range(256))
+
+
+def _nests_deeper(payload: bytes, depth_max: int) -> bool:
+    """Whether valid JSON nests arrays and objects deeper than `depth_max`.
+
+    Brackets in strings go before the rest is counted; 5 to 20 ms for a megabyte, all of it in C.
+    """
+    if payload.count(b"{") + payload.count(b"[") <= depth_max:
+        return False
+    if b"\\" in payload:
+        payload = payload.replace(rb"\\", b"").replace(rb"\"", b"")
+    marks = payload.translate(None, _NOT_MARKS).replace(b'""', b"")
+    steps = _QUOTED.sub(b"", marks).translate(_STEPS)
+    return max(accumulate(memoryview(steps).cast("b"))) > depth_max
+
+
 def decode_event(payload: bytes) -> Event:
     """Decode one payload: a v1.0 StreamResponse, or a `turn` control record.
 
-    Strict UTF-8; newlines between tokens are squeezed out, so that a payload always fits one SSE `data:` line;
-    lone surrogates become U+FFFD. Fields that aren't looked at are passed through as they are.
+    Strict UTF-8; newlines between tokens are squeezed out, so that a payload always fits one SSE `data:`
+    line; lone surrogates become U+FFFD. Fields that aren't looked at are passed through as they are.
 
     Args:
         payload: the bytes of a NATS message or of a request line.
 
     Raises:
         InvalidEvent: not UTF-8, not JSON, not an object, not exactly one kind, or a looked-at field of the
-            wrong type.
+            wrong type, an unlikely state, or nested deeper than `DEPTH_MAX`.
     """
     repaired = 0
     try:
@@ -214,6 +243,8 @@ def decode_event(payload: bytes) -> Event:
         body: Body = getattr(envelope, kind)
         if kind == "task" or kind == "statusUpdate":
             _check_state(body.status.state)  # type: ignore[union-attr]
+        if _nests_deeper(payload, DEPTH_MAX):
+            raise InvalidEvent("depth", f"nested deeper than {DEPTH_MAX}")
     except UnicodeDecodeError as error:
         raise InvalidEvent("encoding", f"not valid UTF-8 at byte {error.start}") from error
     except msgspec.ValidationError as error:

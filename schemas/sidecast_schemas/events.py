@@ -6,7 +6,7 @@ Must not know how events are stored or shown.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
@@ -32,6 +32,9 @@ LOSS = "urn:sidecast:loss:v1"
 """Key of `statusUpdate.metadata` that holds a `Loss`."""
 
 TaskState = Annotated[str, Meta(pattern=f"^{TASK_STATE_PATTERN}$", examples=sorted(TASK_STATES))]
+
+WholeNumber: TypeAlias = int | Annotated[float, Meta(multiple_of=1)]
+"""A whole number in metadata: a2a-sdk carries that as a protobuf Struct, which makes 3.0 of 3."""
 
 
 def kebab_state(state: str) -> str:
@@ -156,13 +159,13 @@ class Step(Struct, omit_defaults=True):
     id: str
     title: str = ""
     state: Literal["running", "done", "failed", "skipped"] = "running"
-    index: int | UnsetType = UNSET
-    total: int | UnsetType = UNSET
+    index: WholeNumber | UnsetType = UNSET
+    total: WholeNumber | UnsetType = UNSET
     duration_ms: Annotated[float, Meta(ge=0)] | UnsetType = UNSET
 
 
 class Activity(Struct, omit_defaults=True):
-    """What an agent is doing, in `statusUpdate.metadata[ACTIVITY]`: a plain A2A client sees a working status."""
+    """What an agent is doing, in `statusUpdate.metadata[ACTIVITY]`; A2A clients see a working status."""
 
     kind: Literal["progress", "step", "thought", "debug", "error"]
     progress: Annotated[float, Meta(ge=0, le=1)] | UnsetType = UNSET
