@@ -155,7 +155,6 @@ class Hub:
 
     Attributes:
         first: sequence of the task's first retained record; None while nothing is stored.
-        complete: whether that record is the task's true first one.
         owner: the principal the first retained record names, if any.
         newest_at: when the newest record was stored.
         snapshots: encoded snapshots of the present position, by view.
@@ -178,7 +177,6 @@ class Hub:
         self.log = Log(log_bytes_max)
         self.fold = Fold(key.task)
         self.first: int | None = None
-        self.complete = False
         self.owner: str | None = None
         self.gap_below = 0
         self.newest_at = ""
@@ -215,8 +213,7 @@ class Hub:
     def append(self, stored: Stored) -> None:
         """Take the next record of the task; its subscribers get it in this turn of the event loop."""
         if self._lost:
-            self._lost = False
-            self.complete = False
+            self._lost = self._whole_stream = False
             self.log.jump(stored.sequence - 1)
             self.gap_below = stored.sequence
             self._account()
@@ -232,8 +229,6 @@ class Hub:
         if record is None:
             self.log.skip(stored.sequence)
         else:
-            if self.first == stored.sequence:
-                self.complete = self._whole_stream or record.event.kind == "task"
             record.deliverable = self.fold.apply(record.event, record.sequence)
             self.log.append(record)
             self._account()
@@ -249,7 +244,7 @@ class Hub:
         """Know which sequence is the task's first in the stream now; None: nothing is left of it."""
         if first == self.first:
             return
-        self.complete = self._whole_stream = False
+        self._whole_stream = False
         self.snapshots.clear()
         self.first = first
         if first is None:
@@ -267,7 +262,7 @@ class Hub:
         self.snapshots.clear()
         self.fold = Fold(self.key.task)
         self.first = self.owner = None
-        self.complete = self._lost = False
+        self._lost = False
         self.gap_below = 0
         self._passes.clear()
         self._reloading = True
@@ -353,10 +348,19 @@ class Hub:
         kind = record.event.kind
         record.deliverable = (
             kind != "turn"
-            and (kind != "task" or stored.sequence == self.first)
+            and (kind != "task" or stored.sequence == self.fold.opening_sequence)
             and (terminal is None or stored.sequence <= terminal)
         )
         return record
+
+    @property
+    def complete(self) -> bool:
+        """Whether the task's true first event is still stored, and nothing after it is missing."""
+        opening = self.fold.opening_sequence
+        whole = self._whole_stream or (
+            opening is not None and self.first is not None and self.first <= opening
+        )
+        return whole and not self.gap_below
 
     def ends_at(self, cursor: int) -> bool:
         """Tell whether nothing deliverable follows a cursor, ever."""

@@ -157,7 +157,6 @@ class Event(Struct, frozen=True):
 
 
 _decode = msgspec.json.Decoder(_Envelope).decode
-_decode_object = msgspec.json.Decoder(dict[str, Raw]).decode
 _KINDS: tuple[EventKind, ...] = ("task", "message", "statusUpdate", "artifactUpdate", "turn")
 _STATE = re.compile(TASK_STATE_PATTERN)
 
@@ -186,9 +185,7 @@ def replace_lone_surrogates(payload: bytes) -> tuple[bytes, int]:
 
 def one_line(payload: bytes) -> bytes:
     """Squeeze line ends out of valid JSON: they can only stand between tokens there."""
-    if b"\n" in payload or b"\r" in payload:
-        return payload.replace(b"\r", b"").replace(b"\n", b"")
-    return payload
+    return payload.replace(b"\r", b"").replace(b"\n", b"")
 
 
 _QUOTED = re.compile(rb'"[^"]*"')
@@ -236,6 +233,9 @@ def decode_event(payload: bytes) -> Event:
             if not repaired:
                 raise
             envelope = _decode(payload)
+        if 10 in payload or 13 in payload:
+            payload = one_line(payload)
+            envelope = _decode(payload)  # raw fields are slices of what was decoded
         present = [kind for kind in _KINDS if getattr(envelope, kind) is not None]
         if len(present) != 1:
             raise InvalidEvent("kind", f"exactly one of {', '.join(_KINDS)} is needed, not {len(present)}")
@@ -253,27 +253,10 @@ def decode_event(payload: bytes) -> Event:
         raise InvalidEvent("json", str(error)) from error
     except RecursionError as error:
         raise InvalidEvent("depth", "nested too deeply") from error
-    return Event(kind, one_line(payload), body, repaired)
+    return Event(kind, payload, body, repaired)
 
 
 def _check_state(state: str) -> None:
     # A state of a later A2A version passes: it is neither terminal nor interrupted to us.
     if not _STATE.fullmatch(state):
         raise InvalidEvent("state", f"{state[:80]!r} is not a task state such as {SUBMITTED}")
-
-
-def raw_fields(payload: bytes, *path: str) -> RawObject:
-    """Give the fields of a nested object as raw JSON, in their order.
-
-    Args:
-        payload: JSON of an object.
-        path: the keys that lead to the object wanted.
-
-    Raises:
-        msgspec.DecodeError: a step of the path is not an object.
-        KeyError: a key of the path is missing.
-    """
-    fields = _decode_object(payload)
-    for key in path:
-        fields = _decode_object(fields[key])
-    return fields

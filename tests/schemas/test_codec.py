@@ -23,7 +23,6 @@ from sidecast_schemas.codec import (
     TurnBody,
     decode_event,
     one_line,
-    raw_fields,
     replace_lone_surrogates,
 )
 
@@ -482,23 +481,3 @@ def test_mutated_payload_is_an_event_or_invalid_and_nothing_else(
         start = position % (len(payload) + 1)
         payload[start : start + length] = fragment
     check_verdict(bytes(payload))
-
-
-def test_raw_fields_keep_order_and_text() -> None:
-    payload = b'{"task": {"z": 1.0, "a": {"b" : [1, 2]}}}'
-    assert {key: bytes(field) for key, field in raw_fields(payload, "task").items()} == {
-        "z": b"1.0",
-        "a": b'{"b" : [1, 2]}',
-    }
-    assert list(raw_fields(payload, "task")) == ["z", "a"]
-    assert bytes(raw_fields(payload, "task", "a")["b"]) == b"[1, 2]"
-    assert list(raw_fields(payload)) == ["task"]
-
-
-@pytest.mark.parametrize(
-    ("path", "error"),
-    [(("message",), KeyError), (("task", "z"), msgspec.DecodeError), (("task", "n"), msgspec.DecodeError)],
-)
-def test_raw_fields_of_no_object(path: tuple[str, ...], error: type[Exception]) -> None:
-    with pytest.raises(error):
-        raw_fields(b'{"task":{"z":1,"n":null}}', *path)

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import UNSET, Raw, Struct
 
-from sidecast_schemas.codec import decode_event, raw_fields
+from sidecast_schemas.codec import StatusUpdateBody, decode_event
 from sidecast_schemas.events import (
     ACTIVITY,
     INTERRUPTED_STATES,
@@ -236,7 +236,10 @@ def test_whole_numbers_come_back_from_the_sdk() -> None:
     response = json_format.ParseDict(json.loads(msgspec.json.encode(sent)), a2a_pb2.StreamResponse())
     payload = json_format.MessageToJson(response)
     assert '"total": 3.0' in payload  # a Struct holds doubles
-    activity = bytes(raw_fields(payload.encode(), "statusUpdate", "metadata")[ACTIVITY])
+    body = decode_event(payload.encode()).body
+    assert isinstance(body, StatusUpdateBody)
+    assert body.metadata is not None
+    activity = bytes(body.metadata[ACTIVITY])
     assert msgspec.json.decode(activity, type=Activity) == Activity(
         "step", step=Step("read", "Read the trades", index=0, total=3)
     )

@@ -46,15 +46,11 @@ class _ArtifactUpdate(Struct):
     artifact: RawObject
 
 
-class _Turn(Struct):
-    message: Raw | None = None
-
-
 class _Payload(Struct):
     task: RawObject | None = None
     statusUpdate: _StatusUpdate | None = None  # noqa: N815 - the wire's name
     artifactUpdate: _ArtifactUpdate | None = None  # noqa: N815
-    turn: _Turn | None = None
+    turn: RawObject | None = None
 
 
 class _Identified(Struct):
@@ -152,6 +148,7 @@ class Fold:
         terminal_sequence: of the record that ended the task, or None.
         progress: the last activity's progress, 0..1, or None.
         open_turn: the id of the turn that began last and has not ended, or None.
+        opening_sequence: of the `task` record, or None without one.
         opening: the Task as the `task` record left it, or None without such a record.
         after_terminal: records that followed the end of the task.
         surplus_tasks: `task` records that were not the log's first.
@@ -166,6 +163,7 @@ class Fold:
         self.terminal_sequence: int | None = None
         self.progress: float | None = None
         self.open_turn: str | None = None
+        self.opening_sequence: int | None = None
         self.opening: bytes | None = None
         self.after_terminal = 0
         self.surplus_tasks = 0
@@ -242,6 +240,7 @@ class Fold:
             if event.terminal:
                 self.terminal_sequence = sequence
         if event.kind == "task":
+            self.opening_sequence = sequence
             self.opening = self.task()
         return True
 
@@ -275,8 +274,9 @@ class Fold:
         self.open_turn = turn.id
         if turn.message is None or self.terminal:
             return
-        message = _turn(event).message
-        assert message is not None
+        fields = _decode_payload(event.payload).turn
+        assert fields is not None
+        message = fields["message"]
         if turn.id in self._message_ids or _message_id(message) in self._message_ids:
             return
         self._task = None
@@ -388,12 +388,6 @@ class Fold:
         objects = [element for element in elements if memoryview(element)[0] == ord("{")]
         self.malformed += len(elements) - len(objects)
         return objects
-
-
-def _turn(event: Event) -> _Turn:
-    turn = _decode_payload(event.payload).turn
-    assert turn is not None
-    return turn
 
 
 def _message_id(message: Raw) -> str:

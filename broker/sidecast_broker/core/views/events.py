@@ -1,20 +1,45 @@
 """The browser format, `events`: each record as one JSON object a page can use directly, in one SSE frame.
 
-Must not know sockets, subscribers or pace. The shapes below are the format: its JSON Schema is generated from
-`FrameShape`. A frame depends on its record and on what never changes about the task, so a replay gives the
-same bytes as the live stream did.
+Must not know sockets, subscribers or pace. A frame depends on its record and on what never changes about the
+task, so a replay gives the same bytes as the live stream did.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NamedTuple, Protocol, TypeAlias, get_args
+from typing import NamedTuple, Protocol, get_args
 
 import msgspec
-from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from sidecast_broker.core.cursor import format_cursor
 from sidecast_broker.core.fold import Fold, RawActivity, read_activity
 from sidecast_broker.core.frame import CR, LF, frame
+from sidecast_broker.core.views.shapes import (
+    ActivityFrame,
+    Answer,
+    ArtifactFrame,
+    BusyFrame,
+    DebugFrame,
+    DrainFrame,
+    EndFrame,
+    ErrorFrame,
+    ExpiringFrame,
+    FrameShape,
+    GapFrame,
+    HeartbeatFrame,
+    LagFrame,
+    MessageFrame,
+    Mode,
+    OpenFrame,
+    ProgressFrame,
+    RecordShape,
+    SnapshotFrame,
+    StatusFrame,
+    StepFrame,
+    StreamGapReason,
+    StreamShape,
+    ThoughtFrame,
+)
 from sidecast_schemas.codec import (
     ArtifactUpdateBody,
     Event,
@@ -36,14 +61,6 @@ from sidecast_schemas.events import (
 REQUESTED_LENGTH_MAX = 128
 """Characters of a client's cursor that a gap repeats: any valid one fits, and no header is mirrored whole."""
 
-Mode = Literal["snapshot", "replay", "live"]
-StreamGapReason = Literal["expired", "epoch", "malformed", "ahead", "slow"]
-StateName = Annotated[str, Meta(description="a task state in kebab case", examples=["input-required"])]
-RawText = Annotated[Raw, Meta(extra_json_schema={"type": "string"})]
-RawNumber = Annotated[Raw, Meta(extra_json_schema={"type": "number"})]
-RawTruth = Annotated[Raw, Meta(extra_json_schema={"type": "boolean"})]
-RawAnyObject = Annotated[Raw, Meta(extra_json_schema={"type": "object"})]
-
 
 class Record(Protocol):
     """A stored event at its position: `at` is when it was stored, RFC 3339 UTC with milliseconds and `Z`."""
@@ -54,175 +71,6 @@ class Record(Protocol):
     def at(self) -> str: ...
     @property
     def event(self) -> Event: ...
-
-
-class _OfRecord(Struct, tag_field="type", kw_only=True):
-    taskId: str  # noqa: N815 - the wire's names, here and below
-    contextId: str  # noqa: N815
-    seq: int
-    at: str
-
-
-class SnapshotFrame(_OfRecord, tag="task.snapshot", kw_only=True):
-    """The A2A v1.0 Task folded up to and with `seq`; `partial`: the log no longer holds the task's start."""
-
-    task: RawAnyObject
-    state: StateName | None
-    progress: float | None
-    steps: list[RawAnyObject]
-    partial: bool
-
-
-class StatusFrame(_OfRecord, tag="task.status", kw_only=True):
-    """A status; `message` is there unless it is the agent's, and one text part without anything else."""
-
-    state: StateName
-    text: RawText | UnsetType = UNSET
-    message: RawObject | UnsetType = UNSET
-    final: bool
-    metadata: RawObject | UnsetType = UNSET
-
-
-class _ActivityFrame(_OfRecord, kw_only=True):
-    kind: str
-    progress: RawNumber | UnsetType = UNSET
-    step: RawAnyObject | UnsetType = UNSET
-    code: RawText | UnsetType = UNSET
-    recoverable: RawTruth | UnsetType = UNSET
-    component: RawText | UnsetType = UNSET
-    text: RawText | UnsetType = UNSET
-    message: RawObject | UnsetType = UNSET
-    metadata: RawObject | UnsetType = UNSET
-
-
-class ProgressFrame(_ActivityFrame, tag="task.progress", kw_only=True):
-    """How far a working task has come, 0 to 1."""
-
-
-class StepFrame(_ActivityFrame, tag="task.step", kw_only=True):
-    """A step of a working task's plan began or changed."""
-
-
-class ThoughtFrame(_ActivityFrame, tag="task.thought", kw_only=True):
-    """What a working agent thinks."""
-
-
-class DebugFrame(_ActivityFrame, tag="task.debug", kw_only=True):
-    """A detail for developers, only for who asked for it."""
-
-
-class ErrorFrame(_ActivityFrame, tag="task.error", kw_only=True):
-    """An error that did not end the task."""
-
-
-class ArtifactFrame(_OfRecord, tag="task.artifact", kw_only=True):
-    """An artifact or, with `append`, a further piece of it.
-
-    `parts` is there unless it is one text part with nothing else but its media type. `metadata` is the
-    artifact's, `eventMetadata` that of the update.
-    """
-
-    artifactId: str  # noqa: N815
-    name: str | UnsetType = UNSET
-    text: RawText | UnsetType = UNSET
-    mediaType: RawText | UnsetType = UNSET  # noqa: N815
-    parts: list[RawObject] | UnsetType = UNSET
-    append: bool
-    lastChunk: bool  # noqa: N815
-    metadata: RawObject | UnsetType = UNSET
-    eventMetadata: RawObject | UnsetType = UNSET  # noqa: N815
-
-
-class MessageFrame(_OfRecord, tag="task.message", kw_only=True):
-    """A message that stands for itself, outside of a status."""
-
-    message: RawAnyObject
-
-
-class _OfStream(Struct, tag_field="type", kw_only=True):
-    taskId: str | UnsetType = UNSET  # noqa: N815
-
-
-class OpenFrame(_OfStream, tag="stream.open", kw_only=True):
-    """The first frame: what follows, and the position it follows from."""
-
-    mode: Mode
-    cursor: str | None
-    heartbeat_s: float
-    retry_ms: int
-
-
-class GapFrame(_OfStream, tag="stream.gap", kw_only=True):
-    """Events are missing here; `oldest` is the oldest cursor that could have been continued."""
-
-    reason: StreamGapReason
-    requested: str | None
-    oldest: str | None
-
-
-class LagFrame(_OfStream, tag="stream.lag", kw_only=True):
-    """The client does not keep up, and what is done about it."""
-
-    behind_events: int
-    policy: str
-
-
-class ExpiringFrame(_OfStream, tag="stream.expiring", kw_only=True):
-    """The credential of this stream ends soon."""
-
-    expires_in_s: float
-
-
-class DrainFrame(_OfStream, tag="stream.drain", kw_only=True):
-    """This broker stops; another one continues after a reconnect."""
-
-    reconnect_in_ms: int
-
-
-class BusyFrame(_OfStream, tag="stream.busy", kw_only=True):
-    """No stream for the moment."""
-
-    reason: str
-    reconnect_in_ms: int
-
-
-class EndFrame(_OfStream, tag="stream.end", kw_only=True):
-    """Nothing follows: of the task `taskId` names, then of the whole response."""
-
-    state: StateName | None
-    reason: str
-
-
-class HeartbeatFrame(_OfStream, tag="stream.heartbeat", kw_only=True):
-    """Nothing happened, and the stream is alive."""
-
-
-RecordShape: TypeAlias = (
-    SnapshotFrame
-    | StatusFrame
-    | ProgressFrame
-    | StepFrame
-    | ThoughtFrame
-    | DebugFrame
-    | ErrorFrame
-    | ArtifactFrame
-    | MessageFrame
-)
-StreamShape: TypeAlias = (
-    OpenFrame | GapFrame | LagFrame | ExpiringFrame | DrainFrame | BusyFrame | EndFrame | HeartbeatFrame
-)
-FrameShape: TypeAlias = RecordShape | StreamShape
-
-
-class Answer(Struct, omit_defaults=True):
-    """The same for a request that accepts JSON: the task as it stands, and the cursor to stream from."""
-
-    task: RawAnyObject
-    state: StateName | None
-    progress: float | None
-    steps: list[RawAnyObject]
-    cursor: str
-    partial: bool = False
 
 
 class FrameKind(NamedTuple):
@@ -293,7 +141,7 @@ _ACTIVITY_SHAPES: dict[
     "debug": DebugFrame,
     "error": ErrorFrame,
 }
-_ACTIVITY_FIELDS = frozenset(_ActivityFrame.__struct_fields__) | {"type"}
+_ACTIVITY_FIELDS = frozenset(ActivityFrame.__struct_fields__) | {"type"}
 _KINDS = {
     shape: FrameKind(str(shape.__struct_config__.tag), shape in (SnapshotFrame, *get_args(StreamShape)))
     for shape in get_args(FrameShape)
@@ -343,24 +191,6 @@ def parse_filter(types: str | None, debug: str | None = None) -> Filter:
             raise UnknownType(name)
         names.add(full)
     return Filter(frozenset(names) if names else None, debug in ("1", "true"))
-
-
-def kind_of(event: Event) -> FrameKind | None:
-    """Give the kind of the frame an event becomes, without encoding it; None for a control record."""
-    match event.kind:
-        case "statusUpdate":
-            activity = _working_activity(event)
-            if activity is not None:
-                return _KINDS[_ACTIVITY_SHAPES[activity.known.kind]]
-            return _DECISIVE_STATUS if event.state in _DECISIVE_STATES else _KINDS[StatusFrame]
-        case "artifactUpdate":
-            return _KINDS[ArtifactFrame]
-        case "message":
-            return _KINDS[MessageFrame]
-        case "task":
-            return _KINDS[SnapshotFrame]
-        case "turn":
-            return None
 
 
 def encode(record: Record, fold: Fold, epoch: str, *, named: bool = True) -> EncodedFrame | None:

@@ -1,0 +1,45 @@
+"""The command line: which commands there are.
+
+Must not know what they do: each is a module of `commands`, imported when it is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+COMMANDS = {
+    "config": "Print the settings in effect, and where each comes from.",
+    "demo": "Watch a real A2A agent work on a file.",
+    "publish": "Publish JSON lines from standard input as events of TASK.",
+    "serve": "Run the broker.",
+    "tail": "Follow a task's events.",
+}
+
+
+class _Commands(click.Group):
+    """A group that knows its commands' one-line help, and imports only the one that runs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"sidecast_broker.commands.{name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name]) for name in self.list_commands(ctx)])
+
+
+@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="sidecast", prog_name="sidecast")
+def main() -> None:
+    """Durable, resumable event streams of A2A agents."""
+
+
+if __name__ == "__main__":
+    main(prog_name="sidecast")
