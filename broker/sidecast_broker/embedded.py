@@ -217,7 +217,7 @@ class _Server:
         except BaseException:
             await self.stop()
             raise
-        _log.info("nats-started", url=self.url, pid=self._process.pid, store_dir=str(self._store_dir))
+        _log.info("nats_started", url=self.url, pid=self._process.pid, store_dir=str(self._store_dir))
 
     async def _listening(self, process: asyncio.subprocess.Process) -> int:
         """Wait for the file nats-server writes when it accepts, and give the port in it."""
@@ -240,12 +240,12 @@ class _Server:
             text = line.decode(errors="replace").strip()
             self._last_lines.append(text)
             severe = any(level in text for level in _SEVERE)
-            (_log.warning if severe else _log.debug)("nats-output", line=text)
+            (_log.warning if severe else _log.debug)("nats_output", line=text)
 
     async def keep_running(self) -> None:
         while self._process is not None:
             code = await self._process.wait()
-            _log.error("nats-died", code=code, last_lines=list(self._last_lines))
+            _log.error("nats_died", code=code, last_lines=list(self._last_lines))
             delay_s = RESTART_S_MIN
             while True:
                 await asyncio.sleep(delay_s)
@@ -253,7 +253,7 @@ class _Server:
                     await self.start()
                     break
                 except (EmbeddedFailed, OSError) as error:
-                    _log.error("nats-not-restarted", error=str(error))
+                    _log.error("nats_not_restarted", error=str(error))
                     delay_s = min(delay_s * 2, RESTART_S_MAX)
 
     async def stop(self) -> None:

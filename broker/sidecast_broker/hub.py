@@ -230,6 +230,9 @@ class Hub:
             self.log.skip(stored.sequence)
         else:
             record.deliverable = self.fold.apply(record.event, record.sequence)
+            if not record.deliverable and record.event.kind != "turn":
+                reason = "after-terminal" if self.ends_at(record.sequence - 1) else "second-task"
+                self._count_invalid(reason, record.sequence)
             self.log.append(record)
             self._account()
         if not self._scheduled:
@@ -262,7 +265,7 @@ class Hub:
         self.snapshots.clear()
         self.fold = Fold(self.key.task)
         self.first = self.owner = None
-        self._lost = False
+        self._lost = self._whole_stream = False
         self.gap_below = 0
         self._passes.clear()
         self._reloading = True

@@ -94,8 +94,12 @@ class Hubs:
         """
         return await self._stream.next(events_subject(key), 1)
 
-    async def position_of(self, cursor: str | None) -> StreamInfo:
+    async def position_of(self, cursor: str | None, hub: Hub) -> StreamInfo:
         """Give the stream's state, fresh from the leader where the cursor lies beyond what is known.
+
+        Args:
+            cursor: as the client sent it.
+            hub: the task's; what was purged before its first record may not be known yet.
 
         Raises:
             Away: the leader had to be asked and can't answer.
@@ -108,7 +112,8 @@ class Hubs:
                 sequence = parse_cursor(cursor).sequence
             except MalformedCursor:
                 return info
-            if sequence > info.last or (info.first > 1 and sequence < info.first):
+            before_first = not hub.complete and sequence < (hub.first or 0) - 1
+            if sequence > info.last or before_first or (info.first > 1 and sequence < info.first):
                 return await self._stream.info()
         return info
 
@@ -162,8 +167,6 @@ class Hubs:
             on_growth=self._grow,
             clock=self._clock,
         )
-        if info.first <= 1 and not info.deleted:
-            hub.assume_whole_stream()
         tail = Tail(self._stream, key, hub, on_doubt=self._positioner.doubt, on_repair=self._count_repair)
         entry = self._entries[key] = _Entry(hub, tail, loop.create_task(self._fill(key, tail, info)))
         return entry

@@ -159,7 +159,7 @@ class Public:
     async def _open_at(self, hub: Hub, wanted: _Wanted, start: Start | None = None) -> Opening | None:
         """Decide how the stream begins; asks the leader again where a cursor lies beyond what is known."""
         try:
-            info = await self._hubs.position_of(wanted.cursor)
+            info = await self._hubs.position_of(wanted.cursor, hub)
         except Away as away:
             raise Refused("unavailable", str(away), retry_after_s=1) from away
         position = Position(

@@ -320,6 +320,8 @@ class Stream(EventSourceResponse):
     async def _tell_lag(self) -> None:
         """Wait until the client has taken what is buffered, then tell it how far it is behind."""
         assert self._writer is not None
+        if self.subscriber.transport.get_write_buffer_size() <= self.subscriber.buffer_bytes_max:
+            return  # not the client is slow: its cursor lay between records, or more came than the log holds
         await self._writer.drain()
         if (behind := self.behind_events) and (data := self.view.lag(behind)):
             await self.write(data)

@@ -58,6 +58,13 @@ class Sink(Protocol):
     def is_known(self, stored: Stored) -> bool:
         """Tell whether a record at or below the end is the one already taken."""
 
+    @property
+    def complete(self) -> bool:
+        """Whether the first record appended is known to be the task's true first."""
+
+    def assume_whole_stream(self) -> None:
+        """Know that the stream has never lost a message, so that any first record is a task's true first."""
+
 
 class Tail:
     """Follows one task.
@@ -95,6 +102,7 @@ class Tail:
         self._catching = True
         self._incarnation = 1
         self._complete_in = 0
+        self._judged_in = 0
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -222,7 +230,27 @@ class Tail:
                 self._target = max(self._target, newest.sequence if newest else 0)
                 self._complete_in = incarnation
             if await self._step() and incarnation == self._incarnation:
+                if self._judged_in != incarnation and not await self._judge():
+                    continue
                 return
+
+    async def _judge(self) -> bool:
+        """Find out whether what was read begins with the task's true first record; False: it is another stream.
+
+        Asked after reading: a purge before is known by then, and one after it the positioner notices.
+
+        Raises:
+            Away: no answer.
+        """
+        incarnation = self._incarnation
+        if not self._sink.complete:
+            info = await self._stream.info()
+            if incarnation != self._incarnation:
+                return False
+            if info.first <= 1 and not info.deleted:
+                self._sink.assume_whole_stream()
+        self._judged_in = incarnation
+        return True
 
     async def _step(self) -> bool:
         """Append what can be appended; give whether nothing is missing any more.

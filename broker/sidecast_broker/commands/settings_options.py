@@ -1,0 +1,61 @@
+"""Options of the commands that read settings, and settings from them.
+
+Must not know what a command does with its settings.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from sidecast_broker.settings import InvalidSettings, Settings, load
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+# Option name → setting. An option that isn't given leaves the setting to the environment and the file.
+_FLAGS = {
+    "host": "server.host",
+    "port": "server.port",
+    "internal_port": "server.internal_port",
+    "insecure": "auth.insecure",
+}
+
+
+def settings_options(command: _Command) -> _Command:
+    """Add the options that `settings_from` reads."""
+    for option in (
+        click.option("--insecure", is_flag=True, default=None, help="Setting auth.insecure: no credentials."),
+        click.option("--internal-port", type=int, help="Setting server.internal_port; 0 picks a free one."),
+        click.option("--port", type=int, help="Setting server.port; 0 picks a free one."),
+        click.option("--host", help="Setting server.host."),
+        click.option(
+            "--config",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            envvar="SIDECAST_CONFIG",
+            help="Settings file, TOML; also SIDECAST_CONFIG.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def settings_from(options: Mapping[str, Any]) -> Settings:
+    """Load settings from the file, the environment, and the options of the command line.
+
+    Raises:
+        click.UsageError: they can't be started with; the message has a line per problem.
+    """
+    file: Path | None = options["config"]
+    flags = {name: options[option] for option, name in _FLAGS.items()}
+    try:
+        return load(file.read_bytes() if file else None, os.environ, flags)
+    except InvalidSettings as error:
+        raise click.UsageError(
+            "invalid settings\n" + "\n".join(f"  {line}" for line in error.problems)
+        ) from error
+    except OSError as error:
+        raise click.UsageError(f"can't read {file}: {error.strerror}") from error

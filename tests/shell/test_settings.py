@@ -1,0 +1,335 @@
+from __future__ import annotations
+
+import tomllib
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecast_broker.commands.config import describe
+from sidecast_broker.settings import (
+    ENV_OF_CLIENTS,
+    SETTINGS,
+    InvalidSettings,
+    Setting,
+    Settings,
+    is_loopback,
+    load,
+    mask_url,
+)
+
+
+def problems(file: bytes | None = None, environ: dict[str, str] | None = None, **flags: Any) -> list[str]:
+    with pytest.raises(InvalidSettings) as caught:
+        load(file, environ or {}, {name.replace("__", "."): value for name, value in flags.items()})
+    return caught.value.problems
+
+
+def value_of(settings: Settings, setting: Setting) -> Any:
+    return getattr(getattr(settings, setting.section), setting.key)
+
+
+def test_defaults_are_valid_and_match_the_contract() -> None:
+    settings = load(None, {}, {})
+    assert settings == Settings()
+    assert (settings.server.host, settings.server.port) == ("127.0.0.1", 8480)
+    assert (settings.server.internal_host, settings.server.internal_port) == ("127.0.0.1", 8481)
+    assert settings.server.body_bytes_max == 4 * 1024 * 1024
+    assert (settings.nats.stream, settings.nats.max_age_s, settings.nats.max_bytes) == (
+        "SIDECAST",
+        86400,
+        2**30,
+    )
+    assert not settings.auth_on
+    assert settings.sources == {}
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+def test_every_setting_is_described_and_its_default_passes_its_own_bounds(setting: Setting) -> None:
+    assert setting.description.endswith(".")
+    assert msgspec.convert(setting.default, setting.type) == setting.default
+    if isinstance(setting.default, int | float) and not isinstance(setting.default, bool):
+        bounded = any(meta.ge is not None for meta in setting.metas)
+        assert bounded or setting.name == "nats.replicas"
+        assert setting.key.endswith(("_s", "_ms", "_bytes", "_max", "port", "backlog", "replicas", "_events"))
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+def test_name_and_environment_variable_correspond(setting: Setting) -> None:
+    assert setting.env == "SIDECAST_" + setting.name.replace(".", "_").upper()
+    assert setting.env not in ENV_OF_CLIENTS
+    default = str(setting.default).lower() if isinstance(setting.default, bool) else str(setting.default)
+    settings = load(None, {setting.env: default}, {})
+    assert value_of(settings, setting) == setting.default
+    assert settings.sources == {setting.name: f"env {setting.env}"}
+
+
+def test_environment_variables_are_unambiguous() -> None:
+    assert len({setting.env for setting in SETTINGS}) == len(SETTINGS)
+
+
+def test_flags_go_before_environment_before_file_before_default() -> None:
+    file = b"[server]\nport = 1\ninternal_port = 2\nbacklog = 3\n"
+    environ = {"SIDECAST_SERVER_PORT": "11", "SIDECAST_SERVER_INTERNAL_PORT": "12"}
+    settings = load(file, environ, {"server.port": 21, "server.host": None})
+    assert (settings.server.port, settings.server.internal_port, settings.server.backlog) == (21, 12, 3)
+    assert settings.sources == {
+        "server.port": "flag",
+        "server.internal_port": "env SIDECAST_SERVER_INTERNAL_PORT",
+        "server.backlog": "file",
+    }
+
+
+@pytest.mark.parametrize(
+    ("file", "environ", "named", "nearest"),
+    [
+        (b"[server]\nprot = 1", {}, "server.prot", "server.port"),
+        (b"[straem]\nretry_ms = 1", {}, "straem", "stream"),
+        (b"[server]\nheartbeat_s = 1", {}, "server.heartbeat_s", "stream.heartbeat_s"),
+        (b"port = 1", {}, "port", "nearest is"),
+        (None, {"SIDECAST_SERVER_PROT": "1"}, "SIDECAST_SERVER_PROT", "SIDECAST_SERVER_PORT"),
+        (
+            None,
+            {"SIDECAST_STREAM_HEARTBEAT": "1"},
+            "SIDECAST_STREAM_HEARTBEAT",
+            "SIDECAST_STREAM_HEARTBEAT_S",
+        ),
+        (None, {"SIDECAST_LOG_IDLE_S_FILE": "/x"}, "SIDECAST_LOG_IDLE_S_FILE", "SIDECAST_LOG_IDLE_S"),
+    ],
+)
+def test_unknown_names_refuse_naming_the_nearest(
+    file: bytes | None, environ: dict[str, str], named: str, nearest: str
+) -> None:
+    (problem,) = problems(file, environ)
+    assert problem.startswith(named + ":")
+    assert nearest in problem
+
+
+def test_an_unknown_flag_refuses() -> None:
+    assert problems(server__prot=1) == ["server.prot: there is no such setting; the nearest is server.port"]
+
+
+@pytest.mark.parametrize(
+    ("file", "environ", "named"),
+    [
+        (b"[server]\nport = 65536", {}, "server.port"),
+        (b"[server]\nport = -1", {}, "server.port"),
+        (b'[server]\nport = "8480"', {}, "server.port"),
+        (b"[server]\nport = 1.5", {}, "server.port"),
+        (b"[server]\nport = true", {}, "server.port"),
+        (b"[server]\nport = 99999999999999999999999999", {}, "server.port"),
+        (None, {"SIDECAST_SERVER_PORT": ""}, "server.port"),
+        (None, {"SIDECAST_SERVER_PORT": "0x1F"}, "server.port"),
+        (None, {"SIDECAST_SERVER_PORT": "tcp"}, "server.port"),
+        (None, {"SIDECAST_STREAM_HEARTBEAT_S": "nan"}, "stream.heartbeat_s"),
+        (None, {"SIDECAST_STREAM_HEARTBEAT_S": "inf"}, "stream.heartbeat_s"),
+        (b"[stream]\nheartbeat_s = nan", {}, "stream.heartbeat_s"),
+        (b"[stream]\nheartbeat_s = -inf", {}, "stream.heartbeat_s"),
+        (b"[stream]\nheartbeat_s = 0", {}, "stream.heartbeat_s"),
+        (b"[stream]\nwait_s_max = 61", {}, "stream.wait_s_max"),
+        (b"[nats]\nreplicas = 2", {}, "nats.replicas"),
+        (None, {"SIDECAST_NATS_REPLICAS": "2"}, "nats.replicas"),
+        (b'[nats]\nstream = "a.b"', {}, "nats.stream"),
+        (b'[nats]\nstream = "a\\n"', {}, "nats.stream"),
+        (b'[nats]\nstream = ">"', {}, "nats.stream"),
+        (b'[nats]\nurl = ""', {}, "nats.url"),
+        (b'[nats]\nurl = "localhost:4222"', {}, "nats.url"),
+        (b'[nats]\nurl = "http://h:4222"', {}, "nats.url"),
+        (b'[nats]\nurl = "nats://"', {}, "nats.url"),
+        (b'[nats]\nurl = "nats://h:99999"', {}, "nats.url"),
+        (b'[nats]\nurl = "nats://a,,nats://b"', {}, "nats.url"),
+        (b'[nats]\nmanage_stream = "yes"', {}, "nats.manage_stream"),
+        (b'[agent]\nname = ""', {}, "agent.name"),
+        (b'[agent]\nname = "' + b"x" * 257 + b'"', {}, "agent.name"),
+        (b'[agent]\nname = "a\\u0000b"', {}, "agent.name"),
+        (b'[server]\nhost = ""', {}, "server.host"),
+        (b'[server]\nhost = "http://h"', {}, "server.host"),
+        (b'[server]\npublic_url = "sidecast.example"', {}, "server.public_url"),
+        (b'[server]\npublic_url = "https://h/?q"', {}, "server.public_url"),
+        (b'[server]\npublic_url = "javascript://h"', {}, "server.public_url"),
+        (b'[server]\nlog_level = "loud"', {}, "server.log_level"),
+        (b'[auth]\nrequired = "maybe"', {}, "auth.required"),
+        (b"server = 1", {}, "server"),
+        (b"[[server]]\nport = 1", {}, "server"),
+        (b"[server\n", {}, "settings file"),
+        (b"\xff", {}, "settings file"),
+        (b"[server]\nport = 1\nport = 2", {}, "settings file"),
+        (b"x = " + b"[" * 5000 + b"]" * 5000, {}, "settings file"),
+    ],
+)
+def test_hostile_values_refuse_naming_the_setting(
+    file: bytes | None, environ: dict[str, str], named: str
+) -> None:
+    assert named in problems(file, environ)[0].split(":")[0]
+
+
+@pytest.mark.parametrize(
+    ("file", "named"),
+    [
+        (b"[server]\nport = 9000\ninternal_port = 9000", "server.internal_port"),
+        (b'[server]\nport = 9000\ninternal_port = 9000\nhost = "localhost"', "server.internal_port"),
+        (b"[nats]\nmax_age_s = 60", "nats.duplicate_window_s"),
+        (b"[stream]\nlag_bytes_max = 65536", "stream.buffer_bytes_max"),
+        (b"[log]\nbytes_max = 1048576", "log.task_bytes_max"),
+    ],
+)
+def test_contradictions_refuse(file: bytes, named: str) -> None:
+    (problem,) = problems(file)
+    assert problem.startswith(named)
+
+
+def test_both_listeners_may_pick_a_free_port() -> None:
+    assert load(b"[server]\nport = 0\ninternal_port = 0", {}, {}).server.internal_port == 0
+
+
+def test_all_problems_are_told_at_once() -> None:
+    found = problems(b"[server]\nport = -1\nprot = 1", {"SIDECAST_NOPE": "1"})
+    assert len(found) == 3
+
+
+@pytest.mark.parametrize(
+    ("required", "host", "insecure", "on"),
+    [
+        ("auto", "127.0.0.1", False, False),
+        ("auto", "::1", False, False),
+        ("auto", "localhost", False, False),
+        ("auto", "127.8.9.1", False, False),
+        ("auto", "0.0.0.0", False, None),
+        ("auto", "::", False, None),
+        ("auto", "10.0.0.1", False, None),
+        ("auto", "sidecast.example", False, None),
+        ("auto", "0.0.0.0", True, False),
+        ("true", "0.0.0.0", False, True),
+        ("true", "127.0.0.1", False, True),
+        ("true", "127.0.0.1", True, True),
+        ("false", "127.0.0.1", False, False),
+        ("false", "0.0.0.0", False, None),
+        ("false", "0.0.0.0", True, False),
+    ],
+)
+@pytest.mark.parametrize("key", ["host", "internal_host"])
+def test_who_needs_a_credential(key: str, required: str, host: str, insecure: bool, on: bool | None) -> None:
+    flags = {f"server.{key}": host, "auth.required": required, "auth.insecure": insecure}
+    if on is None:
+        with pytest.raises(InvalidSettings, match=r"auth\.required.*auth\.insecure \(--insecure\)"):
+            load(None, {}, flags)
+    else:
+        assert load(None, {}, flags).auth_on is on
+
+
+@pytest.mark.parametrize("value", [b"true", b'"true"'])
+def test_auth_required_can_be_a_toml_boolean(value: bytes) -> None:
+    assert load(b"[auth]\nrequired = " + value, {}, {}).auth_on
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("LOCALHOST", True),
+        ("::ffff:10.0.0.1", False),
+        ("0.0.0.0", False),
+        ("", False),
+        ("127.0.0.1.example", False),
+        ("2130706433", False),
+    ],
+)
+def test_loopback(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback
+
+
+def test_kubernetes_service_links_are_not_ours() -> None:
+    environ = {
+        "SIDECAST_SERVICE_HOST": "10.0.0.1",
+        "SIDECAST_SERVICE_PORT": "8480",
+        "SIDECAST_SERVICE_PORT_HTTP": "8480",
+        "SIDECAST_PORT": "tcp://10.0.0.1:8480",
+        "SIDECAST_PORT_8480_TCP": "tcp://10.0.0.1:8480",
+        "SIDECAST_PORT_8480_TCP_ADDR": "10.0.0.1",
+        "SIDECAST_SERVER_PORT": "tcp://10.0.0.1:8480",  # a service named sidecast-server
+        "SIDECAST_NATS_SERVICE_HOST": "10.0.0.2",
+    }
+    assert load(None, environ, {}) == Settings()
+
+
+def test_variables_of_the_command_line_and_of_others_are_no_settings() -> None:
+    environ = dict.fromkeys(ENV_OF_CLIENTS, "x") | {"PATH": "/bin", "sidecast_server_port": "x"}
+    assert load(None, environ, {}) == Settings()
+
+
+def test_a_secret_can_come_from_a_file() -> None:
+    files = {"/run/secrets/nats": b"nats://user:password@h:4222\n"}
+    settings = load(None, {"SIDECAST_NATS_URL_FILE": "/run/secrets/nats"}, {}, read=files.__getitem__)
+    assert settings.nats.url == "nats://user:password@h:4222"
+    assert settings.sources == {"nats.url": "env SIDECAST_NATS_URL_FILE"}
+
+
+@pytest.mark.parametrize("content", [None, b"\xff"])
+def test_an_unreadable_secret_refuses(content: bytes | None) -> None:
+    def read(path: str) -> bytes:
+        if content is None:
+            raise FileNotFoundError(2, "No such file or directory", path)
+        return content
+
+    with pytest.raises(InvalidSettings, match=r"nats\.url: SIDECAST_NATS_URL_FILE names '/nope'"):
+        load(None, {"SIDECAST_NATS_URL_FILE": "/nope"}, {}, read=read)
+
+
+def test_a_secret_given_twice_refuses() -> None:
+    environ = {"SIDECAST_NATS_URL": "nats://a", "SIDECAST_NATS_URL_FILE": "/f"}
+    assert problems(None, environ) == ["nats.url: both SIDECAST_NATS_URL and SIDECAST_NATS_URL_FILE are set"]
+
+
+def test_no_message_shows_a_password() -> None:
+    (problem,) = problems(None, {"SIDECAST_NATS_URL": "nats://me:hunter2@h:99999,nats://ok"})
+    assert "hunter2" not in problem
+
+
+@pytest.mark.parametrize(
+    ("url", "masked"),
+    [
+        ("nats://h:1", "nats://h:1"),
+        ("nats://token@h:1", "nats://********@h:1"),
+        ("nats://u:p@h,tls://u:p@i", "nats://********@h,tls://********@i"),
+        ("nats://u:p@q@h", "nats://********@h"),
+    ],
+)
+def test_masked_urls(url: str, masked: str) -> None:
+    assert mask_url(url) == masked
+
+
+# --- the settings file that `sidecast config` prints
+
+
+def test_described_settings_load_again() -> None:
+    file = b'[agent]\nname = "pl\\u00e4n \\"x\\" \\\\ \xf0\x9f\x9b\x9f"\n[stream]\nheartbeat_s = 0.25\n'
+    settings = load(file, {"SIDECAST_NATS_REPLICAS": "3"}, {"server.port": 0})
+    text = "\n".join(describe(settings))
+    again = load(text.encode(), {}, {})
+    assert msgspec.structs.replace(again, sources={}) == msgspec.structs.replace(settings, sources={})
+
+
+def test_described_settings_say_where_they_come_from() -> None:
+    settings = load(b"[log]\nidle_s = 5", {"SIDECAST_NATS_REPLICAS": "3"}, {"server.port": 0})
+    lines = list(describe(settings))
+    assert "idle_s = 5  # file" in lines
+    assert "replicas = 3  # env SIDECAST_NATS_REPLICAS" in lines
+    assert "port = 0  # flag" in lines
+    assert 'host = "127.0.0.1"  # default' in lines
+
+
+def test_described_settings_mask_secrets() -> None:
+    settings = load(None, {"SIDECAST_NATS_URL": "nats://me:hunter2@h:1"}, {})
+    text = "\n".join(describe(settings))
+    assert "hunter2" not in text
+    assert tomllib.loads(text)["nats"]["url"] == "nats://********@h:1"
+
+
+@given(st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=40))
+def test_any_name_is_described_exactly(name: str) -> None:
+    settings = load(None, {"SIDECAST_AGENT_NAME": name}, {})
+    assert tomllib.loads("\n".join(describe(settings)))["agent"]["name"] == name
