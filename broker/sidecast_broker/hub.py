@@ -234,7 +234,6 @@ class Hub:
                 reason = "after-terminal" if self.ends_at(record.sequence - 1) else "second-task"
                 self._count_invalid(reason, record.sequence)
             self.log.append(record)
-            self._account()
         if not self._scheduled:
             self._scheduled = True
             self._soon(self._flush)
@@ -480,13 +479,13 @@ class Hub:
                     self._index = index
                     self._soon(self._run)
                     return
-            written = current.written
-            self._metrics.events_delivered.labels(current.group.view.format).inc(current.count * written)
-            self._metrics.bytes_sent.inc(len(current.data) * written)
+            deliveries = self._metrics.deliveries
+            deliveries.events[current.group.view.format] += current.count * current.written
+            deliveries.bytes_sent += len(current.data) * current.written
             self._passes.pop(0)
             self._index = 0
         if self._oldest_at is not None:
-            self._metrics.delivery_lag.observe(max(0.0, time.time() - _seconds(self._oldest_at)))
+            self._metrics.deliveries.observe_lag(max(0.0, time.time() - _seconds(self._oldest_at)))
             self._oldest_at = None
         if self.log.end > self._flushed:
             self._flush()
@@ -495,9 +494,7 @@ class Hub:
         if not subscriber.joined or subscriber.cursor >= current.end:
             return
         if subscriber.cursor != current.start:
-            self._fall_behind(
-                subscriber
-            )  # it joined in the middle of these records: it reads the rest itself
+            self._fall_behind(subscriber)  # it joined in the middle of these records
             return
         if subscriber.transport.is_closing():
             self.leave(subscriber)  # its stream is about to notice; uvloop raises on a write now

@@ -53,20 +53,9 @@ class Server(Struct, frozen=True):
         Port,
         Meta(description="Port of the internal listener (health, metrics, publish); 0 picks a free one."),
     ] = 8481
-    public_url: Annotated[
-        str,
-        Meta(
-            description="Address clients reach the public listener at, for example behind a proxy; "
-            "empty takes it from each request."
-        ),
-    ] = ""
     body_bytes_max: Annotated[
         int, Meta(ge=KIB, le=256 * MIB, description="Largest request body that is read, in bytes.")
     ] = 4 * MIB
-    header_s: Annotated[
-        float,
-        Meta(ge=0.1, le=300, description="Time a client has to send the head of a request, in seconds."),
-    ] = 10.0
     backlog: Annotated[
         int,
         Meta(
@@ -203,9 +192,6 @@ class Stream(Struct, frozen=True):
         float,
         Meta(ge=0.1, le=3600, description="Age of the oldest unsent event that counts as lag, in seconds."),
     ] = 30.0
-    lag_bytes_max: Annotated[
-        int, Meta(ge=4 * KIB, le=GIB, description="Unsent bytes of one client that count as lag.")
-    ] = 8 * MIB
     wait_s_max: Annotated[
         float,
         Meta(ge=0, le=60, description="Longest `?wait_s=` for a task that does not exist yet, in seconds."),
@@ -477,14 +463,12 @@ def _convert(setting: Setting, value: Any, strict: bool) -> Any:
 
 
 def _contradictions(settings: Settings) -> Iterator[str]:
-    server, nats, stream, log = settings.server, settings.nats, settings.stream, settings.log
+    server, nats, log = settings.server, settings.nats, settings.log
     for name, host in (("server.host", server.host), ("server.internal_host", server.internal_host)):
         if not host or "/" in host or " " in host:
             yield f"{name}: {host!r} is not an address; 0.0.0.0 or :: listens on all"
     if server.port == server.internal_port != 0 and _overlap(server.host, server.internal_host):
         yield "server.internal_port: must differ from server.port, both listeners would be the same"
-    if server.public_url and not _is_base_url(server.public_url):
-        yield "server.public_url: must be http:// or https:// with a host, without user, query or fragment"
     for url in nats.url.split(","):
         if not _is_nats_url(url.strip()):
             yield f"nats.url: {mask_url(url.strip())!r} is not nats://, tls://, ws:// or wss:// with a host"
@@ -496,8 +480,6 @@ def _contradictions(settings: Settings) -> Iterator[str]:
             encode_token(settings.agent.tenant)
     except InvalidId as error:
         yield f"agent.name, agent.tenant: {error}"
-    if stream.buffer_bytes_max > stream.lag_bytes_max:
-        yield "stream.buffer_bytes_max: must not exceed stream.lag_bytes_max"
     if log.task_bytes_max > log.bytes_max:
         yield "log.task_bytes_max: must not exceed log.bytes_max"
     yield from _auth_contradictions(settings)
@@ -546,17 +528,6 @@ def _split_url(url: str) -> SplitResult | None:
     except ValueError:
         return None
     return parts if parts.hostname and port != 0 and " " not in url else None
-
-
-def _is_base_url(url: str) -> bool:
-    parts = _split_url(url)
-    return (
-        parts is not None
-        and parts.scheme in ("http", "https")
-        and parts.username is None
-        and not parts.query
-        and not parts.fragment
-    )
 
 
 def _is_nats_url(url: str) -> bool:

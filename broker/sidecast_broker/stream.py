@@ -263,7 +263,7 @@ class Stream(EventSourceResponse):
         subscriber.events += count
         self._anchored = True
         self._metrics.replayed_events.labels(source).inc(count)
-        self._metrics.events_delivered.labels(self.view.format).inc(count)
+        self._metrics.deliveries.events[self.view.format] += count
         await self.write(data)
 
     async def _replay_from_stream(self) -> None:
@@ -350,7 +350,7 @@ class Stream(EventSourceResponse):
         else:
             framed = chunk(bytes(data)) if subscriber.chunked else bytes(data)
             subscriber.bytes_sent += len(framed)
-            self._metrics.bytes_sent.inc(len(framed))
+            self._metrics.deliveries.bytes_sent += len(framed)
             transport.write(framed)
         await self._writer.drain()
 

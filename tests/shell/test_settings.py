@@ -146,9 +146,6 @@ def test_an_unknown_flag_refuses() -> None:
         (b'[agent]\nname = "a\\u0000b"', {}, "agent.name"),
         (b'[server]\nhost = ""', {}, "server.host"),
         (b'[server]\nhost = "http://h"', {}, "server.host"),
-        (b'[server]\npublic_url = "sidecast.example"', {}, "server.public_url"),
-        (b'[server]\npublic_url = "https://h/?q"', {}, "server.public_url"),
-        (b'[server]\npublic_url = "javascript://h"', {}, "server.public_url"),
         (b'[server]\nlog_level = "loud"', {}, "server.log_level"),
         (b'[auth]\nrequired = "maybe"', {}, "auth.required"),
         (b"server = 1", {}, "server"),
@@ -171,7 +168,6 @@ def test_hostile_values_refuse_naming_the_setting(
         (b"[server]\nport = 9000\ninternal_port = 9000", "server.internal_port"),
         (b'[server]\nport = 9000\ninternal_port = 9000\nhost = "localhost"', "server.internal_port"),
         (b"[nats]\nmax_age_s = 60", "nats.duplicate_window_s"),
-        (b"[stream]\nlag_bytes_max = 65536", "stream.buffer_bytes_max"),
         (b"[log]\nbytes_max = 1048576", "log.task_bytes_max"),
     ],
 )

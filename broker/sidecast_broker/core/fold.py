@@ -180,6 +180,7 @@ class Fold:
         self._turns: dict[str, TurnPhase] = {}
         self._task: bytes | None = None
         self._size = 0
+        self._status_bytes = 0
 
     @property
     def terminal(self) -> bool:
@@ -288,8 +289,9 @@ class Fold:
         update = _decode_payload(event.payload).statusUpdate
         assert update is not None
         self._end_status_message()
-        self._set_status(update.status)
-        self._size += _merge(self._metadata, update.metadata or {})
+        self._set_status(update.status, len(event.payload))
+        if update.metadata:
+            self._size += _merge(self._metadata, update.metadata)
         activity = read_activity(event)
         if activity is not None:
             self._apply_activity(activity)
@@ -326,7 +328,8 @@ class Fold:
     def _apply_task(self, event: Event) -> None:
         fields = _decode_payload(event.payload).task
         assert fields is not None
-        self._set_status(_decode_object(fields.pop("status")))
+        status = fields.pop("status")
+        self._set_status(_decode_object(status), len(status))
         self._set_history(self._objects(fields.pop("history", None)))
         for raw in self._objects(fields.pop("artifacts", None)):
             try:
@@ -342,15 +345,14 @@ class Fold:
             fields.pop(key, None)
         self._size += _merge(self._other, fields)
 
-    def _set_status(self, status: RawObject) -> None:
-        self._size -= _size(self._status)
-        self._status = _copy({key: raw for key, raw in status.items() if key != "message" or raw != _NULL})
-        self._size += _size(self._status)
+    def _set_status(self, status: RawObject, size_bytes: int) -> None:
+        self._status = {key: raw.copy() for key, raw in status.items() if key != "message" or raw != _NULL}
+        self._size += size_bytes - self._status_bytes
+        self._status_bytes = size_bytes
 
     def _end_status_message(self) -> None:
         message = self._status.pop("message", None)
         if message is not None:
-            self._size -= _size({"message": message})
             self._add_message(message)
 
     def _add_message(self, message: Raw) -> None:
