@@ -1,0 +1,126 @@
+"""The a2a-sdk adapter on a2a-sdk 0.3.26, in a Python environment of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from nats_server import NatsServer, create_stream, read_records
+
+ROOT = Path(__file__).parents[2]
+PYTHON = ROOT / ".cache" / "a2a03" / "bin" / "python"
+PACKAGES = ("a2a-sdk==0.3.26", "nats-py", "msgspec")
+
+
+@pytest.fixture(scope="module")
+def python() -> Path:
+    """Give a Python with a2a-sdk 0.3.26; made once, which takes about 20 s, and kept in `.cache`."""
+    ready = PYTHON.parent / "ready"
+    if not ready.exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", PYTHON.parents[1]], check=True)
+        install = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PACKAGES]
+        subprocess.run(install, check=True)
+        ready.touch()
+    return PYTHON
+
+
+@pytest.fixture(scope="module")
+def answers_and_records(
+    python: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Run all agents once; give what they answered, and everything that was published."""
+    with NatsServer(tmp_path_factory.mktemp("nats")) as server:
+        asyncio.run(create_stream(server.url))
+        run = subprocess.run(
+            [python, Path(__file__).with_name("a2a03_agent.py"), server.url],
+            env=os.environ | {"PYTHONPATH": f"{ROOT / 'adapters'}:{ROOT / 'schemas'}"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert run.returncode == 0, run.stderr
+        records = asyncio.run(read_records(server.url, "sidecast.v1.events.>"))
+    return json.loads(run.stdout), [msgspec.json.decode(payload) for _, payload in records]
+
+
+@pytest.fixture
+def logs(answers_and_records: tuple[dict[str, Any], list[dict[str, Any]]]) -> list[list[dict[str, Any]]]:
+    """Give the records of each task, in the order of their first ones."""
+    logs: list[list[dict[str, Any]]] = []
+    for record in answers_and_records[1]:
+        if "task" in record:
+            logs.append([])
+        logs[-1].append(record)
+    return logs
+
+
+def words(log: list[dict[str, Any]]) -> list[str]:
+    """Give one word per record."""
+    given = []
+    for record in log:
+        ((kind, body),) = record.items()
+        if kind == "turn":
+            given.append(f"turn {body['phase']}" + (f" {body['reason']}" if "reason" in body else ""))
+        else:
+            given.append(kind + (" " + body["status"]["state"][11:].lower() if "status" in body else ""))
+    return given
+
+
+def test_each_way_an_executor_can_behave(logs: list[list[dict[str, Any]]]) -> None:
+    begun = ["task submitted", "turn begin"]
+    assert [words(log) for log in logs] == [
+        [*begun, "statusUpdate working", "artifactUpdate", "statusUpdate completed", "turn end returned"],
+        [*begun, "statusUpdate failed", "turn end error"],
+        [*begun, "statusUpdate working", "statusUpdate completed", "turn end returned"],
+        [*begun, "statusUpdate canceled", "turn end cancelled"],
+        [*begun, "statusUpdate canceled", "turn end cancelled"],
+        # The second message's turn, on the same task at the same time.
+        [
+            *begun,
+            "turn begin",
+            "statusUpdate working",
+            "turn end returned",
+            "statusUpdate completed",
+            "turn end returned",
+        ],
+    ]
+
+
+def test_what_the_callers_got(answers_and_records: tuple[dict[str, Any], list[dict[str, Any]]]) -> None:
+    answers = answers_and_records[0]
+    assert answers["message"] == {"message": "r1"}
+    assert answers["raises"] == answers["raises_first"] == {"error": "KeyError"}
+    assert all(
+        "task" in answers[name] for name in ("normal", "status_first", "reports_its_end", "two_messages")
+    )
+    assert answers["silent"] == {"error": "ServerError"}, (
+        "0.3.x calls a task not cancelable whose agent is silent"
+    )
+
+
+def test_events_are_stored_as_v1_json(logs: list[list[dict[str, Any]]]) -> None:
+    task, turn, working, artifact, *_ = logs[0]
+    assert task["task"]["status"]["state"] == "TASK_STATE_SUBMITTED"
+    assert "kind" not in task["task"]
+    assert turn["turn"]["message"]["role"] == "ROLE_USER"
+    assert turn["turn"]["message"]["parts"] == [{"text": "go"}]
+    update = working["statusUpdate"]
+    assert "final" not in update
+    assert "kind" not in update
+    assert update["status"]["timestamp"] == "2025-04-02T16:59:25.331844Z"
+    assert update["status"]["message"]["role"] == "ROLE_AGENT"
+    assert update["metadata"] == {"count": 3}
+    assert artifact["artifactUpdate"]["artifact"]["parts"] == [
+        {"text": "hi"},
+        {"raw": "aGk=", "mediaType": "text/plain", "filename": "hi.txt"},
+        {"url": "https://example.org/x", "mediaType": "text/html"},
+        {"data": {"n": 1}},
+    ]
+    assert "append" not in artifact["artifactUpdate"]
