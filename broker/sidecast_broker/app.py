@@ -18,11 +18,13 @@ from sidecast_broker.health import Internal
 from sidecast_broker.hubs import Hubs
 from sidecast_broker.jetstream import JetStream
 from sidecast_broker.metrics import Metrics
+from sidecast_broker.page import Page
 from sidecast_broker.refused import Code, Refused
 from sidecast_broker.routes import Public
 from sidecast_broker.settings import Nats, Settings
 from sidecast_broker.streams import Streams
 from sidecast_broker.tail import Positioner
+from sidecast_broker.task_list import TaskList
 
 logger = structlog.get_logger(__name__)
 
@@ -69,12 +71,17 @@ async def serving(
     hubs = Hubs(stream, positioner, settings.log, metrics)
     streams = Streams(settings.stream, metrics)
     public = Public(settings, hubs, streams, metrics)
+    page = Page(settings, hubs, TaskList(stream, settings.agent.tenant, settings.agent.name))
     internal = Internal(settings, stream, positioner, hubs, streams, metrics)
     runners: list[web.AppRunner] = []
     try:
         server = settings.server
         url = await _listen(
-            _app(public.routes(), settings, metrics), server.host, server.port, settings, runners
+            _app(public.routes() + page.routes(), settings, metrics),
+            server.host,
+            server.port,
+            settings,
+            runners,
         )
         internal_app = _app(internal.routes(), settings, metrics)
         internal_url = await _listen(
@@ -127,6 +134,8 @@ def _app(routes: list[web.RouteDef], settings: Settings, metrics: Metrics) -> we
     @web.middleware
     async def refusals(request: web.Request, handler: object) -> web.StreamResponse:
         try:
+            if not request.raw_path.startswith("/"):
+                raise Refused("bad-request", "the request target must be a path")
             return await handler(request)  # type: ignore[operator, no-any-return]
         except Refused as refused:
             metrics.rejected.labels(refused.code).inc()

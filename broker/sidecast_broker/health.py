@@ -6,6 +6,7 @@ Must not know how streams are served.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import secrets
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
@@ -15,7 +16,7 @@ from aiohttp import web
 from sidecast_broker.hubs import Hubs
 from sidecast_broker.jetstream import Away, JetStream, PublishRefused
 from sidecast_broker.metrics import Metrics
-from sidecast_broker.paths import path_segment
+from sidecast_broker.paths import path_segment, query_value
 from sidecast_broker.refused import Refused
 from sidecast_broker.settings import Settings, is_loopback
 from sidecast_broker.streams import Streams
@@ -101,7 +102,8 @@ class Internal:
         Raises:
             Refused: not let in, or a browser was led here under another host's name (DNS rebinding).
         """
-        host = request.host.rpartition(":")[0] if ":" in request.host else request.host
+        named = request.headers.get("Host", "")
+        host = named.rpartition(":")[0] if ":" in named and not named.endswith("]") else named
         host = host.strip("[]")
         if not (host == "localhost" or is_loopback(host) or host == self._settings.server.internal_host):
             raise Refused("bad-host", "the Host of the request is neither loopback nor configured")
@@ -121,7 +123,7 @@ class Internal:
         if not numbered:
             raise Refused("invalid-event", "the body holds no event")
         pending = [self._decode(number, line, key) for number, line in numbered]
-        message_ids = _MessageIds.of(request.headers.get("Idempotency-Key"))
+        message_ids = _MessageIds.of(request.headers.get("Idempotency-Key"), subject)
         stored: list[dict[str, Any]] = []
         order = self._orders.setdefault(key, asyncio.Lock())
         async with order:
@@ -140,8 +142,8 @@ class Internal:
     def _subject(self, request: web.Request) -> tuple[TaskKey, str]:
         agent = self._settings.agent
         key = TaskKey(
-            request.query.get("tenant", agent.tenant),
-            request.query.get("agent", agent.name),
+            query_value(request, "tenant") if "tenant" in request.query else agent.tenant,
+            query_value(request, "agent") if "agent" in request.query else agent.name,
             path_segment(request, 1),
         )
         try:
@@ -178,21 +180,25 @@ class Internal:
 
 
 class _MessageIds(NamedTuple):
-    """Deduplication ids of one request: a retry that begins at a later line names its lines the same."""
+    """Deduplication ids of one request: a retry that begins at a later line names its lines the same.
+
+    The server compares them over the whole stream: one key used for two tasks must give different ids.
+    """
 
     base: str
     offset: int
 
     @classmethod
-    def of(cls, idempotency_key: str | None) -> _MessageIds:
+    def of(cls, idempotency_key: str | None, subject: str) -> _MessageIds:
         if idempotency_key is None:
             return cls(secrets.token_hex(16), 0)
         if not (idempotency_key.isascii() and idempotency_key.isprintable() and len(idempotency_key) <= 128):
             raise Refused("bad-request", "Idempotency-Key must be at most 128 printable ASCII characters")
         base, dash, offset = idempotency_key.rpartition("-")
-        if dash and offset.isdecimal() and len(offset) <= 18:
-            return cls(base, int(offset))
-        return cls(idempotency_key, 0)
+        if not (dash and offset.isdecimal() and len(offset) <= 18):
+            base, offset = idempotency_key, "0"
+        scoped = hashlib.sha256(f"{subject} {base}".encode()).hexdigest()[:32]
+        return cls(scoped, int(offset))
 
     def at(self, index: int) -> str:
         return f"{self.base}-{self.offset + index}"

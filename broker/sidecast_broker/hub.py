@@ -205,17 +205,17 @@ class Hub:
         """The sequence of the newest record taken, 0 before the first."""
         return self.log.end
 
-    def is_known(self, stored: Stored) -> bool:
-        """Tell whether a record at or below the end is the one already taken."""
+    def is_known(self, stored: Stored) -> bool | None:
+        """Tell whether a record at or below the end is the one already taken; None: that isn't held."""
         record = self.log.find(stored.sequence)
-        return record is not None and record.payload == stored.payload
+        return None if record is None else record.at == at_milliseconds(stored.at)
 
     def append(self, stored: Stored) -> None:
         """Take the next record of the task; its subscribers get it in this turn of the event loop."""
         if self._lost:
             self._lost = self._whole_stream = False
             self.log.jump(stored.sequence - 1)
-            self.gap_below = stored.sequence
+            self.gap_below = stored.sequence - 1
             self._account()
             self._interrupt("expired")
         if self.first is None:
@@ -339,7 +339,7 @@ class Hub:
         """The lowest cursor after which nothing of the task is known to be missing."""
         if self.gap_below:
             return self.gap_below
-        return 0 if self.complete or self.first is None else self.first
+        return 0 if self.complete or self.first is None else self.first - 1
 
     def past_record(self, stored: Stored) -> Record:
         """Make a record of one the log doesn't hold any more; the fold has counted it before."""
@@ -440,6 +440,9 @@ class Hub:
             self._tell_waiting()
         if start < self.log.floor:
             # More came in one turn than the log may hold: each reads on from the stream.
+            for record in self.log:
+                record.forget_event()
+            self._account()
             for group in list(self._groups.values()):
                 for subscriber in list(group.members):
                     self._fall_behind(subscriber)
@@ -491,7 +494,11 @@ class Hub:
             self._flush()
 
     def _write(self, subscriber: Subscriber, current: _Pass) -> None:
-        if not subscriber.joined or subscriber.cursor >= current.end:
+        if not subscriber.joined:
+            return
+        if subscriber.cursor >= current.end:
+            if current.ended:
+                self._fall_behind(subscriber)  # it had the end from elsewhere: it is told that it is one
             return
         if subscriber.cursor != current.start:
             self._fall_behind(subscriber)  # it joined in the middle of these records

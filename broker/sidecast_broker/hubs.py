@@ -24,6 +24,8 @@ from sidecast_schemas.subjects import TaskKey, events_subject
 logger = structlog.get_logger(__name__)
 
 SWEEP_S = 1.0
+REPAIR_S_MAX = 2.0
+"""How long a request waits for a hub to reach what the leader has named."""
 
 
 class _Entry:
@@ -113,7 +115,8 @@ class Hubs:
             except MalformedCursor:
                 return info
             before_first = not hub.complete and sequence < (hub.first or 0) - 1
-            if sequence > info.last or before_first or (info.first > 1 and sequence < info.first):
+            beyond = sequence > max(info.last, hub.end)
+            if beyond or before_first or (info.first > 1 and sequence < info.first):
                 return await self._stream.info()
         return info
 
@@ -124,11 +127,26 @@ class Hubs:
             return None
         return entry.hub
 
-    async def acquire(self, key: TaskKey) -> Hub:
+    def in_memory(self) -> list[Hub]:
+        """Give the hubs that are in memory with all their records."""
+        hubs = map(self.peek, self._entries)
+        return [hub for hub in hubs if hub is not None]
+
+    def watchers(self, key: TaskKey) -> int:
+        """Tell how many use a task's hub."""
+        entry = self._entries.get(key)
+        return 0 if entry is None else entry.users
+
+    async def acquire(self, key: TaskKey, at_least: int = 0) -> Hub:
         """Give a task's hub with all it holds read; many may wait for one reading. `release` it after use.
 
+        Args:
+            key: the task.
+            at_least: a sequence of this task that the leader has named: the hub holds it, unless it was
+                purged meanwhile.
+
         Raises:
-            Away: it is not in memory, and NATS can't answer.
+            Away: what is to be read can't be, because NATS doesn't answer.
             InvalidId: one of the ids can't be part of a subject.
         """
         entry = self._entries.get(key)
@@ -137,8 +155,16 @@ class Hubs:
         entry.users += 1
         try:
             await asyncio.shield(entry.opened)
+            if entry.hub.end < at_least or entry.hub.reloading:
+                # Its live message may be on its way; who knows of it must not be told that there is none.
+                entry.tail.repair("open", at_least)
+                async with asyncio.timeout(REPAIR_S_MAX):
+                    await entry.tail.settled()
+        except TimeoutError as error:
+            self._leave(entry)
+            raise Away("what is stored can't be read") from error
         except BaseException:
-            self.release(key)
+            self._leave(entry)
             raise
         return entry.hub
 
@@ -146,8 +172,11 @@ class Hubs:
         """Stop using a hub that `acquire` gave."""
         entry = self._entries.get(key)
         if entry is not None:
-            entry.users -= 1
-            entry.idle_since_s = self._clock()
+            self._leave(entry)
+
+    def _leave(self, entry: _Entry) -> None:
+        entry.users -= 1
+        entry.idle_since_s = self._clock()
 
     def tail(self, key: TaskKey) -> Tail:
         """Give the tail of a hub in use."""
@@ -164,7 +193,7 @@ class Hubs:
             log_bytes_max=self._settings.task_bytes_max,
             metrics=self._metrics,
             soon=loop.call_soon,
-            on_growth=self._grow,
+            on_growth=lambda grown: self._grow(key, hub, grown),
             clock=self._clock,
         )
         tail = Tail(self._stream, key, hub, on_doubt=self._positioner.doubt, on_repair=self._count_repair)
@@ -177,8 +206,15 @@ class Hubs:
             await tail.open(info.last)
         except BaseException:
             self._positioner.remove(tail)
-            del self._entries[key]
+            self._forget(key, tail)
             raise
+
+    def _forget(self, key: TaskKey, tail: Tail) -> None:
+        """Hold a task no more, and its memory for free; one that is not held is fine."""
+        entry = self._entries.get(key)
+        if entry is not None and entry.tail is tail:
+            del self._entries[key]
+            self.size_bytes -= entry.hub.size_bytes
 
     def measure(self) -> None:
         """Set the gauges of memory: computed when somebody asks, not per event."""
@@ -188,9 +224,12 @@ class Hubs:
     def _count_repair(self, cause: Cause) -> None:
         self._metrics.tail_repairs.labels(cause).inc()
 
-    def _grow(self, grown: int) -> None:
+    def _grow(self, key: TaskKey, hub: Hub, grown: int) -> None:
+        entry = self._entries.get(key)
+        if entry is None or entry.hub is not hub:
+            return  # a message that was on its way when the task left memory
         self.size_bytes += grown
-        if self.size_bytes > self._settings.bytes_max:
+        if grown > 0 and self.size_bytes > self._settings.bytes_max:
             self._shrink()
 
     def _shrink(self) -> None:
@@ -214,10 +253,10 @@ class Hubs:
                     self._evict(key)
 
     def _evict(self, key: TaskKey) -> None:
-        entry = self._entries.pop(key)
+        entry = self._entries[key]
+        self._forget(key, entry.tail)
         entry.opened.cancel()
         self._positioner.remove(entry.tail)
-        self.size_bytes -= entry.hub.size_bytes
         closing = asyncio.get_running_loop().create_task(entry.tail.close())
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)

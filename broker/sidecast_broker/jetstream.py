@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -30,6 +31,8 @@ logger = structlog.get_logger(__name__)
 SUBJECTS_PER_REQUEST = 256
 PAGE_BYTES_MAX = 4 * 1024 * 1024
 MAX_CONSUMERS = 100_000
+PING_S_MAX = 10.0
+CLOSE_S_MAX = 1.0
 
 _STREAM_NOT_FOUND = 10059
 _NO_MESSAGE = 10037
@@ -41,6 +44,10 @@ class Away(Exception):  # noqa: N818 - a state of the world
 
 class Unusable(Away):
     """The stream exists in a form the broker can't work with."""
+
+
+class TooManyResults(Away):
+    """More subjects match than one direct get answers for (nats-server 2.15: 1,024)."""
 
 
 class Page(NamedTuple):
@@ -105,6 +112,15 @@ class _InfoAnswer(msgspec.Struct):
     error: _Reply | None = None
 
 
+class _SubjectsState(msgspec.Struct):
+    subjects: dict[str, int] = {}
+
+
+class _SubjectsAnswer(msgspec.Struct):
+    state: _SubjectsState = msgspec.field(default_factory=_SubjectsState)
+    error: _Reply | None = None
+
+
 class _PublishAnswer(msgspec.Struct):
     seq: int = 0
     duplicate: bool = False
@@ -113,6 +129,7 @@ class _PublishAnswer(msgspec.Struct):
 
 _decode_message = msgspec.json.Decoder(_MessageAnswer).decode
 _decode_info = msgspec.json.Decoder(_InfoAnswer).decode
+_decode_subjects = msgspec.json.Decoder(_SubjectsAnswer).decode
 _decode_ack = msgspec.json.Decoder(_PublishAnswer).decode
 _encode = msgspec.json.encode
 
@@ -199,6 +216,8 @@ class JetStream:
         self._subscriptions: dict[object, Subscription] = {}
         self._reported: object = None
         self._closed = False
+        self._servers = [url.strip() for url in settings.url.split(",")]
+        random.shuffle(self._servers)
 
     @property
     def connected(self) -> bool:
@@ -225,6 +244,8 @@ class JetStream:
         logger.warning("nats_reconnect", reason=reason)
         old, self._client = self._client, None
         if old is not None:
+            if (left := old.connected_url) is not None:
+                self._servers.sort(key=lambda url: left.netloc in url)
             await _close_quietly(old)
         if not self._closed:
             self.start()
@@ -235,15 +256,18 @@ class JetStream:
             client = _Client()
             try:
                 await client.connect(
-                    servers=[url.strip() for url in self._settings.url.split(",")],
+                    servers=self._servers,
                     name="sidecast-broker",
                     user_credentials=self._settings.credentials_file or None,
                     allow_reconnect=True,
                     max_reconnect_attempts=-1,
                     reconnect_time_wait=1,
                     connect_timeout=2,
-                    ping_interval=10,
+                    # A server that hangs is left before what it holds back is later than twice verify_s.
+                    ping_interval=min(PING_S_MAX, self._settings.verify_s * 0.3),
                     max_outstanding_pings=2,
+                    # The server left last is tried last: nats-py keeps the order, and would shuffle it.
+                    dont_randomize=True,
                     error_cb=self._on_error,
                     disconnected_cb=self._on_disconnected,
                     reconnected_cb=self._on_reconnected,
@@ -496,6 +520,40 @@ class JetStream:
             found.update((stored.headers[names.SUBJECT], stored.sequence) for stored in records)
         return found
 
+    async def last_of(self, subjects: Sequence[str], above: int) -> list[Stored]:
+        """Give the newest message of each subject that has one above `above`, from any replica, oldest first.
+
+        Args:
+            subjects: events subjects, with wildcards or without.
+            above: what was known before.
+
+        Raises:
+            Away: no complete answer.
+            TooManyResults: more subjects match than one answer holds, whatever `above` is.
+        """
+        found: list[Stored] = []
+        while True:
+            # Without `batch` the server would answer with one message only.
+            request = {"multi_last": list(subjects), "batch": 1024, "max_bytes": PAGE_BYTES_MAX}
+            records, end = await self._direct(request | {"seq": above + 1})
+            found += records
+            if not records or int(end.get(names.NUM_PENDING, 0)) == 0:
+                return found
+            above = records[-1].sequence
+
+    async def subjects(self, pattern: str) -> list[str]:
+        """Ask the leader which subjects hold messages, at most the 100,000 of one answer.
+
+        Raises:
+            Away: no answer.
+        """
+        answer = _decode_subjects(
+            await self._api(f"STREAM.INFO.{self._settings.stream}", {"subjects_filter": pattern})
+        )
+        if answer.error is not None:
+            raise Away(answer.error.description)
+        return list(answer.state.subjects)
+
     async def _direct(self, request: dict[str, Any]) -> tuple[list[Stored], dict[str, str]]:
         client = self._ready_client()
         self._read_count += 1
@@ -512,6 +570,8 @@ class JetStream:
             raise Away(f"direct get: {str(error) or type(error).__name__}") from error
         finally:
             del self._reads[key]
+        if end.get(names.STATUS) == "413":
+            raise TooManyResults("direct get: too many results")
         if end.get(names.STATUS) not in ("204", "404"):
             raise Away(f"direct get: {end.get(names.STATUS)} {end.get('Description', '')}")
         return read.records, end
@@ -597,5 +657,7 @@ async def _subscribe_unlimited(
 
 
 async def _close_quietly(client: Client) -> None:
-    with contextlib.suppress(nats.errors.Error, asyncio.TimeoutError, OSError):
-        await client.close()
+    with contextlib.suppress(nats.errors.Error, TimeoutError, OSError):
+        # It waits until the server has read what was written, and one that hangs never does.
+        async with asyncio.timeout(CLOSE_S_MAX):
+            await client.close()

@@ -6,6 +6,7 @@ Must not know NATS.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -26,6 +27,8 @@ from sidecast_broker.streams import Streams
 from sidecast_schemas.subjects import InvalidId, TaskKey, encode_token
 
 logger = structlog.get_logger(__name__)
+
+_NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -78,7 +81,7 @@ class Public:
             return await self._stream(request, key, wanted)
         except Refused as refused:
             if refused.code in TEMPORARY and _is_event_source(request):
-                return self._busy(refused, named=named)
+                return self._busy(refused, named=_flag(request, "named", named))
             raise
 
     def _authenticate(self) -> None:
@@ -97,9 +100,12 @@ class Public:
         try:
             hub = self._hubs.peek(key)
             known = hub is not None and hub.first is not None
-            if not known and not wait and await self._hubs.first(key) is None:
+            if known or wait:
+                return await self._hubs.acquire(key)
+            first = await self._hubs.first(key)
+            if first is None:
                 raise _unknown()
-            return await self._hubs.acquire(key)
+            return await self._hubs.acquire(key, first.sequence)
         except Away as away:
             raise Refused("unavailable", str(away), retry_after_s=1) from away
 
@@ -132,6 +138,7 @@ class Public:
     async def _serve(
         self, request: web.Request, stream: Stream, hub: Hub, wanted: _Wanted, opening: Opening | None
     ) -> None:
+        self._streams.admit()  # of those who came at once, some may have filled it meanwhile
         await stream.start(request)
         self._streams.add(stream)
         logger.info(
@@ -167,7 +174,7 @@ class Public:
             stream_first=info.first,
             stream_last=max(info.last, hub.end),
             interior_deletes=bool(info.deleted or hub.gap_below),
-            first=max(hub.first or 0, hub.gap_below),
+            first=max(hub.first or 0, hub.gap_below + 1),
             complete=hub.complete,
             end=hub.end,
             terminal=hub.fold.terminal_sequence,
@@ -244,10 +251,7 @@ def _one_of(request: web.Request, name: str, values: tuple[str, ...]) -> str:
 
 def _seconds(request: web.Request, name: str, maximum: float) -> float:
     text = request.query.get(name, "0")
-    try:
-        value = float(text) if len(text) <= 16 and text.isascii() else -1.0
-    except ValueError:
-        value = -1.0
+    value = float(text) if _NUMBER.fullmatch(text) else -1.0
     if not 0 <= value <= maximum:
         raise Refused("bad-request", f"{name} must be a number of seconds from 0 to {maximum:g}")
     return value

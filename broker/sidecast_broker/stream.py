@@ -95,7 +95,7 @@ class Stream(EventSourceResponse):
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(sep="\n", allow_all_methods=True, send_timeout=settings.lag_s_max)
+        super().__init__(sep="\n", allow_all_methods=True, send_timeout=settings.lag_s_max + 2 * CHECK_S)
         self.headers["Content-Type"] = "text/event-stream; charset=utf-8"
         self.headers["Cache-Control"] = "no-store, no-transform"
         self.key = key
@@ -140,6 +140,10 @@ class Stream(EventSourceResponse):
         transport = request.transport
         if transport is None:
             raise ConnectionResetError("the client left")
+        if request.version < HttpVersion11:
+            # Without chunks only the end of the connection tells such a client that the stream has ended.
+            self.force_close()
+            self.headers["Connection"] = "close"
         self._writer = await self.prepare(request)
         connection = transport.get_extra_info("socket")
         if connection is not None and connection.family in (socket.AF_INET, socket.AF_INET6):
@@ -291,8 +295,14 @@ class Stream(EventSourceResponse):
         if first != cursor and (self._anchored or cursor < self._hub.oldest_cursor):
             self.subscriber.gap = "expired"
             return
-        records = [self._hub.past_record(stored) for stored in page.records if stored.sequence > cursor]
-        await self._send(records, "stream")
+        # Not beyond the hub's end: whether what follows there is still deliverable only its fold will say.
+        end = self._hub.end
+        between = [stored for stored in page.records if cursor < stored.sequence <= end]
+        records = [self._hub.past_record(stored) for stored in between]
+        if records:
+            await self._send(records, "stream")
+        else:
+            self.subscriber.cursor = end
 
     async def _tell_gap(self) -> None:
         """Tell of the hole, then send the task as it stands, once that is known."""

@@ -55,8 +55,8 @@ class Sink(Protocol):
     def loaded(self) -> None:
         """Know that what the stream held has been appended."""
 
-    def is_known(self, stored: Stored) -> bool:
-        """Tell whether a record at or below the end is the one already taken."""
+    def is_known(self, stored: Stored) -> bool | None:
+        """Tell whether a record at or below the end is the one already taken; None: that isn't held."""
 
     @property
     def complete(self) -> bool:
@@ -99,6 +99,7 @@ class Tail:
         self._held: deque[Stored] = deque(maxlen=HELD_MAX)
         self._readings: dict[int, asyncio.Task[Page]] = {}
         self._target = 0
+        self._contradicted_at = 0
         self._catching = True
         self._incarnation = 1
         self._complete_in = 0
@@ -148,10 +149,32 @@ class Tail:
         if not self._catching and self._sink.end < self._target:
             self._begin(cause)
 
+    async def is_contradicted(self) -> bool:
+        """Tell whether the leader holds another record at a sequence than the one handed on.
+
+        Raises:
+            Away: no answer.
+        """
+        sequence, incarnation = self._contradicted_at, self._incarnation
+        if not sequence:
+            return False
+        stored = await self._stream.next(self.subject, sequence)
+        if stored is not None and stored.sequence == sequence and self._sink.is_known(stored) is False:
+            return True
+        self._contradicted_at = 0  # the message was not the stream's
+        if self._held and not self._catching and incarnation == self._incarnation:
+            self._begin("hole")
+        return False
+
+    async def settled(self) -> None:
+        """Wait until no repair is under way."""
+        while self._task is not None and not self._task.done():
+            await asyncio.wait({self._task})
+
     def reset(self, info: StreamInfo) -> None:
         """Start over: the stream is another one than before."""
         self._held.clear()
-        self._target = self.position = 0
+        self._target = self.position = self._contradicted_at = 0
         self._incarnation += 1
         self._sink.reset(info.epoch)
         if not self._catching:
@@ -176,7 +199,14 @@ class Tail:
         Raises:
             Away: no answer.
         """
-        first = await self._stream.next(self.subject, 1)
+        incarnation = self._incarnation
+        while True:
+            end = self._sink.end
+            first = await self._stream.next(self.subject, 1)
+            if incarnation != self._incarnation:
+                return
+            if first is not None or end == self._sink.end:
+                break  # else a record came while the answer "none" was on its way
         self._sink.retain(first.sequence if first else None)
 
     async def _on_live(self, message: Msg) -> None:
@@ -187,14 +217,15 @@ class Tail:
             stored = stored_from(headers, message.data)
         except (KeyError, ValueError):
             return
-        if self._catching:
+        if self._catching or self._contradicted_at:
             self._held.append(stored)
         elif stored.previous == self._sink.end < stored.sequence:
             self._sink.append(stored)
         elif stored.sequence > self._sink.end:
             self._held.append(stored)
             self._begin("hole")
-        elif not self._sink.is_known(stored):
+        elif not (known := self._sink.is_known(stored)):
+            self._contradicted_at = stored.sequence if known is False else 0
             self._on_doubt("sequence-known-otherwise")
 
     def _begin(self, cause: Cause) -> None:
@@ -235,7 +266,7 @@ class Tail:
                 return
 
     async def _judge(self) -> bool:
-        """Find out whether what was read begins with the task's true first record; False: it is another stream.
+        """Find out whether what was read begins with the task's true first; False: it is another stream.
 
         Asked after reading: a purge before is known by then, and one after it the positioner notices.
 
@@ -385,7 +416,7 @@ class Positioner:
         self._doubt.set()
 
     async def _run(self) -> None:
-        pause_s = 0.0
+        pause_s = self._verify_s  # being connected is a doubt, and the first look
         while True:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._doubt.wait(), pause_s)
@@ -443,11 +474,15 @@ class Positioner:
         """Tell whether the stream is another one than before; renew an epoch that didn't change by itself.
 
         A leader that was frozen may answer once more with an old state: lower sequences of the same stream
-        must be seen several times.
+        must be seen several times. Where they have gone on beyond what they were, a tail has met another
+        record at a sequence it knows.
         """
         if info.epoch != before.epoch:
             return True
-        if info.created == before.created:
+        contradicted = False
+        for tail in list(self._tails):
+            contradicted = contradicted or await tail.is_contradicted()
+        if info.created == before.created and not contradicted:
             for _check in range(BACKWARDS_CHECKS):
                 if info.last >= before.last:
                     return False

@@ -1,0 +1,129 @@
+"""The live page on the public listener: its files, and the list of tasks it shows.
+
+Must not know how streams are served: the page watches a task like any other browser.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from aiohttp import hdrs, web
+
+from sidecast_broker.core.log import at_milliseconds
+from sidecast_broker.hubs import Hubs
+from sidecast_broker.refused import Refused
+from sidecast_broker.settings import Settings
+from sidecast_broker.task_list import Listed, TaskList
+from sidecast_schemas.events import kebab_state
+
+FOLDER = Path(__file__).parent / "ui"
+TASKS_MAX = 2000
+"""Tasks of one answer: about 300 KB."""
+
+# What an agent publishes is shown on this page, so nothing but our own files may run, and nothing may leave.
+SECURITY = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+_MEDIA_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+
+
+class _File(NamedTuple):
+    body: bytes
+    media_type: str
+    tag: str
+
+
+class Page:
+    """Serves the page.
+
+    Args:
+        settings: all settings.
+        hubs: the tasks in memory.
+        tasks: the tasks in the stream.
+    """
+
+    def __init__(self, settings: Settings, hubs: Hubs, tasks: TaskList) -> None:
+        self._settings = settings
+        self._hubs = hubs
+        self._tasks = tasks
+        # A request only ever names a key of this table, never a path on the disk.
+        self._files = {path.name: _read(path) for path in FOLDER.iterdir() if path.suffix in _MEDIA_TYPES}
+
+    def routes(self) -> list[web.RouteDef]:
+        """Give the routes."""
+        return [
+            web.get("/ui", self._redirect),
+            web.get("/ui/", self._file),
+            web.get("/ui/{file}", self._file),
+            web.get("/ui/api/tasks", self._list, allow_head=False),
+        ]
+
+    async def _redirect(self, request: web.Request) -> web.Response:
+        # Relative: a proxy may serve the broker under a path of its own.
+        query = f"?{request.rel_url.raw_query_string}" if request.rel_url.raw_query_string else ""
+        return web.Response(status=308, headers={hdrs.LOCATION: f"ui/{query}"} | SECURITY)
+
+    async def _file(self, request: web.Request) -> web.Response:
+        file = self._files.get(request.match_info.get("file", "index.html"))
+        if file is None:
+            raise Refused("not-found", "the page has no such file")
+        headers = {hdrs.ETAG: f'"{file.tag}"', hdrs.CACHE_CONTROL: "no-cache"} | SECURITY
+        if any(tag.value in (file.tag, "*") for tag in request.if_none_match or ()):
+            return web.Response(status=304, headers=headers)
+        return web.Response(body=file.body, headers=headers | {hdrs.CONTENT_TYPE: file.media_type})
+
+    async def _list(self, _request: web.Request) -> web.Response:
+        if self._settings.auth_on:
+            raise Refused("unauthenticated", "a credential is required")
+        listing = await self._tasks.read()
+        known = {listed.key for listed in listing.tasks}
+        tasks = [self._describe(listed) for listed in listing.tasks[:TASKS_MAX]]
+        if listing.partial:
+            agent = self._settings.agent
+            for hub in self._hubs.in_memory():
+                ours = (hub.key.tenant, hub.key.agent) == (agent.tenant, agent.name)
+                if ours and hub.first is not None and hub.key not in known:
+                    tasks.append(self._describe(Listed(hub.key, hub.fold.state, hub.newest_at, hub.end)))
+            tasks.sort(key=lambda task: -task["sequence"])
+        body = {
+            "tenant": self._settings.agent.tenant,
+            "agent": self._settings.agent.name,
+            "now": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "tasks": tasks,
+            "truncated": listing.truncated or len(listing.tasks) > TASKS_MAX,
+            "partial": listing.partial,
+        }
+        return web.json_response(body, headers={hdrs.CACHE_CONTROL: "no-store"} | SECURITY)
+
+    def _describe(self, listed: Listed) -> dict[str, Any]:
+        hub = self._hubs.peek(listed.key)
+        # A task in memory knows its state even where its newest record doesn't say it.
+        state = (hub.fold.state if hub is not None else None) or listed.state
+        return {
+            "task": listed.key.task,
+            "state": kebab_state(state) if state else None,
+            "updated_at": at_milliseconds(listed.at),
+            "sequence": listed.sequence,
+            "watchers": self._hubs.watchers(listed.key),
+        }
+
+
+def _read(path: Path) -> _File:
+    body = path.read_bytes()
+    return _File(body, _MEDIA_TYPES[path.suffix], hashlib.sha256(body).hexdigest()[:32])

@@ -1,0 +1,31 @@
+// Owns the addresses: of a task's page, and of what the broker serves. Everything is relative to this page,
+// because a proxy may serve the broker under a path of its own. Must not know what is behind them.
+
+const base = new URL("../", location.href);
+
+/** Give the address of a task's page, or of the list for null. */
+export function pageOf(task) {
+  return task === null ? "./" : `?task=${encodeURIComponent(task)}`;
+}
+
+/** Give the task this page's address names, or null. */
+export function taskOfPage() {
+  return new URLSearchParams(location.search).get("task") || null;
+}
+
+/**
+ * Give the address of a task's stream.
+ * @param {string} task any text.
+ * @param {Object<string, string|number>} query
+ */
+export function streamOf(task, query) {
+  const rest = Object.entries(query).map(([name, value]) => `${name}=${encodeURIComponent(value)}`);
+  // URLs resolve `.` and `..` as steps in the path, even percent-encoded: those two ids go into the query.
+  const dots = task === "." || task === "..";
+  const path = dots ? "a2a/stream" : `tasks/${encodeURIComponent(task)}/events`;
+  if (dots) rest.unshift(`taskId=${encodeURIComponent(task)}`);
+  return new URL(`${path}?${rest.join("&")}`, base).href;
+}
+
+/** Give the address of the list of tasks. */
+export const tasksAddress = () => new URL("ui/api/tasks", base).href;

@@ -1,0 +1,125 @@
+// Owns the card that shows the connection: its state, what it last did, delays, and what happened to it.
+// Must not know how it is made.
+
+import { announce } from "./announcer.js";
+import { copy, el, setText } from "./element.js";
+import { clock, duration } from "./time.js";
+import { count, gapReason } from "./words.js";
+
+const INCIDENTS_MAX = 6;
+const SPARKS = 80;
+const SLOW_MS = 8000;
+
+const PHASES = {
+  connecting: ["calm", "Connecting"],
+  waiting: ["attention", "Waiting for the first event"],
+  live: ["good", "Live"],
+  ended: ["calm", "Ended"],
+  missing: ["bad", "No such task"],
+  refused: ["bad", "Refused"],
+};
+
+export class ConnectionCard {
+  #card = document.getElementById("connection");
+  #state = el("p", { class: "connection-state" });
+  #text = el("strong");
+  #detail = el("p", { class: "note" });
+  #now = el("button", { class: "quiet", type: "button", text: "Reconnect now", hidden: true });
+  #spark = document.createElementNS("http://www.w3.org/2000/svg", "path");
+  #sparkBox = el("div", { class: "spark", hidden: true });
+  #delays = el("p", { class: "note figure" });
+  #id = el("code", { class: "figure" });
+  #copyId = el("button", { class: "quiet", type: "button", text: "Copy" });
+  #lastId = el("p", { class: "last-id", hidden: true }, el("span", { class: "remark", text: "Last event id" }), this.#id, this.#copyId);
+  #incidents = el("ol", { class: "incidents", "aria-label": "What happened to the connection" });
+  #since = Date.now();
+  #sparkAt = 0;
+
+  /** @param {() => void} reconnect tries at once. */
+  constructor(reconnect) {
+    this.#now.addEventListener("click", reconnect);
+    this.#copyId.addEventListener("click", () => copy(this.#id.textContent, this.#copyId));
+    const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    svg.setAttribute("viewBox", `0 0 ${SPARKS} 24`);
+    svg.setAttribute("preserveAspectRatio", "none");
+    svg.setAttribute("aria-hidden", "true");
+    svg.append(this.#spark);
+    this.#sparkBox.append(svg);
+    this.#state.append(el("span", { class: "dot", "aria-hidden": "true" }), this.#text, this.#now);
+    this.#card.replaceChildren(this.#state, this.#detail, this.#sparkBox, this.#delays, this.#lastId, this.#incidents);
+  }
+
+  /** Note what happened; `what` is what the connection told. */
+  note(connection, what) {
+    this.#since = Date.now();
+    const say = {
+      opened: "Connected",
+      resumed: `Resumed behind ${connection.lastId || "the start"}`,
+      lost: connection.reason ? `Lost: ${connection.reason}` : "Connection lost",
+      silent: "No sign of life: given up",
+      gap: "Gap: events are missing",
+      ended: "Closed: nothing follows",
+    }[what];
+    if (!say) return;
+    this.#incidents.prepend(el("li", {}, el("time", { text: clock(Date.now()) }), el("span", { text: say })));
+    while (this.#incidents.childElementCount > INCIDENTS_MAX) this.#incidents.lastChild.remove();
+    if (what !== "opened" && what !== "ended") announce(say);
+  }
+
+  /** Draw it; called often, so that the countdown moves. */
+  draw(connection, delays, backlog) {
+    const { phase } = connection;
+    let [tone, text] = PHASES[phase] ?? ["attention", "Reconnecting"];
+    if (phase === "reconnecting") {
+      const left = Math.max(0, connection.retryAt - Date.now());
+      text = connection.retryAt && left > 0 ? `Reconnecting in ${(left / 1000).toFixed(1)} s` : "Reconnecting …";
+    }
+    if (phase === "live" && connection.gap) [tone, text] = ["attention", "Live, after a gap"];
+    else if (phase === "live" && connection.reconnects) text = "Live, resumed";
+    this.#card.dataset.tone = tone;
+    this.#card.dataset.phase = phase;
+    setText(this.#text, text);
+    setText(this.#detail, this.#explain(connection, backlog));
+    this.#now.hidden = !(phase === "missing" || phase === "refused" || (phase === "reconnecting" && connection.retryAt));
+    this.#lastId.hidden = !connection.lastId;
+    setText(this.#id, connection.lastId);
+    this.#drawDelays(delays);
+  }
+
+  #explain(connection, backlog) {
+    if (backlog > 200) return `Taking in ${count(backlog, "event")} …`;
+    switch (connection.phase) {
+      case "connecting":
+        return Date.now() - this.#since > SLOW_MS
+          ? "No answer yet. Without HTTP/2, browsers keep six connections per host: other tabs may hold them."
+          : "";
+      case "waiting":
+        return "The page shows the task as soon as it begins.";
+      case "live":
+        if (connection.gap) return gapReason(connection.gap);
+        return [
+          connection.reconnects ? `came back ${count(connection.reconnects, "time")}, nothing lost` : "from the first event",
+          `heartbeat every ${connection.heartbeatS} s`,
+        ].join(" · ");
+      case "reconnecting":
+        return [connection.reason, "What is missed meanwhile is caught up."].filter(Boolean).join(". ");
+      case "ended":
+        return "The task is over, and this is all of it.";
+      default:
+        return connection.reason;
+    }
+  }
+
+  #drawDelays(delays) {
+    const quantiles = delays.quantiles(0.5, 0.95, 1);
+    if (!quantiles || Date.now() - this.#sparkAt < 400) return;
+    this.#sparkAt = Date.now();
+    const [p50, p95, most] = quantiles.map(duration);
+    setText(this.#delays, `Publish to arrival: p50 ${p50} · p95 ${p95} · max ${most}`);
+    const recent = delays.recent(SPARKS);
+    const top = Math.max(10, ...recent);
+    const bars = recent.map((ms, index) => `M${index + 0.5 + SPARKS - recent.length} 24v${-(1.5 + (22 * ms) / top)}`);
+    this.#spark.setAttribute("d", bars.join(""));
+    this.#sparkBox.hidden = false;
+  }
+}

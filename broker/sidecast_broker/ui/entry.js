@@ -1,0 +1,148 @@
+// Owns how one entry of the timeline is drawn, and drawn again when it has changed.
+// Must not know which entries there are, nor where they stand.
+
+import { ArtifactCard } from "./artifacts.js";
+import { el, icon } from "./element.js";
+import { jsonView } from "./json.js";
+import { textOf } from "./task.js";
+import { duration, full, offset } from "./time.js";
+import { count, gapReason, percent, stateName, stateTone } from "./words.js";
+
+const STEP_WORDS = { running: "running", done: "done", failed: "failed", skipped: "skipped" };
+
+/** One entry in the timeline. */
+export class EntryView {
+  #body = el("div", { class: "entry-body" });
+  #time = el("time", { class: "entry-time" });
+  #drawn = -1;
+  #card = null;
+
+  constructor(entry, startedAt) {
+    this.entry = entry;
+    this.element = el("li", { class: "entry", "data-kind": entry.kind });
+    this.element.append(this.#time, el("span", { class: "entry-mark" }, icon(markOf(entry))), this.#body);
+    if (entry.at !== null && entry.at !== undefined) {
+      this.#time.dateTime = new Date(entry.at).toISOString();
+      this.#time.title = full(entry.at);
+      this.#time.textContent = offset(entry.at - (startedAt ?? entry.at));
+    }
+  }
+
+  /** Draw what has changed; `artifactsToo` is false where it is too early for growing text. */
+  draw(artifactsToo = true) {
+    const { entry } = this;
+    if (entry.kind === "artifact") {
+      this.#card ??= new ArtifactCard(entry.artifact, this.#body);
+      if (this.#drawn !== entry.version && artifactsToo) {
+        this.#card.draw();
+        this.#drawn = entry.version;
+      }
+      return;
+    }
+    if (this.#drawn === entry.version) return;
+    this.#drawn = entry.version;
+    this.element.dataset.tone = toneOf(entry);
+    this.#body.replaceChildren(...DRAW[entry.kind](entry));
+  }
+
+  /** Whether growing text waits to be drawn. */
+  get behind() {
+    return this.#drawn !== this.entry.version;
+  }
+
+  /** Let go of what it holds. */
+  release() {
+    this.#card?.release();
+    this.element.remove();
+  }
+}
+
+function markOf({ kind }) {
+  return kind === "loss" ? "error" : kind;
+}
+
+function toneOf(entry) {
+  if (entry.kind === "status" || entry.kind === "end") return stateTone(entry.state);
+  if (entry.kind === "step") return { done: "good", failed: "bad", running: "active" }[entry.step.state] ?? "calm";
+  if (entry.kind === "error") return entry.recoverable ? "attention" : "bad";
+  return { gap: "attention", loss: "attention", resumed: "good" }[entry.kind] ?? "calm";
+}
+
+const paragraph = (text, kind = "said") => el("p", { class: kind, text });
+
+/** Give text, and whatever else a message holds. */
+function said({ text, message }) {
+  const nodes = [];
+  const words = text || textOf(message);
+  if (words) nodes.push(paragraph(words));
+  for (const part of message?.parts ?? []) {
+    if ("data" in part) nodes.push(jsonView(part.data));
+    else if (typeof part.text !== "string") {
+      nodes.push(el("p", { class: "note", text: `${part.filename || "a file"} · ${part.mediaType || "unknown type"}` }));
+    }
+  }
+  return nodes;
+}
+
+const DRAW = {
+  status(entry) {
+    const chip = el("span", { class: "chip state", "data-tone": stateTone(entry.state), text: stateName(entry.state) });
+    const remark = entry.snapshot ? "as it stands now" : entry.created ? "the task begins" : "";
+    return [el("p", { class: "line" }, chip, remark ? el("span", { class: "remark", text: remark }) : null), ...said(entry)];
+  },
+  note: said,
+  thought: said,
+  debug: said,
+  progress(entry) {
+    const bar = el("span", { class: "mini-bar" }, el("span"));
+    bar.firstChild.style.width = `${Math.max(0, Math.min(1, entry.progress ?? 0)) * 100}%`;
+    const times = entry.count > 1 ? el("span", { class: "remark", text: count(entry.count, "update") }) : null;
+    const share = el("span", { class: "figure", text: percent(entry.progress ?? 0) });
+    return [el("p", { class: "line" }, bar, share, entry.text ? el("span", { text: entry.text }) : null, times)];
+  },
+  step(entry) {
+    const { title, id, state, index, total, duration_ms: ms } = entry.step;
+    const place = total > 0 ? `Step ${Number(index ?? 0) + 1} of ${total}` : "Step";
+    const end = state === "running" ? "" : [STEP_WORDS[state] ?? state, duration(ms)].filter(Boolean).join(" in ");
+    return [
+      el(
+        "p",
+        { class: "line" },
+        el("span", { class: "remark", text: place }),
+        el("strong", { text: title || id }),
+        el("span", { class: "figure", text: end || "running" }),
+      ),
+    ];
+  },
+  error(entry) {
+    const facts = [entry.code, entry.component, entry.recoverable === true ? "recoverable" : ""].filter(Boolean);
+    return [...said(entry), facts.length ? el("p", { class: "remark", text: facts.join(" · ") }) : ""];
+  },
+  message(entry) {
+    const fromUser = entry.message?.role === "ROLE_USER";
+    return [el("p", { class: "remark", text: fromUser ? "User" : "Agent" }), ...said(entry)];
+  },
+  loss({ loss }) {
+    const what = [
+      loss.dropped_events ? count(loss.dropped_events, "event") : "",
+      loss.dropped_bytes ? count(loss.dropped_bytes, "byte") : "",
+    ].filter(Boolean);
+    return [paragraph(`The publisher had to drop ${what.join(" and ") || "something"} (${loss.reason ?? "no reason given"}).`)];
+  },
+  gap(entry) {
+    const title = entry.fromStart ? "The beginning is missing" : "Events are missing here";
+    const then = entry.fromStart
+      ? "What follows is everything the stream still holds."
+      : "The task continues with a snapshot: state, steps and artifacts are whole, what happened in between is not shown.";
+    return [el("p", { class: "line" }, el("strong", { text: title })), paragraph(`${gapReason(entry.reason)} ${then}`)];
+  },
+  resumed(entry) {
+    const away = duration(entry.awayMs);
+    if (entry.gap) return [paragraph(`Reconnected after ${away}.`)];
+    const missed = entry.missed ? `${count(entry.missed, "event")} caught up` : "nothing had happened";
+    return [paragraph(`Reconnected after ${away}: ${missed}, none lost.`)];
+  },
+  end(entry) {
+    return [paragraph(`The task is over after ${duration(entry.tookMs)} and ${count(entry.events, "event")}. Nothing more will come.`)];
+  },
+};

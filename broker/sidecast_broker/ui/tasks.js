@@ -1,0 +1,169 @@
+// Owns the list of tasks: asked for every few seconds while the page is seen, filtered, walked with the keys.
+// Must not know how one task is shown.
+
+import { pageOf, tasksAddress } from "./address.js";
+import { el, setText } from "./element.js";
+import { ago, brokerNow, full, learnClock } from "./time.js";
+import { count, stateName, stateTone } from "./words.js";
+
+const EVERY_MS = 3000;
+const EVERY_MS_MAX = 15_000;
+const SHOWN_MAX = 500;
+
+export class Tasks {
+  #list = document.getElementById("tasks-list");
+  #count = document.getElementById("tasks-count");
+  #note = document.getElementById("tasks-note");
+  #filter = document.getElementById("filter");
+  #lead = document.getElementById("home-lead");
+  #agent = document.getElementById("agent");
+  #rows = new Map();
+  #answer = null;
+  #current = null;
+  #failures = 0;
+  #timer = 0;
+
+  /** @param {(task: string) => void} choose opens a task in this page. */
+  constructor(choose) {
+    this.#filter.addEventListener("input", () => this.#draw());
+    this.#filter.addEventListener("keydown", (event) => this.#keyInFilter(event));
+    this.#list.addEventListener("keydown", (event) => this.#keyInList(event));
+    this.#list.addEventListener("click", (event) => {
+      const anchor = event.target.closest("a");
+      if (!anchor || event.ctrlKey || event.metaKey || event.shiftKey) return; // a new tab, as with any link
+      event.preventDefault();
+      choose(anchor.dataset.task);
+    });
+    document.addEventListener("visibilitychange", () => document.hidden || this.refresh());
+    this.refresh();
+  }
+
+  /** Mark which task is shown. */
+  mark(task) {
+    this.#current = task;
+    this.#draw();
+  }
+
+  focusFilter() {
+    this.#filter.focus();
+    this.#filter.select();
+  }
+
+  /** Ask for the list now, and then every few seconds. */
+  async refresh() {
+    clearTimeout(this.#timer);
+    if (document.hidden) return;
+    const sentAt = Date.now();
+    try {
+      const response = await fetch(tasksAddress(), { headers: { Accept: "application/json" } });
+      const answer = await response.json();
+      learnClock(Date.parse(answer.now), sentAt, Date.now());
+      this.#failures = response.ok ? 0 : this.#failures + 1;
+      if (response.ok) this.#answer = answer;
+      this.#say(response.ok ? this.#remark() : (answer.error?.message ?? `the broker answered ${response.status}`));
+    } catch {
+      this.#failures += 1;
+      this.#say("The broker does not answer. This list is as it was.");
+    }
+    this.#draw();
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.refresh(), Math.min(EVERY_MS_MAX, EVERY_MS * 2 ** Math.min(this.#failures, 3)));
+  }
+
+  #remark() {
+    if (this.#answer.partial) return "NATS is away: these are the tasks known so far.";
+    return this.#answer.truncated ? "There are more tasks than are listed; any can be opened by its address." : "";
+  }
+
+  #say(text) {
+    setText(this.#note, text);
+    this.#note.hidden = !text;
+  }
+
+  #draw() {
+    if (!this.#answer) return;
+    const { tasks, agent, tenant } = this.#answer;
+    setText(this.#agent, [tenant, agent].filter(Boolean).join(" / "));
+    setText(this.#count, tasks.length ? tasks.length.toLocaleString("en") : "");
+    setText(
+      this.#lead,
+      tasks.length
+        ? "Choose a task from the list. Its page stays connected, and misses nothing when the connection drops."
+        : "There are no tasks yet. This page shows them as soon as an agent publishes one.",
+    );
+    const wanted = this.#filter.value.trim().toLowerCase();
+    const found = tasks.filter(
+      ({ task, state }) => !wanted || task.toLowerCase().includes(wanted) || stateName(state).toLowerCase().includes(wanted),
+    );
+    const shown = found.slice(0, SHOWN_MAX);
+    const names = new Set(shown.map(({ task }) => task));
+    for (const [task, row] of this.#rows) {
+      if (!names.has(task)) {
+        row.element.remove();
+        this.#rows.delete(task);
+      }
+    }
+    shown.forEach((told, index) => {
+      const row = this.#rows.get(told.task) ?? new Row(told.task);
+      this.#rows.set(told.task, row);
+      row.draw(told, told.task === this.#current);
+      // Only what has moved is moved: the focus stays where it is.
+      if (this.#list.children[index] !== row.element) this.#list.insertBefore(row.element, this.#list.children[index] ?? null);
+    });
+    if (wanted && !this.#failures) {
+      const more = found.length > SHOWN_MAX ? `, the newest ${SHOWN_MAX} shown` : "";
+      this.#say(`${count(found.length, "task")} found${more}`);
+    } else if (!this.#failures) this.#say(this.#remark());
+  }
+
+  #keyInFilter(event) {
+    if (event.key === "Escape" && this.#filter.value) {
+      event.preventDefault();
+      this.#filter.value = "";
+      this.#draw();
+    } else if (event.key === "ArrowDown" || event.key === "Enter") {
+      event.preventDefault();
+      const first = this.#list.querySelector("a");
+      if (event.key === "Enter") first?.click();
+      else first?.focus();
+    }
+  }
+
+  #keyInList(event) {
+    const anchors = [...this.#list.querySelectorAll("a")];
+    const at = anchors.indexOf(document.activeElement);
+    const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: anchors.length - 1 }[event.key];
+    if (to === undefined || at < 0) return;
+    event.preventDefault();
+    if (to < 0) this.#filter.focus();
+    else anchors[Math.min(to, anchors.length - 1)].focus();
+  }
+}
+
+class Row {
+  #dot = el("span", { class: "dot", "aria-hidden": "true" });
+  #id = el("span", { class: "row-id" });
+  #state = el("span", { class: "row-state" });
+  #time = el("time", { class: "row-time figure" });
+  #watchers = el("span", { class: "row-watchers" });
+  #anchor = el("a", {}, this.#dot, this.#id, this.#state, this.#watchers, this.#time);
+  element = el("li", {}, this.#anchor);
+
+  constructor(task) {
+    this.#anchor.href = pageOf(task);
+    this.#anchor.dataset.task = task;
+    this.#anchor.title = task;
+    setText(this.#id, task);
+  }
+
+  draw({ state, updated_at: updatedAt, watchers }, current) {
+    this.element.dataset.tone = stateTone(state);
+    setText(this.#state, stateName(state));
+    const at = Date.parse(updatedAt);
+    setText(this.#time, ago(Math.max(0, brokerNow() - at)));
+    this.#time.title = full(at);
+    setText(this.#watchers, watchers ? `${watchers} watching` : "");
+    if (current) this.#anchor.setAttribute("aria-current", "page");
+    else this.#anchor.removeAttribute("aria-current");
+  }
+}

@@ -1,0 +1,85 @@
+// Owns what things are called on this page: states, gaps, events.
+// Must not know where they are shown.
+
+import { duration } from "./time.js";
+
+const STATES = {
+  submitted: "Submitted",
+  working: "Working",
+  completed: "Completed",
+  failed: "Failed",
+  canceled: "Canceled",
+  rejected: "Rejected",
+  "input-required": "Input required",
+  "auth-required": "Sign-in required",
+};
+
+/** Give a state as a person reads it. */
+export function stateName(state) {
+  if (!state) return "Unknown";
+  return STATES[state] ?? state[0].toUpperCase() + state.slice(1).replaceAll("-", " ");
+}
+
+/** Give the class of a state: its colour. */
+export function stateTone(state) {
+  if (state === "completed") return "good";
+  if (state === "failed" || state === "rejected") return "bad";
+  if (state === "input-required" || state === "auth-required") return "attention";
+  return state === "working" ? "active" : "calm";
+}
+
+const GAPS = {
+  expired: "The stream no longer holds what came next: it has passed its age or size limit, or was purged.",
+  epoch: "The stream has begun anew, so the last position means nothing in it.",
+  ahead: "The last position lies beyond the end of the stream: it has lost its newest events.",
+  malformed: "The last position was not one of this stream's.",
+  slow: "This page could not keep up.",
+};
+
+/** Say why events are missing. */
+export const gapReason = (reason) => GAPS[reason] ?? `Reason: ${reason}.`;
+
+/** Give a share of 1 in percent. */
+export const percent = (share) => `${Math.round(share * 100)} %`;
+
+/** Give a size in bytes or characters. */
+export function size(bytes) {
+  if (bytes < 1000) return `${Math.round(bytes)} B`;
+  return bytes < 999_500 ? `${(bytes / 1000).toFixed(1)} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
+}
+
+/** Give a count with its noun. */
+export const count = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
+
+/**
+ * Say in one line what an event is about.
+ * @param {object} frame
+ */
+export function gist(frame) {
+  const text = frame.text ?? "";
+  switch (frame.type) {
+    case "task.snapshot":
+      return `${frame.state ?? ""}${frame.partial ? ", partial" : ""}`;
+    case "task.status":
+      return [frame.state, text].filter(Boolean).join(" · ");
+    case "task.progress":
+      return [percent(frame.progress ?? 0), text].filter(Boolean).join(" · ");
+    case "task.step": {
+      const { title, id, state, duration_ms: ms } = frame.step ?? {};
+      return [title || id, state, ms >= 0 ? duration(ms) : ""].filter(Boolean).join(" · ");
+    }
+    case "task.artifact":
+      return text.trim() || [frame.name || frame.artifactId, count(frame.parts?.length ?? 0, "part")].join(" · ");
+    case "stream.open":
+      return frame.mode;
+    case "stream.gap":
+    case "stream.busy":
+      return frame.reason;
+    case "stream.end":
+      return [frame.state, frame.reason].filter(Boolean).join(" · ");
+    case "stream.lag":
+      return `${count(frame.behind_events, "event")} behind`;
+    default:
+      return text;
+  }
+}

@@ -1,0 +1,76 @@
+"""The live page in a browser: what a test asks of it, and what its console said.
+
+Must not know brokers or tasks' stories.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import quote
+
+from browser.chromium import SCREENSHOTS
+from playwright.async_api import ConsoleMessage, Locator, Page, expect
+
+CUT = re.compile(
+    r"Failed to load resource: net::ERR_(CONNECTION_REFUSED|CONNECTION_RESET|INCOMPLETE_CHUNKED_ENCODING"
+    r"|EMPTY_RESPONSE|NETWORK_IO_SUSPENDED|SOCKET_NOT_CONNECTED)"
+)
+"""What Chromium itself writes to the console when a request meets no server: no page can keep it from that."""
+
+
+class Screen:
+    """One page, and the errors in its console.
+
+    Attributes:
+        page: Playwright's.
+        errors: what went wrong, as the console has it.
+    """
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.errors: list[str] = []
+        self._cut_allowed = False
+        page.on("console", self._heard)
+        page.on("pageerror", lambda error: self.errors.append(f"uncaught: {error}"))
+
+    def _heard(self, message: ConsoleMessage) -> None:
+        if message.type not in ("error", "warning"):
+            return
+        path = (message.location or {}).get("url", "")
+        ours = re.search(r"/(tasks/[^/]+/events|a2a/stream|ui/api/tasks)(\?|$)", path)
+        if self._cut_allowed and CUT.match(message.text) and ours:
+            return
+        self.errors.append(f"{message.text} ({path})")
+
+    def allow_cuts(self) -> None:
+        """From now on the broker may be away: requests of streams and lists may find nobody."""
+        self._cut_allowed = True
+
+    def check(self) -> None:
+        """Fail where the console holds an error."""
+        assert self.errors == []
+
+    async def watch(self, url: str, task: str) -> None:
+        """Open a task's page."""
+        await self.page.goto(f"{url}/ui/?task={quote(task, safe='')}")
+
+    async def shot(self, name: str) -> None:
+        """Keep a picture of what is in sight."""
+        await self.page.screenshot(path=SCREENSHOTS / f"{name}.png")
+
+    def at(self, selector: str) -> Locator:
+        """Give what a CSS selector finds."""
+        return self.page.locator(selector)
+
+    async def text(self, selector: str, expected: str | re.Pattern[str], timeout_s: float = 10) -> None:
+        """Wait until an element holds a text."""
+        await expect(self.at(selector).first).to_contain_text(expected, timeout=timeout_s * 1000)
+
+    async def count(self, selector: str, number: int, timeout_s: float = 10) -> None:
+        """Wait until so many elements are there."""
+        await expect(self.at(selector)).to_have_count(number, timeout=timeout_s * 1000)
+
+    async def evaluate(self, script: str, argument: Any = None) -> Any:
+        """Run a function in the page; give what it gives."""
+        return await self.page.evaluate(script, argument)

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from brokers import Backend, FakeBackend, RealBackend
+from nats_server import NatsServer
+
+
+@pytest.fixture(scope="session")
+def nats_of_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    with NatsServer(tmp_path_factory.mktemp("nats") / "store") as server:
+        yield server
+
+
+@pytest.fixture
+def fake() -> FakeBackend:
+    return FakeBackend()
+
+
+@pytest.fixture
+async def real(nats_of_run: NatsServer) -> AsyncIterator[RealBackend]:
+    if nats_of_run.process is None:  # a test failed between killing and starting it
+        nats_of_run.start()
+    backend = RealBackend(nats_of_run)
+    await backend.create()
+    yield backend
+    await backend.close()
+
+
+@pytest.fixture(params=["fake", "real"])
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """Both, one after the other: what holds for one must hold for the other."""
+    name = request.param
+    found = request.getfixturevalue(name)
+    assert isinstance(found, Backend)
+    return found
