@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 from nats.aio.msg import Msg
 
+from sidecast_broker.answers import Away, Page, PublishRefused, StreamInfo, parse_time
 from sidecast_broker.core.cursor import epoch_of_creation
 from sidecast_broker.core.log import Stored
-from sidecast_broker.jetstream import Away, JetStream, Page, PublishRefused, StreamInfo, parse_time
+from sidecast_broker.jetstream import JetStream
 from sidecast_broker.settings import Nats
 from sidecast_schemas import headers as names
 from sidecast_schemas.subjects import EVENTS_PREFIX, LIVE_PREFIX

@@ -123,7 +123,7 @@ class Parser:
             return self._dispatch()
         if line.startswith(":"):
             return Comment(line[1:])
-        name, colon, value = line.partition(":")
+        name, _colon, value = line.partition(":")
         value = value.removeprefix(" ")
         self._fields += 1
         match name:

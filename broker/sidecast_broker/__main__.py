@@ -10,6 +10,7 @@ import importlib
 import click
 
 COMMANDS = {
+    "bench": "Measure a running broker.",
     "config": "Print the settings in effect, and where each comes from.",
     "demo": "Watch a real A2A agent work on a file.",
     "publish": "Publish JSON lines from standard input as events of TASK.",

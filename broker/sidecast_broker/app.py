@@ -19,11 +19,11 @@ from sidecast_broker.hubs import Hubs
 from sidecast_broker.jetstream import JetStream
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.page import Page
+from sidecast_broker.positioner import Positioner
 from sidecast_broker.refused import Code, Refused
 from sidecast_broker.routes import Public
 from sidecast_broker.settings import Nats, Settings
 from sidecast_broker.streams import Streams
-from sidecast_broker.tail import Positioner
 from sidecast_broker.task_list import TaskList
 
 logger = structlog.get_logger(__name__)

@@ -15,7 +15,8 @@ from sidecast_broker.core.log import Record
 from sidecast_broker.core.resume import Mode
 from sidecast_broker.core.views import events
 from sidecast_broker.core.views.events import EncodedFrame, Filter
-from sidecast_broker.hub import GapReason, Hub
+from sidecast_broker.hub import Hub
+from sidecast_broker.subscriber import GapReason
 
 
 class BrowserView(Struct, frozen=True):

@@ -13,14 +13,15 @@ from weakref import WeakValueDictionary
 
 from aiohttp import web
 
+from sidecast_broker.answers import Away, PublishRefused
 from sidecast_broker.hubs import Hubs
-from sidecast_broker.jetstream import Away, JetStream, PublishRefused
+from sidecast_broker.jetstream import JetStream
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.paths import path_segment, query_value
+from sidecast_broker.positioner import Positioner
 from sidecast_broker.refused import Refused
 from sidecast_broker.settings import Settings, is_loopback
 from sidecast_broker.streams import Streams
-from sidecast_broker.tail import Positioner
 from sidecast_schemas import headers as names
 from sidecast_schemas.codec import Event, InvalidEvent, decode_event
 from sidecast_schemas.subjects import InvalidId, TaskKey, events_subject

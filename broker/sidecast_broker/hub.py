@@ -1,144 +1,25 @@
-"""One task in memory and its subscribers: writes each new record's shared bytes to all who have caught up.
+"""One task in memory: takes what its tail reads, and has it written to its subscribers.
 
-One synchronous loop, no await and no task wake-up per client. Must not know HTTP requests or NATS.
+Must not know HTTP requests or NATS.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable
-from datetime import datetime
-from typing import Literal, Protocol
 
 import structlog
 
 from sidecast_broker.core.fold import Fold
-from sidecast_broker.core.frame import chunk
 from sidecast_broker.core.log import Log, Record, Stored, at_milliseconds
+from sidecast_broker.fanout import Fanout
 from sidecast_broker.metrics import Metrics
+from sidecast_broker.subscriber import Subscriber, View
 from sidecast_schemas import headers as names
 from sidecast_schemas.codec import InvalidEvent, decode_event
 from sidecast_schemas.subjects import InvalidId, TaskKey, decode_token
 
 logger = structlog.get_logger(__name__)
-
-SLICE_S = 0.002
-SLICE_SUBSCRIBERS = 200
-"""The loop over a task's subscribers yields after so long, or so many: other tasks wait no longer."""
-
-Wake = Literal["behind", "ended", "gap"]
-GapReason = Literal["expired", "epoch", "malformed", "ahead", "slow"]
-
-
-def _seconds(at: str) -> float:
-    return datetime.fromisoformat(at).timestamp()
-
-
-class Transport(Protocol):
-    """The part of an asyncio transport that a hub uses."""
-
-    def write(self, data: bytes) -> None:
-        """Send, or buffer what the socket doesn't take."""
-
-    def get_write_buffer_size(self) -> int:
-        """Tell how many bytes the socket has not taken yet."""
-
-    def is_closing(self) -> bool:
-        """Tell whether the connection is gone or going."""
-
-
-class View(Protocol):
-    """How one client format shows a task; equal views share every encoded byte."""
-
-    @property
-    def key(self) -> Hashable:
-        """Equal for views that encode and filter alike."""
-
-    @property
-    def format(self) -> str:
-        """The format's name in metrics and logs."""
-
-    def record(self, hub: Hub, record: Record) -> bytes:
-        """Give the frame of a record, empty where this view leaves it out."""
-
-    def end(self, hub: Hub) -> bytes:
-        """Give what is sent after the task's terminal event."""
-
-
-class Subscriber:
-    """One client of one task: a cursor into its log, and where its bytes go.
-
-    Attributes:
-        cursor: sequence of the newest record it has been sent.
-        events: frames of records sent.
-        bytes_sent: bytes of frames sent.
-        written_at_s: when it was last sent something on its own (monotonic).
-        joined: whether the hub writes to it.
-        gap: why what follows its cursor can't be had, until its stream has told it.
-    """
-
-    __slots__ = (
-        "buffer_bytes_max",
-        "bytes_sent",
-        "chunked",
-        "cursor",
-        "events",
-        "gap",
-        "joined",
-        "transport",
-        "view",
-        "wake",
-        "written_at_s",
-    )
-
-    def __init__(
-        self,
-        view: View,
-        transport: Transport,
-        *,
-        chunked: bool,
-        buffer_bytes_max: int,
-        wake: Callable[[Wake], None],
-    ) -> None:
-        self.view = view
-        self.transport = transport
-        self.chunked = chunked
-        self.buffer_bytes_max = buffer_bytes_max
-        self.wake = wake
-        self.cursor = 0
-        self.events = 0
-        self.bytes_sent = 0
-        self.written_at_s = 0.0
-        self.gap: GapReason | None = None
-        self.joined = False
-
-
-class _Group:
-    """The caught-up subscribers of one view."""
-
-    __slots__ = ("flushed_at_s", "members", "view")
-
-    def __init__(self, view: View) -> None:
-        self.view = view
-        self.members: dict[Subscriber, None] = {}
-        self.flushed_at_s = 0.0
-
-
-class _Pass:
-    """One write to one group: the records between two positions, as the bytes they share."""
-
-    __slots__ = ("chunked", "count", "data", "end", "ended", "group", "members", "start", "written")
-
-    def __init__(self, group: _Group, start: int, end: int, data: bytes, count: int, ended: bool) -> None:
-        self.group = group
-        self.members = list(group.members)
-        self.start = start
-        self.end = end
-        self.data = data
-        self.chunked = chunk(data) if data else b""
-        self.count = count
-        self.ended = ended
-        self.written = 0
 
 
 class Hub:
@@ -186,13 +67,8 @@ class Hub:
         self._metrics = metrics
         self._soon = soon
         self._on_growth = on_growth
-        self._clock = clock
-        self._groups: dict[Hashable, _Group] = {}
-        self._flushed = 0
-        self._passes: list[_Pass] = []
-        self._index = 0
+        self._fanout = Fanout(self, metrics.deliveries, soon, clock)
         self._scheduled = False
-        self._oldest_at: str | None = None
         self._lost = False
         self._reloading = False
         self._warned: set[str] = set()
@@ -217,7 +93,7 @@ class Hub:
             self.log.jump(stored.sequence - 1)
             self.gap_below = stored.sequence - 1
             self._account()
-            self._interrupt("expired")
+            self._fanout.interrupt("expired")
         if self.first is None:
             self.first = stored.sequence
             self.owner = self._owner_of(stored)
@@ -266,10 +142,10 @@ class Hub:
         self.first = self.owner = None
         self._lost = self._whole_stream = False
         self.gap_below = 0
-        self._passes.clear()
+        self._fanout.forget()
         self._reloading = True
         self._account()
-        self._interrupt("epoch")
+        self._fanout.interrupt("epoch")
 
     def loaded(self) -> None:
         """Know that what the stream held has been appended."""
@@ -381,144 +257,30 @@ class Hub:
         for tell in waiting:
             tell()
 
-    def join(self, subscriber: Subscriber) -> None:
-        """Write to a subscriber from now on; it has been sent all records up to its cursor, the log's end."""
-        key = subscriber.view.key
-        group = self._groups.get(key)
-        if group is None:
-            group = self._groups[key] = _Group(subscriber.view)
-        group.members[subscriber] = None
-        subscriber.joined = True
-
-    def leave(self, subscriber: Subscriber) -> None:
-        """Stop writing to a subscriber; one that has not joined is fine."""
-        if subscriber.joined:
-            subscriber.joined = False
-            group = self._groups[subscriber.view.key]
-            del group.members[subscriber]
-            if not group.members:
-                del self._groups[subscriber.view.key]
-
     def frames(self, view: View, records: list[Record]) -> tuple[bytes, int]:
         """Give the frames of records joined, and how many there are."""
         frames = [frame for record in records if record.deliverable and (frame := view.record(self, record))]
         return b"".join(frames), len(frames)
 
+    def last_frame(self, view: View, cursor: int) -> bytes | None:
+        """Give what ends a stream that has been sent all up to a cursor; None: more may follow."""
+        return view.end(self) if self.ends_at(cursor) else None
+
+    def join(self, subscriber: Subscriber) -> None:
+        """Write to a subscriber from now on; it has been sent all records up to its cursor, the log's end."""
+        self._fanout.join(subscriber)
+
+    def leave(self, subscriber: Subscriber) -> None:
+        """Stop writing to a subscriber; one that has not joined is fine."""
+        self._fanout.leave(subscriber)
+
     def beat(self, subscriber: Subscriber, heartbeat: bytes, silent_s: float, now: float) -> None:
         """Send a subscriber a heartbeat if nothing was written to it for so long."""
-        written_at_s = subscriber.written_at_s
-        if subscriber.joined:
-            written_at_s = max(written_at_s, self._groups[subscriber.view.key].flushed_at_s)
-        if now - written_at_s >= silent_s and not subscriber.transport.is_closing():
-            data = chunk(heartbeat) if subscriber.chunked else heartbeat
-            subscriber.transport.write(data)
-            subscriber.bytes_sent += len(data)
-            subscriber.written_at_s = now
-
-    def _interrupt(self, reason: GapReason) -> None:
-        """Take every joined subscriber out of the loop: its stream tells it of the gap.
-
-        Those that read at their own pace notice by `gap_below` or the epoch.
-        """
-        self._flushed = self.log.end
-        for group in list(self._groups.values()):
-            for subscriber in list(group.members):
-                self.leave(subscriber)
-                subscriber.gap = reason
-                subscriber.wake("gap")
-
-    # ------------------------------------------------------------------ the loop
+        self._fanout.beat(subscriber, heartbeat, silent_s, now)
 
     def _flush(self) -> None:
-        """Encode what has come since the last flush, once per view, and start to write it out."""
         self._scheduled = False
-        if self._passes:
-            return  # the running pass starts the next one
-        start, end = self._flushed, self.log.end
-        self._flushed = end
         if self.first is not None and self._waiting:
             self._tell_waiting()
-        if start < self.log.floor:
-            # More came in one turn than the log may hold: each reads on from the stream.
-            for record in self.log:
-                record.forget_event()
-            self._account()
-            for group in list(self._groups.values()):
-                for subscriber in list(group.members):
-                    self._fall_behind(subscriber)
-            return
-        records = self.log.after(start)
-        now = self._clock()
-        for group in self._groups.values():
-            data, count = self.frames(group.view, records)
-            ended = self.ends_at(end)
-            if ended:
-                data += group.view.end(self)
-            group.flushed_at_s = now if data else group.flushed_at_s
-            self._passes.append(_Pass(group, start, end, data, count, ended))
-        for record in records:
-            record.forget_event()
+        self._fanout.flush()
         self._account()
-        if records and self._passes:
-            self._oldest_at = records[0].at
-        self._index = 0
-        self._run()
-
-    def _run(self) -> None:
-        """Write the current passes out, in slices, so that other tasks wait no longer than one."""
-        until = self._clock() + SLICE_S
-        budget = SLICE_SUBSCRIBERS
-        while self._passes:
-            current = self._passes[0]
-            members, total = current.members, len(current.members)
-            index = self._index
-            while index < total:
-                stop = min(index + 50, total)
-                for position in range(index, stop):
-                    self._write(members[position], current)
-                budget -= stop - index
-                index = stop
-                if index < total and (budget <= 0 or self._clock() >= until):
-                    self._index = index
-                    self._soon(self._run)
-                    return
-            deliveries = self._metrics.deliveries
-            deliveries.events[current.group.view.format] += current.count * current.written
-            deliveries.bytes_sent += len(current.data) * current.written
-            self._passes.pop(0)
-            self._index = 0
-        if self._oldest_at is not None:
-            self._metrics.deliveries.observe_lag(max(0.0, time.time() - _seconds(self._oldest_at)))
-            self._oldest_at = None
-        if self.log.end > self._flushed:
-            self._flush()
-
-    def _write(self, subscriber: Subscriber, current: _Pass) -> None:
-        if not subscriber.joined:
-            return
-        if subscriber.cursor >= current.end:
-            if current.ended:
-                self._fall_behind(subscriber)  # it had the end from elsewhere: it is told that it is one
-            return
-        if subscriber.cursor != current.start:
-            self._fall_behind(subscriber)  # it joined in the middle of these records
-            return
-        if subscriber.transport.is_closing():
-            self.leave(subscriber)  # its stream is about to notice; uvloop raises on a write now
-            return
-        if current.data:
-            data = current.chunked if subscriber.chunked else current.data
-            subscriber.transport.write(data)
-            subscriber.events += current.count
-            subscriber.bytes_sent += len(data)
-            current.written += 1
-        subscriber.cursor = current.end
-        if current.ended:
-            self.leave(subscriber)
-            subscriber.wake("ended")
-        elif subscriber.transport.get_write_buffer_size() > subscriber.buffer_bytes_max:
-            self._fall_behind(subscriber)
-
-    def _fall_behind(self, subscriber: Subscriber) -> None:
-        self.leave(subscriber)
-        subscriber.wake("behind")

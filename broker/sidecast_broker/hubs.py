@@ -12,13 +12,15 @@ from collections.abc import Callable
 
 import structlog
 
+from sidecast_broker.answers import Away, StreamInfo
 from sidecast_broker.core.cursor import MalformedCursor, parse_cursor
 from sidecast_broker.core.log import Stored
 from sidecast_broker.hub import Hub
-from sidecast_broker.jetstream import Away, JetStream, StreamInfo
+from sidecast_broker.jetstream import JetStream
 from sidecast_broker.metrics import Metrics
+from sidecast_broker.positioner import Positioner
 from sidecast_broker.settings import Log
-from sidecast_broker.tail import Cause, Positioner, Tail
+from sidecast_broker.tail import Cause, Tail
 from sidecast_schemas.subjects import TaskKey, events_subject
 
 logger = structlog.get_logger(__name__)

@@ -10,8 +10,7 @@ import contextlib
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import nats.errors
@@ -20,118 +19,39 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from sidecast_broker.answers import (
+    Away,
+    InfoAnswer,
+    Page,
+    PublishRefused,
+    StreamInfo,
+    TooManyResults,
+    Unusable,
+    decode_ack,
+    decode_info,
+    decode_message,
+    decode_subjects,
+    parse_headers,
+    parse_time,
+    stored_from,
+)
 from sidecast_broker.core.cursor import epoch_of_creation
 from sidecast_broker.core.log import Stored
 from sidecast_broker.settings import Nats
+from sidecast_broker.stream_config import desired_config, differences, unusable_because
 from sidecast_schemas import headers as names
-from sidecast_schemas.subjects import EVENTS_PREFIX, LIVE_PREFIX
 
 logger = structlog.get_logger(__name__)
 
+_encode = msgspec.json.encode
+
 SUBJECTS_PER_REQUEST = 256
 PAGE_BYTES_MAX = 4 * 1024 * 1024
-MAX_CONSUMERS = 100_000
-PING_S_MAX = 10.0
+PING_S_MAX = 10
 CLOSE_S_MAX = 1.0
 
 _STREAM_NOT_FOUND = 10059
 _NO_MESSAGE = 10037
-
-
-class Away(Exception):  # noqa: N818 - a state of the world
-    """NATS can't answer: not connected, no leader, no stream, or too slow."""
-
-
-class Unusable(Away):
-    """The stream exists in a form the broker can't work with."""
-
-
-class TooManyResults(Away):
-    """More subjects match than one direct get answers for (nats-server 2.15: 1,024)."""
-
-
-class Page(NamedTuple):
-    """Records in a row.
-
-    Attributes:
-        records: oldest first.
-        pending: how many more the answering server says there are; it may lag behind the leader.
-    """
-
-    records: list[Stored]
-    pending: int
-
-
-class StreamInfo(NamedTuple):
-    """What the stream's leader says of it.
-
-    Attributes:
-        epoch: names this incarnation of the stream in event ids.
-        created: when it was made, as the server writes it.
-        first: sequence of the oldest retained message (of any task), 0 when there was none.
-        last: sequence of the newest message ever stored.
-        deleted: messages missing between the two (purged by subject or deleted singly).
-    """
-
-    epoch: str
-    created: str
-    first: int
-    last: int
-    deleted: int
-
-
-class _Reply(msgspec.Struct):
-    code: int = 0
-    err_code: int = 0
-    description: str = ""
-
-
-class _StoredMessage(msgspec.Struct):
-    subject: str
-    seq: int
-    time: str
-    hdrs: bytes = b""
-    data: bytes = b""
-
-
-class _MessageAnswer(msgspec.Struct):
-    message: _StoredMessage | None = None
-    error: _Reply | None = None
-
-
-class _State(msgspec.Struct):
-    first_seq: int = 0
-    last_seq: int = 0
-    num_deleted: int = 0
-
-
-class _InfoAnswer(msgspec.Struct):
-    config: dict[str, Any] = {}
-    created: str = ""
-    state: _State = msgspec.field(default_factory=_State)
-    error: _Reply | None = None
-
-
-class _SubjectsState(msgspec.Struct):
-    subjects: dict[str, int] = {}
-
-
-class _SubjectsAnswer(msgspec.Struct):
-    state: _SubjectsState = msgspec.field(default_factory=_SubjectsState)
-    error: _Reply | None = None
-
-
-class _PublishAnswer(msgspec.Struct):
-    seq: int = 0
-    duplicate: bool = False
-    error: _Reply | None = None
-
-
-_decode_message = msgspec.json.Decoder(_MessageAnswer).decode
-_decode_info = msgspec.json.Decoder(_InfoAnswer).decode
-_decode_subjects = msgspec.json.Decoder(_SubjectsAnswer).decode
-_decode_ack = msgspec.json.Decoder(_PublishAnswer).decode
-_encode = msgspec.json.encode
 
 
 class _Client(Client):
@@ -140,59 +60,6 @@ class _Client(Client):
     @staticmethod
     def _parse_header_lines(raw: bytes) -> dict[str, str]:
         return parse_headers(raw)
-
-
-class PublishRefused(Exception):  # noqa: N818
-    """The server took a publish for wrong, for example with an unexpected last sequence."""
-
-
-def desired_config(settings: Nats) -> dict[str, Any]:
-    """Give the configuration the broker creates its stream with, as the JetStream API spells it."""
-    return {
-        "name": settings.stream,
-        "subjects": [f"{EVENTS_PREFIX}.>"],
-        "retention": "limits",
-        "storage": "file",
-        "discard": "old",
-        "max_age": int(settings.max_age_s * 1e9),
-        "max_bytes": settings.max_bytes,
-        "max_consumers": MAX_CONSUMERS,
-        "duplicate_window": int(settings.duplicate_window_s * 1e9),
-        "num_replicas": settings.replicas,
-        "allow_direct": True,
-        "allow_atomic": True,
-        "republish": {"src": f"{EVENTS_PREFIX}.>", "dest": f"{LIVE_PREFIX}.>"},
-    }
-
-
-def unusable_because(config: dict[str, Any]) -> list[str]:
-    """Say what keeps the broker from working with a stream of this configuration; empty when nothing does."""
-    reasons = []
-    if f"{EVENTS_PREFIX}.>" not in config.get("subjects", ()):
-        reasons.append(f"subjects must hold {EVENTS_PREFIX}.>")
-    if (config.get("republish") or {}).get("dest") != f"{LIVE_PREFIX}.>":
-        reasons.append(f"republish must go from {EVENTS_PREFIX}.> to {LIVE_PREFIX}.>")
-    elif config["republish"].get("headers_only"):
-        reasons.append("republish must carry whole messages, not headers only")
-    if not config.get("allow_direct"):
-        reasons.append("allow_direct must be on")
-    if config.get("retention", "limits") != "limits":
-        reasons.append("retention must be limits")
-    return reasons
-
-
-def differences(config: dict[str, Any], desired: dict[str, Any]) -> dict[str, str]:
-    """Say where a stream differs from what the broker would create: setting → `is …, would be …`."""
-    return {
-        key: f"is {config.get(key)!r}, would be {value!r}"
-        for key, value in desired.items()
-        if config.get(key) != value
-    }
-
-
-def parse_time(text: str) -> float:
-    """Give the seconds since the epoch of a server's RFC 3339 time (nanoseconds and `Z`)."""
-    return datetime.fromisoformat(text).timestamp()
 
 
 class JetStream:
@@ -264,8 +131,8 @@ class JetStream:
                     reconnect_time_wait=1,
                     connect_timeout=2,
                     # A server that hangs is left before what it holds back is later than twice verify_s.
-                    ping_interval=min(PING_S_MAX, self._settings.verify_s * 0.3),
-                    max_outstanding_pings=2,
+                    ping_interval=max(1, min(PING_S_MAX, int(self._settings.verify_s * 0.3))),
+                    max_outstanding_pings=3,
                     # The server left last is tried last: nats-py keeps the order, and would shuffle it.
                     dont_randomize=True,
                     error_cb=self._on_error,
@@ -375,18 +242,18 @@ class JetStream:
         )
         return StreamInfo(epoch, answer.created, state.first_seq, state.last_seq, state.num_deleted)
 
-    async def _info_answer(self) -> _InfoAnswer:
-        return _decode_info(await self._api(f"STREAM.INFO.{self._settings.stream}"))
+    async def _info_answer(self) -> InfoAnswer:
+        return decode_info(await self._api(f"STREAM.INFO.{self._settings.stream}"))
 
     async def _create(self) -> None:
         config = desired_config(self._settings)
         config["metadata"] = {"sidecast-epoch": epoch_of_creation(int(time.time() * 1000))}
-        answer = _decode_info(await self._api(f"STREAM.CREATE.{self._settings.stream}", config))
+        answer = decode_info(await self._api(f"STREAM.CREATE.{self._settings.stream}", config))
         if answer.error is not None:
             raise Away(f"can't create stream {self._settings.stream}: {answer.error.description}")
         logger.info("stream_created", stream=self._settings.stream, replicas=self._settings.replicas)
 
-    def _examine(self, answer: _InfoAnswer) -> None:
+    def _examine(self, answer: InfoAnswer) -> None:
         reasons = unusable_because(answer.config)
         different = differences(answer.config, desired_config(self._settings))
         report = (tuple(reasons), tuple(different.items()))
@@ -414,7 +281,7 @@ class JetStream:
         if metadata.get("sidecast-epoch", old) != old:
             return
         config["metadata"] = {**metadata, "sidecast-epoch": epoch}
-        updated = _decode_info(await self._api(f"STREAM.UPDATE.{self._settings.stream}", config))
+        updated = decode_info(await self._api(f"STREAM.UPDATE.{self._settings.stream}", config))
         if updated.error is not None:
             raise Away(f"can't write a new epoch: {updated.error.description}")
         logger.warning("epoch_renewed", epoch=epoch)
@@ -436,7 +303,7 @@ class JetStream:
         return await self._message({"seq": max(sequence, 1), "next_by_subj": subject})
 
     async def _message(self, request: dict[str, Any]) -> Stored | None:
-        answer = _decode_message(await self._api(f"STREAM.MSG.GET.{self._settings.stream}", request))
+        answer = decode_message(await self._api(f"STREAM.MSG.GET.{self._settings.stream}", request))
         if answer.message is None:
             if answer.error is not None and answer.error.err_code == _NO_MESSAGE:
                 return None
@@ -547,7 +414,7 @@ class JetStream:
         Raises:
             Away: no answer.
         """
-        answer = _decode_subjects(
+        answer = decode_subjects(
             await self._api(f"STREAM.INFO.{self._settings.stream}", {"subjects_filter": pattern})
         )
         if answer.error is not None:
@@ -605,7 +472,7 @@ class JetStream:
             raise PublishRefused(f"an event may have at most {client.max_payload} bytes") from error
         except (TimeoutError, nats.errors.Error, OSError) as error:
             raise Away(f"publish: {str(error) or type(error).__name__}") from error
-        ack = _decode_ack(answer.data)
+        ack = decode_ack(answer.data)
         if ack.error is not None:
             if ack.error.code >= 500:
                 raise Away(ack.error.description)
@@ -621,30 +488,6 @@ class _Read:
     def __init__(self) -> None:
         self.records: list[Stored] = []
         self.done: asyncio.Future[dict[str, str]] = asyncio.get_running_loop().create_future()
-
-
-def stored_from(headers: dict[str, str], payload: bytes) -> Stored:
-    """Make a `Stored` of a republished or directly read message."""
-    return Stored(
-        int(headers[names.SEQUENCE]),
-        int(headers[names.LAST_SEQUENCE]),
-        headers[names.TIME_STAMP],
-        headers,
-        payload,
-    )
-
-
-def parse_headers(lines: bytes) -> dict[str, str]:
-    """Parse NATS header lines; of a name that stands twice the last value counts, which is the server's.
-
-    A name must match to the letter to be found, so one with a space in it shadows nothing.
-    """
-    found = {}
-    for line in lines.decode("utf-8", "replace").split("\r\n"):
-        name, colon, value = line.partition(":")
-        if colon:
-            found[name] = value.strip()
-    return found
 
 
 async def _subscribe_unlimited(

@@ -12,12 +12,12 @@ from collections.abc import Awaitable, Callable
 import structlog
 from aiohttp import hdrs, web
 
+from sidecast_broker.answers import Away
 from sidecast_broker.browser import BrowserView
 from sidecast_broker.core.resume import STARTS, Opening, Position, Start, open_at
 from sidecast_broker.core.views import events
 from sidecast_broker.hub import Hub
 from sidecast_broker.hubs import Hubs
-from sidecast_broker.jetstream import Away
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.paths import path_segment, query_value
 from sidecast_broker.refused import TEMPORARY, Refused

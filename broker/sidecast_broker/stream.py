@@ -19,14 +19,15 @@ from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp_sse import EventSourceResponse
 
+from sidecast_broker.answers import Away
 from sidecast_broker.core.frame import HEARTBEAT, chunk
 from sidecast_broker.core.log import Record
 from sidecast_broker.core.resume import Mode, Opening
-from sidecast_broker.hub import GapReason, Hub, Subscriber, View, Wake
+from sidecast_broker.hub import Hub
 from sidecast_broker.hubs import Hubs
-from sidecast_broker.jetstream import Away
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.settings import Stream as StreamSettings
+from sidecast_broker.subscriber import GapReason, Subscriber, View, Wake
 from sidecast_schemas.subjects import TaskKey
 
 logger = structlog.get_logger(__name__)

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
+from sidecast_broker.answers import Away, StreamInfo, TooManyResults
 from sidecast_broker.core.log import Stored
-from sidecast_broker.jetstream import Away, StreamInfo, TooManyResults
 from sidecast_schemas import headers as names
 from sidecast_schemas.codec import InvalidEvent, decode_event
 from sidecast_schemas.subjects import InvalidId, TaskKey, events_subject, parse_subject

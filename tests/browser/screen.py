@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urljoin
 
 from browser.chromium import SCREENSHOTS
 from playwright.async_api import ConsoleMessage, Locator, Page, expect
@@ -31,6 +31,8 @@ class Screen:
         self.page = page
         self.errors: list[str] = []
         self._cut_allowed = False
+        self._asked: list[str] = []
+        page.on("request", lambda request: self._asked.append(request.url))
         page.on("console", self._heard)
         page.on("pageerror", lambda error: self.errors.append(f"uncaught: {error}"))
 
@@ -48,8 +50,10 @@ class Screen:
         self._cut_allowed = True
 
     def check(self) -> None:
-        """Fail where the console holds an error."""
+        """Fail where the console holds an error, or the page has asked others than its broker."""
         assert self.errors == []
+        ours = (urljoin(self._asked[0], "/"), f"blob:{urljoin(self._asked[0], '/')}", "data:image/")
+        assert [url for url in self._asked if not url.startswith(ours)] == []
 
     async def watch(self, url: str, task: str) -> None:
         """Open a task's page."""

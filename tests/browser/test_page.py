@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-import json
 import re
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from brokers import ChildBroker, RealBackend, child_broker
 from browser.screen import Screen
-from browser.story import REPORT, Story
-from brokers import ChildBroker, RealBackend, child_broker, subject_of
+from browser.story import Story
 from playwright.async_api import expect
 
 pytestmark = pytest.mark.browser
@@ -85,7 +83,7 @@ async def test_task_to_its_end_across_a_broker_restart(
 
 async def whole(screen: Screen, story: Story) -> None:
     """Check that all a story tells is on the page, once, and nothing of it as markup."""
-    text = await screen.evaluate("() => document.querySelector('.markdown').innerText")
+    text = await screen.evaluate("() => document.querySelector('.markdown').textContent")
     assert text.count("Settlement review, 3rd quarter") == 1
     assert text.count("ask the counterparty for its cut-off times") == 1
     assert "<b>Markup of others</b> stays text" in text
@@ -128,7 +126,7 @@ async def test_finished_task_is_shown_whole(real: RealBackend, broker: ChildBrok
     await screen.text("#connection", "Ended")
     await whole(screen, Story(TASK))
     assert await screen.evaluate("() => document.getElementById('main').scrollTop") == 0
-    await screen.text("#facts", re.compile(r"Took\s*\d"))
+    await screen.text("#facts", re.compile(r"Took\s*(< 1|\d+) ms"))
     await screen.shot("finished")
 
     await screen.page.go_back()
@@ -239,7 +237,7 @@ async def test_20000_events_without_freezing(real: RealBackend, broker: ChildBro
     assert 10 < rows < 120
     # Rows leave and enter in any order; what is in sight is one contiguous run out of the middle.
     assert sorted(sequences) == list(range(min(sequences), min(sequences) + rows))
-    assert 9_000 < min(sequences) % 1_000_000
+    assert min(sequences) % 1_000_000 > 9_000
     await screen.at("#events-list").focus()
     await screen.page.keyboard.press("End")
     await screen.text("#event-detail", f'"taskId": "{task}"')
@@ -301,7 +299,7 @@ async def test_page_is_usable_without_a_mouse(real: RealBackend, broker: ChildBr
     await expect(screen.page.get_by_role("link", name="Skip to the content")).to_be_focused()
     unnamed = await screen.evaluate(
         "() => [...document.querySelectorAll('button, a, input, img, [role=listbox], [role=progressbar]')]"
-        ".filter((each) => !(each.innerText || each.ariaLabel || each.alt || each.labels?.length"
+        ".filter((each) => !(each.textContent.trim() || each.ariaLabel || each.alt || each.labels?.length"
         " || each.getAttribute('aria-labelledby') || each.getAttribute('alt') !== null || each.hidden))"
         ".map((each) => each.outerHTML.slice(0, 200))"
     )
@@ -310,16 +308,6 @@ async def test_page_is_usable_without_a_mouse(real: RealBackend, broker: ChildBr
         await screen.page.emulate_media(color_scheme=theme)
         faint = await screen.evaluate(CONTRAST)
         assert faint == [], theme
-
-
-async def test_nothing_is_asked_of_others(real: RealBackend, broker: ChildBroker, screen: Screen) -> None:
-    asked: list[str] = []
-    screen.page.on("request", lambda request: asked.append(request.url))
-    await real.publish(*Story(TASK).whole(), task=TASK)
-    await screen.watch(broker.url, TASK)
-    await screen.text("#state", "Completed")
-    assert asked
-    assert [url for url in asked if not url.startswith((broker.url, "blob:", "data:"))] == []
 
 
 async def test_broker_without_tasks_says_how_to_begin(broker: ChildBroker, screen: Screen) -> None:

@@ -159,7 +159,7 @@ class Run:
         """Give the index of the stream's leader, waiting for one to be elected."""
         while True:
             for index, node in enumerate(self.cluster.nodes):
-                answer = await asyncio.to_thread(_monitor, node, "/jsz?accounts=1&streams=1&leader-only=1")
+                answer = await asyncio.to_thread(_monitor, node, "/jsz?accounts=1&streams=1")
                 for account in answer.get("account_details", []):
                     for stream in account.get("stream_detail", []):
                         if stream["cluster"].get("leader") == self.cluster.NAMES[index]:
@@ -468,5 +468,6 @@ async def _follower_of_broker(run: Run) -> int:
     while (leader := await run.leader()) == await run.broker_node():
         # Any node may be elected, so it may take several.
         await request_api(run.urls, f"STREAM.LEADER.STEPDOWN.{STREAM}", {})
+        await asyncio.sleep(0.5)
     at_broker = await run.broker_node()
     return at_broker if at_broker is not None else (leader + 1) % 3

@@ -191,7 +191,7 @@ async def test_a_drain_sends_every_stream_away_to_come_back(fake: FakeBackend) -
         for stream in streams:
             await stream.take(2)
         await fake.publish(status("last"))
-        last = [await stream.next() for stream in streams][0]
+        last, *_others = [await stream.next() for stream in streams]
         await running.listening.streams.drain()
         for stream in streams:
             (drain,) = await stream.rest()

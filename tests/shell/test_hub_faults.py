@@ -17,13 +17,14 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sse import unchunk
 
-from sidecast_broker import hub as hub_module
+from sidecast_broker import fanout
+from sidecast_broker.answers import Away
 from sidecast_broker.core.log import Record, Stored
-from sidecast_broker.hub import Hub, Subscriber, Wake
+from sidecast_broker.hub import Hub
 from sidecast_broker.hubs import Hubs
-from sidecast_broker.jetstream import Away
 from sidecast_broker.metrics import Metrics
-from sidecast_broker.tail import Positioner
+from sidecast_broker.positioner import Positioner
+from sidecast_broker.subscriber import Subscriber, Wake
 from sidecast_schemas.subjects import TaskKey
 
 KEY = TaskKey("", "agent", "task-1")
@@ -165,7 +166,7 @@ operations = st.lists(
 @given(operations, st.booleans())
 @hypothesis_settings(max_examples=150, deadline=None)
 def test_each_record_once_and_in_order_whatever_goes_on(moves: list[tuple[str, int]], ends: bool) -> None:
-    clock = itertools.count(step=hub_module.SLICE_S)  # every look at the clock ends a slice
+    clock = itertools.count(step=fanout.SLICE_S)  # every look at the clock ends a slice
     turns = Turns()
     hub = new_hub(turns, clock=lambda: float(next(clock)))
     sequence = 0
@@ -208,7 +209,7 @@ def test_each_record_once_and_in_order_whatever_goes_on(moves: list[tuple[str, i
         wanted = range(reader.start + 1, sequence + 1)
         even = reader.subscriber.view == Numbers(even=True)
         numbers = [str(n) for n in wanted if not even or n % 2 == 0]
-        assert reader.got == (numbers + ["end"] if ends else numbers)
+        assert reader.got == ([*numbers, "end"] if ends else numbers)
     for reader, at in left:
         got = [int(number) for number in reader.got]
         even = reader.subscriber.view == Numbers(even=True)
@@ -231,12 +232,12 @@ def test_no_turn_of_the_loop_writes_to_more_than_a_slice(count: int) -> None:
         slices.append(written - before)
         before = written
     assert sum(slices) == count
-    assert max(slices) <= hub_module.SLICE_SUBSCRIBERS
+    assert max(slices) <= fanout.SLICE_SUBSCRIBERS
     assert all(reader.got == ["2"] for reader in readers)
 
 
 def test_a_slow_turn_ends_a_slice_early() -> None:
-    now = itertools.count(step=hub_module.SLICE_S)
+    now = itertools.count(step=fanout.SLICE_S)
     turns = Turns()
     hub = new_hub(turns, clock=lambda: float(next(now)))
     hub.append(stored(1))

@@ -269,7 +269,13 @@ async def test_an_unknown_task_is_404_in_json(fake: FakeBackend, path: str) -> N
 async def test_a_stream_can_only_be_gotten(fake: FakeBackend, path: str, method: str) -> None:
     await fake.publish(task_record())
     async with broker(fake) as running:
-        request = f"{method} {path.format(TASK)} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        lines = (
+            f"{method} {path.format(TASK)} HTTP/1.1",
+            "Host: x",
+            "Content-Length: 0",
+            "Connection: close",
+        )
+        request = "\r\n".join((*lines, "", ""))
         head, _blank, body = (await exchange(running.url, request.encode())).partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 405 ")
         assert b"\r\nAllow: GET\r\n" in head

@@ -9,9 +9,10 @@ from brokers import OTHER, TASK, FakeBackend, numbered, settings_of, status, sub
 from fake_jetstream import FakeJetStream
 
 from sidecast_broker import tail as tail_module
+from sidecast_broker.answers import Away, StreamInfo
 from sidecast_broker.core.log import Stored
-from sidecast_broker.jetstream import Away, StreamInfo
-from sidecast_broker.tail import Cause, Positioner, Tail
+from sidecast_broker.positioner import Positioner
+from sidecast_broker.tail import Cause, Tail
 from sidecast_schemas.subjects import TaskKey
 
 KEY = TaskKey("", "agent", TASK)

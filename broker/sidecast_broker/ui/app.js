@@ -23,7 +23,7 @@ function show(task) {
   tasks.mark(task);
   main.scrollTop = 0;
   scrollTo(0, 0);
-  if (task !== null) watch = new Watch(task, () => tasks.refresh());
+  if (task !== null) watch = new Watch(task, () => tasks.refreshSoon());
   else document.title = "Sidecast";
 }
 

@@ -54,7 +54,7 @@ export class ConnectionCard {
     this.#since = Date.now();
     const say = {
       opened: "Connected",
-      resumed: `Resumed behind ${connection.lastId || "the start"}`,
+      resumed: `Resumed after ${connection.lastId || "the start"}`,
       lost: connection.reason ? `Lost: ${connection.reason}` : "Connection lost",
       silent: "No sign of life: given up",
       gap: "Gap: events are missing",

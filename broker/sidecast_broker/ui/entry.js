@@ -133,7 +133,9 @@ const DRAW = {
     const title = entry.fromStart ? "The beginning is missing" : "Events are missing here";
     const then = entry.fromStart
       ? "What follows is everything the stream still holds."
-      : "The task continues with a snapshot: state, steps and artifacts are whole, what happened in between is not shown.";
+      : entry.partial
+        ? "The task continues with a snapshot of what the stream still holds; artifacts may lack their beginning."
+        : "The task continues with a snapshot: it is whole, and only what happened in between is not shown.";
     return [el("p", { class: "line" }, el("strong", { text: title })), paragraph(`${gapReason(entry.reason)} ${then}`)];
   },
   resumed(entry) {

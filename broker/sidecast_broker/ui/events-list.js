@@ -29,7 +29,10 @@ export class EventsList {
   #stale = true;
   #height = 0;
   #abort = new AbortController();
-  #resized = new ResizeObserver(() => this.#redraw());
+  #resized = new ResizeObserver(([entry]) => {
+    this.#height = entry.contentRect.height;
+    this.#redraw();
+  });
 
   constructor() {
     const { signal } = this.#abort;
@@ -58,10 +61,11 @@ export class EventsList {
     setText(this.#count, total + this.#dropped ? (total + this.#dropped).toLocaleString("en") : "");
     this.#count.title = this.#dropped ? `the oldest ${this.#dropped.toLocaleString("en")} are not kept` : "";
     this.#space.style.height = `${total * ROW_PX}px`;
-    if (this.#atEnd) this.#list.scrollTop = total * ROW_PX;
     this.#newest.hidden = this.#atEnd;
-    const first = Math.max(0, Math.floor(this.#list.scrollTop / ROW_PX) - AROUND);
-    const last = Math.min(total, first + Math.ceil(this.#list.clientHeight / ROW_PX) + 2 * AROUND);
+    const inSight = Math.ceil(this.#height / ROW_PX);
+    const top = this.#atEnd ? total - inSight : Math.floor(this.#list.scrollTop / ROW_PX);
+    const first = Math.max(0, top - AROUND);
+    const last = Math.min(total, top + inSight + AROUND);
     for (const [row, element] of this.#drawn) {
       const index = Number(element.dataset.index) - this.#dropped;
       if (index < first || index >= last) {
@@ -71,6 +75,7 @@ export class EventsList {
     }
     for (let index = first; index < last; index += 1) this.#place(this.#rows[index], index);
     this.#mark();
+    if (this.#atEnd) this.#list.scrollTop = total * ROW_PX;
   }
 
   release() {
@@ -120,7 +125,7 @@ export class EventsList {
   }
 
   #scrolled() {
-    this.#atEnd = this.#list.scrollHeight - this.#list.scrollTop - this.#list.clientHeight < ROW_PX;
+    this.#atEnd = this.#rows.length * ROW_PX - this.#list.scrollTop - this.#height < ROW_PX;
     this.#redraw();
   }
 

@@ -74,7 +74,6 @@ export class Header {
   #fact(name, value) {
     let fact = this.#facts.get(name);
     if (!fact) {
-      if (!value) return;
       fact = el("div", {}, el("dt", { text: name }), el("dd", { class: "figure" }));
       this.#facts.set(name, fact);
       this.#parts.facts.append(fact);

@@ -5,7 +5,7 @@ import { el } from "./element.js";
 
 // In the order of precedence: code, links, strong, emphasis, strike, bare addresses.
 const MARK =
-  /(`+)([\s\S]*?[^`])\1(?!`)|!?\[([^\]\n]*)\]\(\s*<?([^\s)>]+)>?(?:\s+"[^"]*")?\s*\)|\*\*(?=\S)([\s\S]*?\S)\*\*|__(?=\S)([\s\S]*?\S)__(?!\w)|\*(?=\S)([\s\S]*?\S)\*|(?<![\w_])_(?=\S)([\s\S]*?\S)_(?!\w)|~~(?=\S)([\s\S]*?\S)~~|\\([\\`*_{}[\]()#+\-.!|~>])|(https?:\/\/[^\s<>"'`]*[^\s<>"'`.,;:!?)\]])/g;
+  /(`+)([\s\S]*?[^`])\1(?!`)|!?\[([^\]\n]*)\]\(\s*<?((?:[^\s()<>]|\([^\s()<>]*\))+)>?(?:\s+"[^"]*")?\s*\)|\*\*(?=\S)([\s\S]*?\S)\*\*|__(?=\S)([\s\S]*?\S)__(?!\w)|\*(?=\S)([\s\S]*?\S)\*|(?<![\w_])_(?=\S)([\s\S]*?\S)_(?!\w)|~~(?=\S)([\s\S]*?\S)~~|\\([\\`*_{}[\]()#+\-.!|~>])|(https?:\/\/[^\s<>"'`]*[^\s<>"'`.,;:!?)\]])/g;
 const DEPTH_MAX = 6;
 const LENGTH_MAX = 8_000; // an opening mark without its partner is looked for to the end of the text
 

@@ -34,7 +34,7 @@ export class Task {
   #changed = new Set();
   #artifactEntries = new Map();
   #openProgress = null;
-  #afterGap = false;
+  #gapEntry = null;
 
   constructor(id) {
     this.id = id;
@@ -90,9 +90,9 @@ export class Task {
     this.#add({ kind: type.slice("task.".length), at, seq, text, message, code, component, recoverable });
   }
 
-  /** Note that the connection came back: `missed` events were caught up. */
-  resumed(at, awayMs) {
-    return this.#add({ kind: "resumed", at, seq: this.lastSeq, awayMs, missed: 0 });
+  /** Note that the connection came back; its entry counts what is caught up. */
+  resumed(awayMs) {
+    return this.#add({ kind: "resumed", at: null, seq: this.lastSeq, awayMs, missed: 0 });
   }
 
   /** Have an entry drawn again. */
@@ -118,9 +118,16 @@ export class Task {
   #snapshot(frame, at) {
     const first = this.events === 1;
     const task = frame.task ?? {};
-    this.progress = frame.progress ?? (this.#afterGap ? null : this.progress);
+    const gap = this.#gapEntry;
+    // What a partial snapshot doesn't name may stand as before, unless the stream is another one.
+    const anew = gap !== null && (!frame.partial || gap.reason === "epoch");
+    this.progress = frame.progress ?? (anew ? null : this.progress);
     this.partial = Boolean(frame.partial);
-    if (this.#afterGap) {
+    if (gap && frame.partial) {
+      gap.partial = true;
+      this.touch(gap);
+    }
+    if (anew) {
       this.steps.clear();
       const kept = new Set((task.artifacts ?? []).map((artifact) => artifact.artifactId));
       for (const [id, artifact] of this.artifacts) {
@@ -138,11 +145,11 @@ export class Task {
     this.text = textOf(message) || this.text;
     // Where no retained record says the state, a snapshot says `submitted`: a task never goes back there.
     const unknown = frame.partial && frame.state === "submitted" && this.state !== null;
-    this.#setState(unknown ? this.state : frame.state, at, { seq: frame.seq, message, text: "", created: first, snapshot: this.#afterGap });
+    this.#setState(unknown ? this.state : frame.state, at, { seq: frame.seq, message, text: "", created: first, snapshot: gap !== null });
     for (const artifact of task.artifacts ?? []) {
       this.#artifact({ ...artifact, seq: frame.seq, lastChunk: true }, at);
     }
-    this.#afterGap = false;
+    this.#gapEntry = null;
   }
 
   #status(frame, at) {
@@ -227,8 +234,9 @@ export class Task {
     const fromStart = this.events === 0;
     if (fromStart && this.entries.at(-1)?.kind === "gap") return; // told again after a lost connection
     this.partial ||= fromStart;
-    this.#afterGap = !fromStart;
-    this.#add({ kind: "gap", at: this.lastAt, seq: this.lastSeq, reason: frame.reason, fromStart });
+    this.#gapEntry = null;
+    const entry = this.#add({ kind: "gap", at: null, seq: this.lastSeq, reason: frame.reason, fromStart });
+    if (!fromStart) this.#gapEntry = entry;
   }
 
   #end() {

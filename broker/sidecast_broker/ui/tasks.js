@@ -7,6 +7,7 @@ import { ago, brokerNow, full, learnClock } from "./time.js";
 import { count, stateName, stateTone } from "./words.js";
 
 const EVERY_MS = 3000;
+const SOON_MS = 300;
 const EVERY_MS_MAX = 15_000;
 const SHOWN_MAX = 500;
 
@@ -47,6 +48,12 @@ export class Tasks {
   focusFilter() {
     this.#filter.focus();
     this.#filter.select();
+  }
+
+  /** Ask for the list in a moment: something is known to have changed. */
+  refreshSoon() {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.refresh(), SOON_MS);
   }
 
   /** Ask for the list now, and then every few seconds. */

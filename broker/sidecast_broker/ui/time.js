@@ -60,7 +60,9 @@ let skewError = Infinity;
 export function learnClock(theirs, sentAt, receivedAt) {
   const error = (receivedAt - sentAt) / 2;
   if (Number.isFinite(theirs) && error <= skewError) {
-    skewMs = theirs - (sentAt + receivedAt) / 2;
+    // What lies within the error may as well be none: on one machine, there is none.
+    const skew = theirs - (sentAt + receivedAt) / 2;
+    skewMs = Math.sign(skew) * Math.max(0, Math.abs(skew) - error);
     skewError = error;
   } else {
     skewError *= 1.05; // clocks drift: an old measurement loses its weight

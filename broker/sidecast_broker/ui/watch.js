@@ -77,7 +77,7 @@ export class Watch {
   #take({ frame, raw, eventId, arrivedAt, now, awayMs }) {
     this.#heardAt = Date.now();
     if (awayMs !== undefined) {
-      this.#resumedEntry = this.#task.resumed(now, awayMs);
+      this.#resumedEntry = this.#task.resumed(awayMs);
       return;
     }
     const isEvent = frame.type.startsWith("task.");
@@ -100,7 +100,7 @@ export class Watch {
   #changed(connection, what) {
     this.#card.note(connection, what);
     this.#card.draw(connection, this.#delays, this.#inbox.size);
-    if (what === "resumed") this.#inbox.put({ now: brokerNow(), awayMs: Date.now() - connection.lostAt });
+    if (what === "resumed") this.#inbox.put({ awayMs: Date.now() - connection.lostAt });
   }
 
   #tick() {
@@ -127,10 +127,10 @@ export class Watch {
       const changed = this.#task.drainChanged();
       this.#timeline.draw(changed);
       if ([...changed].some(({ kind }) => kind === "step" || kind === "status")) this.#steps.draw(this.#task);
+      this.#events.draw();
     }
-    this.#events.draw();
     this.#header.draw(this.#task, this.#delays);
-    if (this.#state !== null && this.#state !== this.#task.state) this.#onState();
+    if (this.#state !== this.#task.state) this.#onState();
     this.#state = this.#task.state;
   }
 }

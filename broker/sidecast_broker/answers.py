@@ -1,0 +1,158 @@
+"""What JetStream answers, as structs, and the ways it can fail to.
+
+Must not know connections. Source: the JetStream API of nats-server 2.12 to 2.15.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import msgspec
+
+from sidecast_broker.core.log import Stored
+from sidecast_schemas import headers as names
+
+
+class Away(Exception):  # noqa: N818 - a state of the world
+    """NATS can't answer: not connected, no leader, no stream, or too slow."""
+
+
+class Unusable(Away):
+    """The stream exists in a form the broker can't work with."""
+
+
+class PublishRefused(Exception):  # noqa: N818
+    """The server took a publish for wrong, for example with an unexpected last sequence."""
+
+
+class TooManyResults(Away):
+    """More subjects match than one direct get answers for (nats-server 2.15: 1,024)."""
+
+
+class Page(NamedTuple):
+    """Records in a row.
+
+    Attributes:
+        records: oldest first.
+        pending: how many more the answering server says there are; it may lag behind the leader.
+    """
+
+    records: list[Stored]
+    pending: int
+
+
+class StreamInfo(NamedTuple):
+    """What the stream's leader says of it.
+
+    Attributes:
+        epoch: names this incarnation of the stream in event ids.
+        created: when it was made, as the server writes it.
+        first: sequence of the oldest retained message (of any task), 0 when there was none.
+        last: sequence of the newest message ever stored.
+        deleted: messages missing between the two (purged by subject or deleted singly).
+    """
+
+    epoch: str
+    created: str
+    first: int
+    last: int
+    deleted: int
+
+
+class ApiError(msgspec.Struct):
+    """The error member of an answer."""
+
+    code: int = 0
+    err_code: int = 0
+    description: str = ""
+
+
+class StoredMessage(msgspec.Struct):
+    """One message as the leader gives it."""
+
+    subject: str
+    seq: int
+    time: str
+    hdrs: bytes = b""
+    data: bytes = b""
+
+
+class MessageAnswer(msgspec.Struct):
+    """Answer to `STREAM.MSG.GET`."""
+
+    message: StoredMessage | None = None
+    error: ApiError | None = None
+
+
+class StreamState(msgspec.Struct):
+    """What a stream holds."""
+
+    first_seq: int = 0
+    last_seq: int = 0
+    num_deleted: int = 0
+
+
+class InfoAnswer(msgspec.Struct):
+    """Answer to `STREAM.INFO`, `CREATE` and `UPDATE`."""
+
+    config: dict[str, Any] = {}
+    created: str = ""
+    state: StreamState = msgspec.field(default_factory=StreamState)
+    error: ApiError | None = None
+
+
+class SubjectsState(msgspec.Struct):
+    """How many messages each subject holds."""
+
+    subjects: dict[str, int] = {}
+
+
+class SubjectsAnswer(msgspec.Struct):
+    """Answer to `STREAM.INFO` with a subjects filter."""
+
+    state: SubjectsState = msgspec.field(default_factory=SubjectsState)
+    error: ApiError | None = None
+
+
+class PublishAnswer(msgspec.Struct):
+    """The acknowledgement of a publish."""
+
+    seq: int = 0
+    duplicate: bool = False
+    error: ApiError | None = None
+
+
+decode_message = msgspec.json.Decoder(MessageAnswer).decode
+decode_info = msgspec.json.Decoder(InfoAnswer).decode
+decode_subjects = msgspec.json.Decoder(SubjectsAnswer).decode
+decode_ack = msgspec.json.Decoder(PublishAnswer).decode
+
+
+def parse_time(text: str) -> float:
+    """Give the seconds since the epoch of a server's RFC 3339 time (nanoseconds and `Z`)."""
+    return datetime.fromisoformat(text).timestamp()
+
+
+def stored_from(headers: dict[str, str], payload: bytes) -> Stored:
+    """Make a `Stored` of a republished or directly read message."""
+    return Stored(
+        int(headers[names.SEQUENCE]),
+        int(headers[names.LAST_SEQUENCE]),
+        headers[names.TIME_STAMP],
+        headers,
+        payload,
+    )
+
+
+def parse_headers(lines: bytes) -> dict[str, str]:
+    """Parse NATS header lines; of a name that stands twice the last value counts, which is the server's.
+
+    A name must match to the letter to be found, so one with a space in it shadows nothing.
+    """
+    found = {}
+    for line in lines.decode("utf-8", "replace").split("\r\n"):
+        name, colon, value = line.partition(":")
+        if colon:
+            found[name] = value.strip()
+    return found

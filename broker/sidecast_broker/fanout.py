@@ -1,0 +1,228 @@
+"""Writes a task's new records to all subscribers that have caught up: the same bytes to every one of a view.
+
+One synchronous loop, no await and no task wake-up per client. Must not know what records mean, nor HTTP.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable
+from datetime import datetime
+from typing import Protocol
+
+from sidecast_broker.core.frame import chunk
+from sidecast_broker.core.log import Log, Record
+from sidecast_broker.metrics import Deliveries
+from sidecast_broker.subscriber import GapReason, Subscriber, View
+
+SLICE_S = 0.002
+SLICE_SUBSCRIBERS = 200
+"""The loop over a task's subscribers yields after so long, or so many: other tasks wait no longer."""
+
+
+def _seconds(at: str) -> float:
+    return datetime.fromisoformat(at).timestamp()
+
+
+class _Group:
+    """The caught-up subscribers of one view."""
+
+    __slots__ = ("flushed_at_s", "members", "view")
+
+    def __init__(self, view: View) -> None:
+        self.view = view
+        self.members: dict[Subscriber, None] = {}
+        self.flushed_at_s = 0.0
+
+
+class _Pass:
+    """One write to one group: the records between two positions, as the bytes they share."""
+
+    __slots__ = ("chunked", "count", "data", "end", "ended", "group", "members", "start", "written")
+
+    def __init__(self, group: _Group, start: int, end: int, data: bytes, count: int, ended: bool) -> None:
+        self.group = group
+        self.members = list(group.members)
+        self.start = start
+        self.end = end
+        self.data = data
+        self.chunked = chunk(data) if data else b""
+        self.count = count
+        self.ended = ended
+        self.written = 0
+
+
+class Source(Protocol):
+    """What a fan-out asks about the task."""
+
+    @property
+    def log(self) -> Log:
+        """The task's records."""
+
+    def frames(self, view: View, records: list[Record]) -> tuple[bytes, int]:
+        """Give the frames of records joined, and how many there are."""
+
+    def last_frame(self, view: View, cursor: int) -> bytes | None:
+        """Give what ends a stream that has been sent all up to a cursor; None: more may follow."""
+
+
+class Fanout:
+    """Holds the subscribers that have caught up, by view, and writes to them.
+
+    Args:
+        source: the task.
+        deliveries: where to count.
+        soon: runs a function in the next turn of the event loop.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        deliveries: Deliveries,
+        soon: Callable[[Callable[[], None]], object],
+        clock: Callable[[], float],
+    ) -> None:
+        self._source = source
+        self._deliveries = deliveries
+        self._soon = soon
+        self._clock = clock
+        self._groups: dict[Hashable, _Group] = {}
+        self._flushed = 0
+        self._passes: list[_Pass] = []
+        self._index = 0
+        self._oldest_at: str | None = None
+
+    def join(self, subscriber: Subscriber) -> None:
+        """Write to a subscriber from now on; it has been sent all records up to its cursor, the log's end."""
+        key = subscriber.view.key
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = _Group(subscriber.view)
+        group.members[subscriber] = None
+        subscriber.joined = True
+
+    def leave(self, subscriber: Subscriber) -> None:
+        """Stop writing to a subscriber; one that has not joined is fine."""
+        if subscriber.joined:
+            subscriber.joined = False
+            group = self._groups[subscriber.view.key]
+            del group.members[subscriber]
+            if not group.members:
+                del self._groups[subscriber.view.key]
+
+    def beat(self, subscriber: Subscriber, heartbeat: bytes, silent_s: float, now: float) -> None:
+        """Send a subscriber a heartbeat if nothing was written to it for so long."""
+        written_at_s = subscriber.written_at_s
+        if subscriber.joined:
+            written_at_s = max(written_at_s, self._groups[subscriber.view.key].flushed_at_s)
+        if now - written_at_s >= silent_s and not subscriber.transport.is_closing():
+            data = chunk(heartbeat) if subscriber.chunked else heartbeat
+            subscriber.transport.write(data)
+            subscriber.bytes_sent += len(data)
+            subscriber.written_at_s = now
+
+    def interrupt(self, reason: GapReason) -> None:
+        """Take every joined subscriber out of the loop: its stream tells it of the gap.
+
+        Those that read at their own pace notice by `gap_below` or the epoch.
+        """
+        self._flushed = self._source.log.end
+        for group in list(self._groups.values()):
+            for subscriber in list(group.members):
+                self.leave(subscriber)
+                subscriber.gap = reason
+                subscriber.wake("gap")
+
+    def forget(self) -> None:
+        """Drop what is being written: its records are of an epoch that has passed."""
+        self._passes.clear()
+
+    def flush(self) -> None:
+        """Encode what has come since the last flush, once per view, and start to write it out."""
+        if self._passes:
+            return  # the running pass starts the next one
+        log = self._source.log
+        start, end = self._flushed, log.end
+        self._flushed = end
+        if start < log.floor:
+            # More came in one turn than the log may hold: each reads on from the stream.
+            for record in log:
+                record.forget_event()
+            for group in list(self._groups.values()):
+                for subscriber in list(group.members):
+                    self._fall_behind(subscriber)
+            return
+        records = log.after(start)
+        now = self._clock()
+        for group in self._groups.values():
+            data, count = self._source.frames(group.view, records)
+            last = self._source.last_frame(group.view, end)
+            data += last or b""
+            group.flushed_at_s = now if data else group.flushed_at_s
+            self._passes.append(_Pass(group, start, end, data, count, last is not None))
+        for record in records:
+            record.forget_event()
+        if records and self._passes:
+            self._oldest_at = records[0].at
+        self._index = 0
+        self._run()
+
+    def _run(self) -> None:
+        """Write the current passes out, in slices, so that other tasks wait no longer than one."""
+        until = self._clock() + SLICE_S
+        budget = SLICE_SUBSCRIBERS
+        while self._passes:
+            current = self._passes[0]
+            members, total = current.members, len(current.members)
+            index = self._index
+            while index < total:
+                stop = min(index + 50, total)
+                for position in range(index, stop):
+                    self._write(members[position], current)
+                budget -= stop - index
+                index = stop
+                if index < total and (budget <= 0 or self._clock() >= until):
+                    self._index = index
+                    self._soon(self._run)
+                    return
+            deliveries = self._deliveries
+            deliveries.events[current.group.view.format] += current.count * current.written
+            deliveries.bytes_sent += len(current.data) * current.written
+            self._passes.pop(0)
+            self._index = 0
+        if self._oldest_at is not None:
+            self._deliveries.observe_lag(max(0.0, time.time() - _seconds(self._oldest_at)))
+            self._oldest_at = None
+        if self._source.log.end > self._flushed:
+            self.flush()
+
+    def _write(self, subscriber: Subscriber, current: _Pass) -> None:
+        if not subscriber.joined:
+            return
+        if subscriber.cursor >= current.end:
+            if current.ended:
+                self._fall_behind(subscriber)  # it had the end from elsewhere: it is told that it is one
+            return
+        if subscriber.cursor != current.start:
+            self._fall_behind(subscriber)  # it joined in the middle of these records
+            return
+        if subscriber.transport.is_closing():
+            self.leave(subscriber)  # its stream is about to notice; uvloop raises on a write now
+            return
+        if current.data:
+            data = current.chunked if subscriber.chunked else current.data
+            subscriber.transport.write(data)
+            subscriber.events += current.count
+            subscriber.bytes_sent += len(data)
+            current.written += 1
+        subscriber.cursor = current.end
+        if current.ended:
+            self.leave(subscriber)
+            subscriber.wake("ended")
+        elif subscriber.transport.get_write_buffer_size() > subscriber.buffer_bytes_max:
+            self._fall_behind(subscriber)
+
+    def _fall_behind(self, subscriber: Subscriber) -> None:
+        self.leave(subscriber)
+        subscriber.wake("behind")

@@ -1,0 +1,96 @@
+"""One client's place in a task, and what it needs to be written to.
+
+Must not know who writes, or when.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from sidecast_broker.core.log import Record
+
+if TYPE_CHECKING:
+    from sidecast_broker.hub import Hub
+
+Wake = Literal["behind", "ended", "gap"]
+GapReason = Literal["expired", "epoch", "malformed", "ahead", "slow"]
+
+
+class Transport(Protocol):
+    """The part of an asyncio transport that a hub uses."""
+
+    def write(self, data: bytes) -> None:
+        """Send, or buffer what the socket doesn't take."""
+
+    def get_write_buffer_size(self) -> int:
+        """Tell how many bytes the socket has not taken yet."""
+
+    def is_closing(self) -> bool:
+        """Tell whether the connection is gone or going."""
+
+
+class View(Protocol):
+    """How one client format shows a task; equal views share every encoded byte."""
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for views that encode and filter alike."""
+
+    @property
+    def format(self) -> str:
+        """The format's name in metrics and logs."""
+
+    def record(self, hub: Hub, record: Record) -> bytes:
+        """Give the frame of a record, empty where this view leaves it out."""
+
+    def end(self, hub: Hub) -> bytes:
+        """Give what is sent after the task's terminal event."""
+
+
+class Subscriber:
+    """One client of one task: a cursor into its log, and where its bytes go.
+
+    Attributes:
+        cursor: sequence of the newest record it has been sent.
+        events: frames of records sent.
+        bytes_sent: bytes of frames sent.
+        written_at_s: when it was last sent something on its own (monotonic).
+        joined: whether the hub writes to it.
+        gap: why what follows its cursor can't be had, until its stream has told it.
+    """
+
+    __slots__ = (
+        "buffer_bytes_max",
+        "bytes_sent",
+        "chunked",
+        "cursor",
+        "events",
+        "gap",
+        "joined",
+        "transport",
+        "view",
+        "wake",
+        "written_at_s",
+    )
+
+    def __init__(
+        self,
+        view: View,
+        transport: Transport,
+        *,
+        chunked: bool,
+        buffer_bytes_max: int,
+        wake: Callable[[Wake], None],
+    ) -> None:
+        self.view = view
+        self.transport = transport
+        self.chunked = chunked
+        self.buffer_bytes_max = buffer_bytes_max
+        self.wake = wake
+        self.cursor = 0
+        self.events = 0
+        self.bytes_sent = 0
+        self.written_at_s = 0.0
+        self.gap: GapReason | None = None
+        self.joined = False
