@@ -29,10 +29,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from sse import TIMEOUT_S, Frame, Watch, target
 from yarl import URL
 
-from sidecast_broker import settings
 from sidecast_broker.app import Listening, serving
+from sidecast_broker.configuration import load
 from sidecast_broker.jetstream import JetStream
-from sidecast_broker.settings import Nats
+from sidecast_broker.settings import Nats, Settings
 from sidecast_schemas.subjects import TaskKey, events_subject
 
 TASK = "task-1"
@@ -428,10 +428,10 @@ async def ask(
         return answer.status, data
 
 
-def settings_of(backend: Backend, **changes: object) -> settings.Settings:
+def settings_of(backend: Backend, **changes: object) -> Settings:
     """Give settings with small periods; a change is named `section__key`."""
     changed = {f"SIDECAST_{name.replace('__', '_').upper()}": str(value) for name, value in changes.items()}
-    return settings.load(None, ENVIRON | backend.environ | changed, {})
+    return load(None, ENVIRON | backend.environ | changed, {})
 
 
 @asynccontextmanager

@@ -47,6 +47,8 @@ _encode = msgspec.json.encode
 
 SUBJECTS_PER_REQUEST = 256
 PAGE_BYTES_MAX = 4 * 1024 * 1024
+READ_ATTEMPTS = 4
+"""A read that no replica has begun to answer is asked for so often within `nats.request_s`."""
 PING_S_MAX = 10
 CLOSE_S_MAX = 1.0
 
@@ -422,26 +424,46 @@ class JetStream:
         return list(answer.state.subjects)
 
     async def _direct(self, request: dict[str, Any]) -> tuple[list[Stored], dict[str, str]]:
+        """Ask whichever replica the server picks, and perhaps another where that one says nothing.
+
+        A frozen replica is still picked, for minutes, until the others take its connection for dead.
+        """
+        asked: dict[str, _Read] = {}
+        try:
+            async with asyncio.timeout(self._settings.request_s):
+                while not (answered := [read for read in asked.values() if read.done.done()]):
+                    if not any(read.records for read in asked.values()):
+                        key, read = await self._ask(_encode(request))
+                        asked[key] = read
+                    await asyncio.wait(
+                        [read.done for read in asked.values()],
+                        timeout=self._settings.request_s / READ_ATTEMPTS,
+                        return_when=asyncio.FIRST_COMPLETED,
+                    )
+        except (TimeoutError, nats.errors.Error, OSError) as error:
+            raise Away(f"direct get: {str(error) or type(error).__name__}") from error
+        finally:
+            for key in asked:
+                del self._reads[key]
+        end = answered[0].done.result()
+        if end.get(names.STATUS) == "413":
+            raise TooManyResults("direct get: too many results")
+        if end.get(names.STATUS) not in ("204", "404"):
+            raise Away(f"direct get: {end.get(names.STATUS)} {end.get('Description', '')}")
+        return answered[0].records, end
+
+    async def _ask(self, request: bytes) -> tuple[str, _Read]:
         client = self._ready_client()
         self._read_count += 1
         key = str(self._read_count)
         read = self._reads[key] = _Read()
         try:
-            await client.publish(
-                f"$JS.API.DIRECT.GET.{self._settings.stream}",
-                _encode(request),
-                reply=f"{self._read_inbox}.{key}",
-            )
-            end = await asyncio.wait_for(read.done, self._settings.request_s)
-        except (TimeoutError, nats.errors.Error, OSError) as error:
-            raise Away(f"direct get: {str(error) or type(error).__name__}") from error
-        finally:
+            subject = f"$JS.API.DIRECT.GET.{self._settings.stream}"
+            await client.publish(subject, request, reply=f"{self._read_inbox}.{key}")
+        except BaseException:
             del self._reads[key]
-        if end.get(names.STATUS) == "413":
-            raise TooManyResults("direct get: too many results")
-        if end.get(names.STATUS) not in ("204", "404"):
-            raise Away(f"direct get: {end.get(names.STATUS)} {end.get('Description', '')}")
-        return read.records, end
+            raise
+        return key, read
 
     async def _on_read(self, message: Msg) -> None:
         read = self._reads.get(message.subject[len(self._read_inbox) + 1 :])

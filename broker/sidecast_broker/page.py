@@ -76,8 +76,8 @@ class Page:
 
     async def _redirect(self, request: web.Request) -> web.Response:
         # Relative: a proxy may serve the broker under a path of its own.
-        query = f"?{request.rel_url.raw_query_string}" if request.rel_url.raw_query_string else ""
-        return web.Response(status=308, headers={hdrs.LOCATION: f"ui/{query}"} | SECURITY)
+        _path, mark, query = request.raw_path.partition("?")
+        return web.Response(status=308, headers={hdrs.LOCATION: f"ui/{mark}{query}"} | SECURITY)
 
     async def _file(self, request: web.Request) -> web.Response:
         file = self._files.get(request.match_info.get("file", "index.html"))

@@ -101,6 +101,7 @@ class Positioner:
         """
         before, tails = self.info, list(self._tails)
         info = await self._stream.info()
+        self._failures = 0  # what may fail from here on is no question of this server seeing the leader
         if before is not None and await self._begun_anew(before, info):
             info = await self._stream.info()
             self.info = info

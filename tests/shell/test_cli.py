@@ -19,9 +19,10 @@ from click.testing import CliRunner
 from sidecast_broker import log
 from sidecast_broker.__main__ import COMMANDS, main
 from sidecast_broker.commands.serve import run_loop, state_dir
+from sidecast_broker.configuration import load
 from sidecast_broker.reference import MissingMarkers, rewrite, settings_table
 from sidecast_broker.reference import main as reference
-from sidecast_broker.settings import SETTINGS, Settings, load
+from sidecast_broker.settings import SETTINGS, Settings
 
 
 @pytest.fixture

@@ -1,12 +1,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import aiohttp
 import pytest
-from brokers import FakeBackend, OwnBroker, RealBackend, artifact, broker, done, status, subject_of, task_record
+from brokers import (
+    FakeBackend,
+    OwnBroker,
+    RealBackend,
+    artifact,
+    broker,
+    done,
+    status,
+    subject_of,
+    task_record,
+)
+from yarl import URL
+
 from sidecast_broker.core.log import Stored
 from sidecast_broker.jetstream import Away, StreamInfo, TooManyResults
 from sidecast_broker.page import FOLDER
@@ -14,13 +26,13 @@ from sidecast_broker.task_list import FRESH_S, RESULTS_MAX, WHOLE_S, TaskList
 from sidecast_schemas.subjects import TaskKey, events_subject
 
 
-async def fetch(running: OwnBroker, path: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
+async def fetch(running: OwnBroker, path: str, **headers: str) -> tuple[int, Mapping[str, str], bytes]:
     """Give status, headers and body, redirects not followed."""
     async with (
         aiohttp.ClientSession() as session,
-        session.get(running.url + path, headers=headers, allow_redirects=False) as answer,
+        session.get(URL(running.url + path, encoded=True), headers=headers, allow_redirects=False) as answer,
     ):
-        return answer.status, dict(answer.headers), await answer.read()
+        return answer.status, answer.headers, await answer.read()
 
 
 class TestFiles:
@@ -45,7 +57,9 @@ class TestFiles:
 
     def test_content_is_never_put_in_as_markup(self) -> None:
         for path in FOLDER.glob("*.js"):
-            found = re.findall(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b", path.read_text())
+            found = re.findall(
+                r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b", path.read_text()
+            )
             assert found == [], path.name
 
     async def test_headers_keep_everything_foreign_out(self, fake: FakeBackend) -> None:
@@ -67,7 +81,8 @@ class TestFiles:
             assert (await fetch(running, "/ui/app.js", **{"If-None-Match": '"other"'}))[0] == 200
 
     @pytest.mark.parametrize(
-        "path", ["/ui/none.js", "/ui/..%2fpage.py", "/ui/%2e%2e/page.py", "/ui/api", "/ui/api/none", "/ui//app.js"]
+        "path",
+        ["/ui/none.js", "/ui/..%2fpage.py", "/ui/%2e%2e/page.py", "/ui/api", "/ui/api/none", "/ui//app.js"],
     )
     async def test_nothing_else_is_served(self, fake: FakeBackend, path: str) -> None:
         async with broker(fake) as running:
@@ -110,7 +125,7 @@ class TestTasks:
         async with broker(real) as running:
             await real.publish(task_record("a"), status("x", "a"), artifact("y", "a"), task="a")
             watch = await running.watch("a")
-            assert await watch.kinds(2)
+            await watch.take(2)
             _code, answer = await running.get("/ui/api/tasks")
         assert [(task["state"], task["watchers"]) for task in answer["tasks"]] == [("working", 1)]
 
@@ -118,7 +133,7 @@ class TestTasks:
         async with broker(real) as running:
             await real.publish(task_record("a"), task="a")
             watch = await running.watch("a")
-            assert await watch.kinds(2)
+            await watch.take(2)
             await real.go_away()
             code, answer = await running.get("/ui/api/tasks")
             assert code == 200
@@ -206,14 +221,18 @@ class TestTaskList:
             ("b", "TASK_STATE_WORKING"),
         ]
 
-    async def test_answers_are_shared_for_a_moment(self, tasks: TaskList, source: Source, now: list[float]) -> None:
+    async def test_answers_are_shared_for_a_moment(
+        self, tasks: TaskList, source: Source, now: list[float]
+    ) -> None:
         await tasks.read()
         source.put("a", 1, status(task="a"))
         assert (await tasks.read()).tasks == []
         now[0] += FRESH_S
         assert len((await tasks.read()).tasks) == 1
 
-    async def test_nothing_new_asks_for_no_record(self, tasks: TaskList, source: Source, now: list[float]) -> None:
+    async def test_nothing_new_asks_for_no_record(
+        self, tasks: TaskList, source: Source, now: list[float]
+    ) -> None:
         source.put("a", 1, status(task="a"))
         for _ in range(3):
             await tasks.read()
@@ -241,7 +260,9 @@ class TestTaskList:
         now[0] += passed_s
         assert [each.key.task for each in (await tasks.read()).tasks] == ["b"]
 
-    async def test_nats_away_keeps_what_was_known(self, tasks: TaskList, source: Source, now: list[float]) -> None:
+    async def test_nats_away_keeps_what_was_known(
+        self, tasks: TaskList, source: Source, now: list[float]
+    ) -> None:
         source.put("a", 1, status(task="a"))
         await tasks.read()
         source.away = True

@@ -9,16 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecast_broker.commands.config import describe
-from sidecast_broker.settings import (
-    ENV_OF_CLIENTS,
-    SETTINGS,
-    InvalidSettings,
-    Setting,
-    Settings,
-    is_loopback,
-    load,
-    mask_url,
-)
+from sidecast_broker.configuration import ENV_OF_CLIENTS, InvalidSettings, load, mask_url
+from sidecast_broker.settings import SETTINGS, Setting, Settings, is_loopback
 
 
 def problems(file: bytes | None = None, environ: dict[str, str] | None = None, **flags: Any) -> list[str]:

@@ -8,6 +8,7 @@ import pytest
 from brokers import OTHER, TASK, FakeBackend, numbered, settings_of, status, subject_of, task_record, until
 from fake_jetstream import FakeJetStream
 
+from sidecast_broker import positioner
 from sidecast_broker import tail as tail_module
 from sidecast_broker.answers import Away, StreamInfo
 from sidecast_broker.core.log import Stored
@@ -129,7 +130,7 @@ async def followed(backend: FakeBackend, **changes: object) -> AsyncIterator[Fol
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nobody wait long for what may still be on its way."""
-    monkeypatch.setattr(tail_module, "SUSPECT_S", 0.01)
+    monkeypatch.setattr(positioner, "SUSPECT_S", 0.01)
 
 
 @pytest.mark.parametrize("page", [1, 2, 3, 1000])

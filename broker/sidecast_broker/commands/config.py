@@ -12,7 +12,8 @@ from typing import Any
 import click
 
 from sidecast_broker.commands.settings_options import settings_from, settings_options
-from sidecast_broker.settings import MASK, SETTINGS, Setting, Settings, mask_url
+from sidecast_broker.configuration import MASK, mask_url
+from sidecast_broker.settings import SETTINGS, Setting, Settings
 
 
 def toml_value(value: Any) -> str:

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 import click
 
-from sidecast_broker.settings import InvalidSettings, Settings, load
+from sidecast_broker.configuration import InvalidSettings, load
+from sidecast_broker.settings import Settings
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 

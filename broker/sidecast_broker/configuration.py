@@ -1,0 +1,239 @@
+"""Builds the settings from a file, the environment and flags, once at start.
+
+Must not know what any setting is used for: only its type, its bounds, and what must hold between settings.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+import msgspec
+
+from sidecast_broker.settings import ENV_PREFIX, SETTINGS, Setting, Settings, is_loopback, sections
+from sidecast_schemas.subjects import InvalidId, encode_token
+
+ENV_OF_CLIENTS = frozenset({"SIDECAST_CONFIG", "SIDECAST_TOKEN"})
+"""Environment variables of the command line that are no settings."""
+
+
+class InvalidSettings(ValueError):  # noqa: N818 - named as the answer reads: the settings are invalid
+    """Settings that can't be started with: every problem found, one per line, each naming its setting."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+MASK = "********"
+
+_BY_NAME = {setting.name: setting for setting in SETTINGS}
+_BY_ENV = {setting.env: setting for setting in SETTINGS}
+_FILE_BY_ENV = {setting.env + "_FILE": setting for setting in SETTINGS if setting.masked}
+_SECTIONS = tuple(section for section, _ in sections())
+
+# Kubernetes tells every pod about the services of its namespace; one named sidecast, or sidecast-anything,
+# does it in our prefix.
+_SERVICE_LINK = re.compile(
+    r"_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$"
+)
+_SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
+
+
+def load(
+    file: bytes | None,
+    environ: Mapping[str, str],
+    flags: Mapping[str, object],
+    *,
+    read: Callable[[str], bytes] = lambda path: Path(path).read_bytes(),
+) -> Settings:
+    """Build the settings: flags go before the environment, that before the file, that before defaults.
+
+    Args:
+        file: the settings file, TOML with one table per section; None for none.
+        environ: environment variables; those outside `SIDECAST_` are ignored. A secret can also be given as
+            the path of a file that holds it, in the variable's name with `_FILE` at its end.
+        flags: values by `section.key`; None is a flag that wasn't given.
+        read: reads the file a `_FILE` variable names.
+
+    Raises:
+        InvalidSettings: a key that doesn't exist, a value of the wrong type or out of bounds, or settings
+            that contradict each other; all of what was found.
+    """
+    problems: list[str] = []
+    given: dict[str, tuple[Any, str, bool]] = {}
+    for name, value in _from_file(file, problems):
+        given[name] = (value, "file", True)
+    for name, value, variable in _from_environ(environ, read, problems):
+        given[name] = (value, f"env {variable}", False)
+    for name, value in flags.items():
+        if name not in _BY_NAME:
+            problems.append(_unknown(name, list(_BY_NAME)))
+        elif value is not None:
+            given[name] = (value, "flag", True)
+
+    values: dict[str, dict[str, Any]] = {section: {} for section in _SECTIONS}
+    for name, (value, source, strict) in given.items():
+        setting = _BY_NAME[name]
+        try:
+            values[setting.section][setting.key] = _convert(setting, value, strict)
+        except ValueError as error:
+            problems.append(f"{name}: {error} (from {source})")
+    if problems:
+        raise InvalidSettings(problems)
+    structs: dict[str, Any] = {section: struct(**values[section]) for section, struct in sections()}
+    settings = Settings(
+        **structs,
+        sources={name: source for name, (_, source, _) in given.items()},
+    )
+    problems = list(_contradictions(settings))
+    if problems:
+        raise InvalidSettings(problems)
+    return settings
+
+
+def _from_file(file: bytes | None, problems: list[str]) -> Iterator[tuple[str, Any]]:
+    if file is None:
+        return
+    try:
+        tables = tomllib.loads(file.decode())
+    except UnicodeDecodeError as error:
+        problems.append(f"settings file: not valid UTF-8 at byte {error.start}")
+        return
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        problems.append(f"settings file: {error or 'nested too deeply'}")
+        return
+    for section, table in tables.items():
+        if section not in _SECTIONS:
+            problems.append(_unknown(section, list(_SECTIONS), "section"))
+        elif not isinstance(table, dict):
+            problems.append(f"{section}: is a section, written [{section}]")
+        else:
+            for key, value in table.items():
+                name = f"{section}.{key}"
+                if name in _BY_NAME:
+                    yield name, value
+                else:
+                    problems.append(_unknown(name, list(_BY_NAME)))
+
+
+def _from_environ(
+    environ: Mapping[str, str], read: Callable[[str], bytes], problems: list[str]
+) -> Iterator[tuple[str, str, str]]:
+    for variable, value in environ.items():
+        if not variable.startswith(ENV_PREFIX) or variable in ENV_OF_CLIENTS:
+            continue
+        if _is_service_link(variable, value):
+            continue
+        if setting := _BY_ENV.get(variable):
+            yield setting.name, value, variable
+        elif setting := _FILE_BY_ENV.get(variable):
+            if setting.env in environ:
+                problems.append(f"{setting.name}: both {setting.env} and {variable} are set")
+                continue
+            try:
+                yield setting.name, read(value).decode().strip(), variable
+            except (OSError, ValueError) as error:
+                reason = error.strerror if isinstance(error, OSError) else "not a readable path of UTF-8 text"
+                problems.append(f"{setting.name}: {variable} names {value!r}: {reason}")
+        else:
+            problems.append(_unknown(variable, [*_BY_ENV, *_FILE_BY_ENV]))
+
+
+def _is_service_link(variable: str, value: str) -> bool:
+    if variable not in _BY_ENV and _SERVICE_LINK.search(variable):
+        return True
+    # A service named sidecast-server takes the very name of server.port.
+    return variable.endswith("_PORT") and _SERVICE_ADDRESS.match(value) is not None
+
+
+def _unknown(name: str, known: list[str], what: str = "setting") -> str:
+    # A key in the wrong section is as likely as a misspelt one.
+    key = name.rpartition(".")[2]
+    near = [candidate for candidate in known if "." in name and candidate.endswith("." + key)]
+    near = near or difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+    return f"{name}: there is no such {what}; the nearest is {near[0]}"
+
+
+def _convert(setting: Setting, value: Any, strict: bool) -> Any:
+    if isinstance(value, bool) and setting.name == "auth.required":
+        value = str(value).lower()
+    converted = msgspec.convert(value, setting.type, strict=strict)
+    # Bounds don't hold NaN back: every comparison with it is false.
+    if isinstance(converted, float) and not math.isfinite(converted):
+        raise ValueError("must be a finite number")
+    if isinstance(converted, str) and not converted.isprintable():
+        raise ValueError("must not hold control characters")
+    return converted
+
+
+def _contradictions(settings: Settings) -> Iterator[str]:
+    server, nats, log = settings.server, settings.nats, settings.log
+    for name, host in (("server.host", server.host), ("server.internal_host", server.internal_host)):
+        if not host or "/" in host or " " in host:
+            yield f"{name}: {host!r} is not an address; 0.0.0.0 or :: listens on all"
+    if server.port == server.internal_port != 0 and _overlap(server.host, server.internal_host):
+        yield "server.internal_port: must differ from server.port, both listeners would be the same"
+    for url in nats.url.split(","):
+        if not _is_nats_url(url.strip()):
+            yield f"nats.url: {mask_url(url.strip())!r} is not nats://, tls://, ws:// or wss:// with a host"
+    if nats.duplicate_window_s > nats.max_age_s:
+        yield "nats.duplicate_window_s: must not exceed nats.max_age_s"
+    try:
+        encode_token(settings.agent.name)
+        if settings.agent.tenant:
+            encode_token(settings.agent.tenant)
+    except InvalidId as error:
+        yield f"agent.name, agent.tenant: {error}"
+    if log.task_bytes_max > log.bytes_max:
+        yield "log.task_bytes_max: must not exceed log.bytes_max"
+    yield from _auth_contradictions(settings)
+
+
+def _auth_contradictions(settings: Settings) -> Iterator[str]:
+    if settings.may_be_open or settings.auth.required == "true":
+        return
+    reachable = [
+        f"server.{key} = {host!r}"
+        for key, host in (("host", settings.server.host), ("internal_host", settings.server.internal_host))
+        if not is_loopback(host)
+    ]
+    where = " and ".join(reachable)
+    if settings.auth.required == "false":
+        yield f"auth.required: false with {where} needs auth.insecure (--insecure)"
+    else:
+        yield (
+            f"auth.required: no scheme is configured, and other machines can reach {where}; listen on "
+            "127.0.0.1, or accept requests without a credential with auth.insecure (--insecure)"
+        )
+
+
+def _overlap(host: str, other: str) -> bool:
+    hosts = {host, other}
+    everywhere = {"0.0.0.0", "::"}  # noqa: S104 - compared with, not bound
+    return len(hosts) == 1 or bool(hosts & everywhere) or hosts == {"localhost", "127.0.0.1"}
+
+
+def _split_url(url: str) -> SplitResult | None:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return None
+    return parts if parts.hostname and port != 0 and " " not in url else None
+
+
+def _is_nats_url(url: str) -> bool:
+    parts = _split_url(url)
+    return parts is not None and parts.scheme in ("nats", "tls", "ws", "wss")
+
+
+def mask_url(url: str) -> str:
+    """Replace user, password or token of each URL of a comma separated list."""
+    return re.sub(r"(?<=://)[^/,]*@", MASK + "@", url)
