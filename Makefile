@@ -4,7 +4,7 @@ BIN := .venv/bin
 FILE ?= README.md
 export PYTHONWARNINGS :=
 
-.PHONY: demo test accept lint types imports unit schemas docs clean
+.PHONY: demo test accept bench lint types imports unit schemas docs clean
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Sidecast needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
@@ -32,6 +32,9 @@ unit: .venv/ready
 
 accept: .venv/ready ## long loads and fault runs (some ten minutes)
 	$(BIN)/python -m pytest -m accept -p no:randomly
+
+bench: .venv/ready ## compare with send() in C, aiohttp-sse and nchan (ten minutes, on a quiet machine)
+	$(BIN)/python -m bench $(BENCH)
 
 schemas: .venv/ready ## write schemas/json again from the structs
 	$(BIN)/python -m sidecast_schemas.generate schemas/json

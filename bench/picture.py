@@ -14,7 +14,7 @@ from bench.scenarios import ALL
 from bench.tables import titles
 
 WIDTH = 720
-_LABEL, _BAR, _ROW, _GAP = 150, 420, 24, 58
+_LABEL, _BAR, _ROW, _GAP = 160, 410, 24, 58
 
 _STYLE = """\
 text { font: 13px system-ui, sans-serif; fill: #24292f }

@@ -10,6 +10,7 @@ import datetime as dt
 import importlib.metadata
 import platform
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -33,6 +34,11 @@ from sidecast_broker.embedded import find_server
 RESULTS = CACHE / "results.json"
 NOISE_S = 1.0
 NOISE_CORES_MAX = 0.2
+SPARE_DESCRIPTORS = 500
+
+
+class NoDescriptors(RuntimeError):  # noqa: N818 - named as the message reads
+    """The limit of open files is too low."""
 
 
 def _say(text: str) -> None:
@@ -89,13 +95,29 @@ def _noise() -> float:
     return busy_cores(before)[0] / NOISE_S
 
 
+def _allow_descriptors(needed: int) -> None:
+    """Raise the limit of open files for all children.
+
+    Raises:
+        NoDescriptors: the system allows fewer.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise NoDescriptors(
+            f"{needed:,} open files are needed in one process, {hard:,} are allowed (ulimit -Hn)"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def measure(wanted: tuple[str, ...], rounds: int, scale: Scale, *, quick: bool, folder: Path) -> Results:
     """Run the benchmark.
 
     Raises:
         NoCompiler: the load client can't be compiled.
+        NoDescriptors: a process may not open enough files.
     """
     programs = build()
+    _allow_descriptors(max(scale.idle, scale.watchers, scale.tasks) + SPARE_DESCRIPTORS)
     missing = {way.name: reason for way in WAYS if (reason := way.missing())}
     noise = _noise()
     if noise > NOISE_CORES_MAX:
@@ -147,7 +169,7 @@ def main(quick: bool, only: tuple[str, ...], rounds: int | None, path: Path) -> 
             quick=quick,
             folder=CACHE / "run",
         )
-    except NoCompiler as error:
+    except (NoCompiler, NoDescriptors) as error:
         raise click.ClickException(str(error)) from error
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1))

@@ -54,7 +54,7 @@ class Server(ABC):
     @property
     def nats_pid(self) -> int | None:
         """The process that stores events, where there is one."""
-        return
+        return None
 
     @abstractmethod
     def publishing(self, plan: Plan) -> AbstractAsyncContextManager[Publish]:

@@ -67,8 +67,10 @@ def machine_line(results: Results) -> str:
     machine = results.machine
     versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
     rounds = max((each.round for each in results.taken), default=0)
+    warning = "**A quick run: judge nothing by it.** " if results.quick else ""
     return (
-        f"{results.taken_at}, {rounds} round{'s' * (rounds != 1)} of {results.scale.seconds:g} s, medians; "
+        f"{warning}{results.taken_at}, {rounds} round{'s' * (rounds != 1)} "
+        f"of {results.scale.seconds:g} s, medians; "
         f"{machine['cores']} cores of {machine['cpu']}, {machine['memory_gib']} GiB, "
         f"Linux {machine['kernel']}; {versions}."
     )

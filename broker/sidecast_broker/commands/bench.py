@@ -495,7 +495,7 @@ async def measure(
 def table(measured: Measured) -> str:
     """Write a result as lines of two columns."""
     rows = [
-        ("streams", f"{measured.watchers:,} of {measured.tasks:,} tasks"),
+        ("streams", f"{measured.watchers:,}, of {measured.tasks:,} task{'s' * (measured.tasks > 1)}"),
         ("opened in", f"{measured.connect_s:.2f} s, with the start of the processes that hold them"),
         ("first frame", f"p50 {measured.connect_p50_ms:.1f} ms, p99 {measured.connect_p99_ms:.1f} ms"),
         ("published", f"{measured.published:,} events, {measured.published_per_s:,.1f}/s"),
