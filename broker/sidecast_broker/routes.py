@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Awaitable, Callable
+from functools import lru_cache, partial
 
 import structlog
 from aiohttp import hdrs, web
@@ -56,33 +57,43 @@ class Public:
             web.get("/tasks/{task}/messages/stream", self._in_path(1, named=True), allow_head=False),
             web.get("/stream/tasks/{task}", self._in_path(2, named=False), allow_head=False),
             web.get("/api/stream/{task}", self._in_path(2, named=False), allow_head=False),
-            web.get("/a2a/stream", self._in_query, allow_head=False),
+            web.get("/a2a/stream", partial(self._events, segment=None, named=False), allow_head=False),
         ]
 
     def _in_path(self, index: int, *, named: bool) -> Handler:
-        async def handle(request: web.Request) -> web.StreamResponse:
-            return await self._events(request, path_segment(request, index), named=named)
-
-        return handle
-
-    async def _in_query(self, request: web.Request) -> web.StreamResponse:
-        return await self._events(request, query_value(request, "taskId"), named=False)
+        # A partial, not a closure: each idle stream would hold one coroutine more.
+        return partial(self._events, segment=index, named=named)
 
     # ------------------------------------------------------------------ one task
 
-    async def _events(self, request: web.Request, task: str, *, named: bool) -> web.StreamResponse:
+    async def _events(self, request: web.Request, *, segment: int | None, named: bool) -> web.StreamResponse:
+        """Answer a request for a task's events; the task's id stands in a path segment, or in the query."""
         try:
             self._authenticate()
-            key = self._key(task)
+            key = self._key(
+                query_value(request, "taskId") if segment is None else path_segment(request, segment)
+            )
             wanted = _Wanted(request, named=named, settings=self._settings)
             self._streams.admit()
             if wanted.json:
                 return await self._answer(key)
-            return await self._stream(request, key, wanted)
+            hub = await self._acquire(key, wait=wanted.wait_s > 0)
+            try:
+                opening = await self._open_at(hub, wanted) if hub.first is not None else None
+                if hub.first is None and not wanted.wait_s:
+                    raise _unknown()
+                if hub.first is not None and opening is None:
+                    return web.Response(status=204, headers={"Cache-Control": "no-store"})
+                self._streams.admit()  # of those who came at once, some may have filled it meanwhile
+                stream = Stream(key, hub, self._hubs, wanted.view, self._settings.stream, self._metrics)
+                await self._serve(request, stream, wanted, opening)
+            finally:
+                self._hubs.release(key)
         except Refused as refused:
             if refused.code in TEMPORARY and _is_event_source(request):
                 return self._busy(refused, named=_flag(request, "named", named))
             raise
+        return stream.response
 
     def _authenticate(self) -> None:
         if self._settings.auth_on:
@@ -119,26 +130,9 @@ class Public:
             self._hubs.release(key)
         return web.Response(body=body, content_type="application/json", headers={"Cache-Control": "no-store"})
 
-    async def _stream(self, request: web.Request, key: TaskKey, wanted: _Wanted) -> web.StreamResponse:
-        hub = await self._acquire(key, wait=wanted.wait_s > 0)
-        try:
-            stream = Stream(key, hub, self._hubs, wanted.view, self._settings.stream, self._metrics)
-            opening: Opening | None = None
-            if hub.first is not None:
-                opening = await self._open_at(hub, wanted)
-                if opening is None:
-                    return web.Response(status=204, headers={"Cache-Control": "no-store"})
-            elif not wanted.wait_s:
-                raise _unknown()
-            await self._serve(request, stream, hub, wanted, opening)
-            return stream
-        finally:
-            self._hubs.release(key)
-
     async def _serve(
-        self, request: web.Request, stream: Stream, hub: Hub, wanted: _Wanted, opening: Opening | None
+        self, request: web.Request, stream: Stream, wanted: _Wanted, opening: Opening | None
     ) -> None:
-        self._streams.admit()  # of those who came at once, some may have filled it meanwhile
         await stream.start(request)
         self._streams.add(stream)
         logger.info(
@@ -154,14 +148,21 @@ class Public:
             if opening is None:
                 if not await stream.wait_for_task(wanted.wait_s):
                     return
-                # What began after the client came is all new to it.
-                start: Start = "start" if wanted.start == "now" else wanted.start
-                opening = await self._open_at(hub, wanted, start) or Opening("snapshot", hub.end, None)
+                opening = await self._open_late(stream, wanted)
             await stream.run(opening, wanted.cursor or "")
         except ConnectionResetError:
             pass  # the client left: not an error
         finally:
             self._streams.remove(stream)
+
+    async def _open_late(self, stream: Stream, wanted: _Wanted) -> Opening:
+        """Decide how a stream goes on whose task began after the client came: all of it is new to it."""
+        start: Start = "start" if wanted.start == "now" else wanted.start
+        now = Opening("snapshot", stream.hub.end, None)
+        try:
+            return await self._open_at(stream.hub, wanted, start) or now
+        except Refused:
+            return now  # the leader can't judge the cursor at the moment; a snapshot is right in any case
 
     async def _open_at(self, hub: Hub, wanted: _Wanted, start: Start | None = None) -> Opening | None:
         """Decide how the stream begins; asks the leader again where a cursor lies beyond what is known."""
@@ -219,14 +220,22 @@ class _Wanted:
             wanted_filter = events.parse_filter(request.query.get("types"), request.query.get("debug"))
         except events.UnknownType as error:
             raise Refused("bad-request", f"types: {error}") from error
-        self.view = BrowserView(
-            named=_flag(request, "named", named),
-            filter=wanted_filter,
-            heartbeat_event=_one_of(request, "heartbeat", ("comment", "event")) == "event",
-            heartbeat_s=settings.stream.heartbeat_s,
-            retry_ms=settings.stream.retry_ms,
+        self.view = _view(
+            _flag(request, "named", named),
+            wanted_filter,
+            _one_of(request, "heartbeat", ("comment", "event")) == "event",
+            settings.stream.heartbeat_s,
+            settings.stream.retry_ms,
         )
         _one_of(request, "refusal", ("stream", "status"))
+
+
+@lru_cache(maxsize=256)
+def _view(
+    named: bool, wanted: events.Filter, heartbeat_event: bool, heartbeat_s: float, retry_ms: int
+) -> BrowserView:
+    """Give the view of these options; streams with the same ones share it."""
+    return BrowserView(named, wanted, heartbeat_event, heartbeat_s, retry_ms)
 
 
 def _unknown() -> Refused:

@@ -70,7 +70,19 @@ class Ending(NamedTuple):
     frame: bytes = b""
 
 
-class Stream(EventSourceResponse):
+class Response(EventSourceResponse):
+    """An event stream's head; its body is written by the hub and the stream, not by the base class."""
+
+    def __init__(self, send_timeout_s: float) -> None:
+        super().__init__(sep="\n", allow_all_methods=True, send_timeout=send_timeout_s)
+        self.headers["Content-Type"] = "text/event-stream; charset=utf-8"
+        self.headers["Cache-Control"] = "no-store, no-transform"
+
+    async def _ping(self) -> None:
+        """Replace the per-connection ping of the base class: the beat belongs to the broker."""
+
+
+class Stream:
     """Serves one task to one client.
 
     Args:
@@ -82,8 +94,33 @@ class Stream(EventSourceResponse):
         clock: seconds, monotonic.
 
     Attributes:
+        response: what the client gets; prepared by `start`.
         closed_because: the reason in log and metric, once it has ended.
     """
+
+    __slots__ = (
+        "_anchored",
+        "_clock",
+        "_ending",
+        "_epoch",
+        "_fd",
+        "_first_write",
+        "_hub",
+        "_hubs",
+        "_marked_at_s",
+        "_marked_bytes",
+        "_metrics",
+        "_settings",
+        "_subscriber",
+        "_waiter",
+        "_writer",
+        "closed_because",
+        "key",
+        "opened_at_s",
+        "peer",
+        "response",
+        "view",
+    )
 
     def __init__(
         self,
@@ -96,9 +133,7 @@ class Stream(EventSourceResponse):
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(sep="\n", allow_all_methods=True, send_timeout=settings.lag_s_max + 2 * CHECK_S)
-        self.headers["Content-Type"] = "text/event-stream; charset=utf-8"
-        self.headers["Cache-Control"] = "no-store, no-transform"
+        self.response = Response(settings.lag_s_max + 2 * CHECK_S)
         self.key = key
         self.view = view
         self.closed_because = "client-gone"
@@ -120,9 +155,6 @@ class Stream(EventSourceResponse):
         self._marked_bytes = 0
         self._marked_at_s: float | None = None
 
-    async def _ping(self) -> None:
-        """Replace the per-connection ping of the base class: the beat belongs to the broker."""
-
     @property
     def subscriber(self) -> Subscriber:
         """The stream's place in its hub; there from `start` on."""
@@ -143,9 +175,9 @@ class Stream(EventSourceResponse):
             raise ConnectionResetError("the client left")
         if request.version < HttpVersion11:
             # Without chunks only the end of the connection tells such a client that the stream has ended.
-            self.force_close()
-            self.headers["Connection"] = "close"
-        self._writer = await self.prepare(request)
+            self.response.force_close()
+            self.response.headers["Connection"] = "close"
+        self._writer = await self.response.prepare(request)
         connection = transport.get_extra_info("socket")
         if connection is not None and connection.family in (socket.AF_INET, socket.AF_INET6):
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._settings.send_buffer_bytes)
@@ -200,18 +232,25 @@ class Stream(EventSourceResponse):
         self._epoch = hub.epoch
         try:
             await self.write(head)
-            while (ending := await self._follow()) is None:
-                pass
+            while self._ending is None:
+                if await self._catch_up():
+                    # Written to by the hub until it hands the stream back; nothing else is awaited here, so
+                    # that an idle stream holds as little as possible.
+                    waiter = self._waiter = asyncio.get_running_loop().create_future()
+                    hub.join(subscriber)
+                    await waiter
+                    if not subscriber.joined and subscriber.gap is None and self._ending is None:
+                        await self._tell_lag()
         finally:
             hub.leave(subscriber)
-        await self.end(ending)
+        await self.end(self._ending)
 
     async def end(self, ending: Ending) -> None:
         """Send the last frame and end the response."""
         self.closed_because = ending.reason
         if ending.frame:
             await self.write(ending.frame)
-        await self.write_eof()
+        await self.response.write_eof()
 
     def close(self, reason: str, frame: bytes = b"") -> None:
         """Have the stream end soon, after what is under way; a second call changes nothing."""
@@ -223,34 +262,26 @@ class Stream(EventSourceResponse):
     def cut(self, reason: str) -> None:
         """Break the connection at once: the client takes nothing any more, and must not see a clean end."""
         self.closed_because = reason
-        if (request := self._req) is not None and request.transport is not None:
-            request.transport.abort()
+        self.subscriber.transport.abort()
 
     # ------------------------------------------------------------------ following
 
-    async def _follow(self) -> Ending | None:
-        """Catch up, then be written to by the hub until it hands the stream back; give why to end, if so."""
+    async def _catch_up(self) -> bool:
+        """Send what the client has not been sent; False: it has been sent the end."""
         hub, subscriber = self._hub, self.subscriber
-        while True:
-            if self._ending is not None:
-                return self._ending
+        while self._ending is None:
             if subscriber.gap is not None or hub.epoch != self._epoch or subscriber.cursor < hub.gap_below:
                 await self._tell_gap()
             elif hub.ends_at(subscriber.cursor):
-                return Ending("ended", self.view.end(hub))
+                self._ending = Ending("ended", self.view.end(hub))
             elif subscriber.cursor < hub.log.floor:
                 await self._replay_from_stream()
             elif records := hub.log.after(subscriber.cursor, WRITE_RECORDS_MAX):
                 await self._send(records, "memory")
             else:
-                break
-        subscriber.cursor = max(subscriber.cursor, hub.end)
-        self._waiter = asyncio.get_running_loop().create_future()
-        hub.join(subscriber)
-        await self._waiter
-        if not subscriber.joined and subscriber.gap is None and self._ending is None:
-            await self._tell_lag()
-        return None
+                subscriber.cursor = max(subscriber.cursor, hub.end)
+                return True
+        return False
 
     def _wake(self, reason: Wake) -> None:
         if reason == "ended" and self._ending is None:

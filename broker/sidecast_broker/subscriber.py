@@ -29,6 +29,9 @@ class Transport(Protocol):
     def is_closing(self) -> bool:
         """Tell whether the connection is gone or going."""
 
+    def abort(self) -> None:
+        """Break the connection at once."""
+
 
 class View(Protocol):
     """How one client format shows a task; equal views share every encoded byte."""
