@@ -161,7 +161,7 @@ class Internal:
                 f"line {number + 1}: {error}",
                 extra={"line": number + 1, "reason": error.reason, "stored": []},
             ) from error
-        if (event.task_id or key.task) != key.task:
+        if event.task_id is not None and event.task_id != key.task:
             raise Refused(
                 "invalid-event",
                 f"line {number + 1}: the event names task {str(event.task_id)[:80]!r}, the path another one",

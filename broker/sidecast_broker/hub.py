@@ -164,7 +164,7 @@ class Hub:
             if new:
                 self._count_invalid(invalid.reason, stored.sequence)
             return None
-        if (event.task_id or self.key.task) != self.key.task:
+        if event.task_id is not None and event.task_id != self.key.task:
             if new:
                 self._count_invalid("task-id", stored.sequence)
             return None

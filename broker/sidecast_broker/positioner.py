@@ -111,15 +111,21 @@ class Positioner:
             return
         if before is None or info.last != before.last:
             await self._compare(tails, before.last if before else 0, info)
-        if before is not None and (info.first, info.deleted) != (before.first, before.deleted):
+        if before is not None:
+            purged = info.deleted != before.deleted
             for tail in tails:
-                if tail in self._tails:
+                if tail in self._tails and (purged or tail.begins_below(info.first)):
                     await tail.check_retained()
         self.info = info
         self.known.set()
 
     async def _compare(self, tails: list[Tail], above: int, info: StreamInfo) -> None:
         newest = await self._stream.newest((tail.subject for tail in tails), above, info.last)
+        for tail in tails:
+            if not tail.end and (stored := await self._stream.last(tail.subject)):
+                # A replica that knows none of the subjects doesn't say how far it is: of a task that is
+                # waited for, the leader is asked.
+                newest[tail.subject] = stored.sequence
         suspects = [tail for tail in tails if newest.get(tail.subject, 0) > tail.end]
         for tail in tails:
             if tail not in suspects:

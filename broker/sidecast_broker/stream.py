@@ -34,7 +34,7 @@ logger = structlog.get_logger(__name__)
 
 WRITE_RECORDS_MAX = 256
 """Records joined into one write while catching up: about 64 KiB, what the kernel takes at once."""
-CHECK_S = 2.0
+CHECK_S = 1.0
 SHORT_READS_MAX = 5
 
 

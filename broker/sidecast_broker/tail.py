@@ -36,6 +36,10 @@ class Sink(Protocol):
     def end(self) -> int:
         """The sequence of the newest record taken, 0 before the first."""
 
+    @property
+    def first(self) -> int | None:
+        """The sequence of the task's first retained record as far as known; None: nothing is stored."""
+
     def append(self, stored: Stored) -> None:
         """Take the next record; nothing is missing between the end and it."""
 
@@ -106,6 +110,10 @@ class Tail:
     def end(self) -> int:
         """The sequence of the newest record handed on."""
         return self._sink.end
+
+    def begins_below(self, sequence: int) -> bool:
+        """Tell whether the task's first record, as far as known, lies below a sequence."""
+        return self._sink.first is not None and self._sink.first < sequence
 
     async def open(self, position: int) -> None:
         """Subscribe, then read what is stored, up to where the leader says it ends; live from there.

@@ -152,7 +152,8 @@ class Story:
             self.step(1, "Match settlements", "running"),
             self.activity(
                 "thought",
-                "Six of the nine late trades share a counterparty. That is no accident; I will look at their cut-off times.",
+                "Six of the nine late trades share a counterparty. That is no accident; "
+                "I will look at their cut-off times.",
             ),
             self.activity(
                 "error",

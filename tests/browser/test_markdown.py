@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
-from browser.screen import Screen
 from brokers import FakeBackend, broker
+from browser.screen import Screen
 
 pytestmark = pytest.mark.browser
+
+LEAVES = 'target="_blank" rel="noopener noreferrer"'
+CODE = 'class="code" tabindex="0"'
 
 CASES = [
     ("# One\n\n## Two ##", "<h3>One</h3><h4>Two</h4>"),
@@ -31,20 +34,20 @@ CASES = [
     ),
     (
         "```py\n<b>x</b>\n\n# no\n```\nafter",
-        '<pre class="code" tabindex="0" data-language="py"><code>&lt;b&gt;x&lt;/b&gt;\n\n# no</code></pre><p>after</p>',
+        f'<pre {CODE} data-language="py"><code>&lt;b&gt;x&lt;/b&gt;\n\n# no</code></pre><p>after</p>',
     ),
-    ("```\nopen", '<pre class="code" tabindex="0"><code>open</code></pre>'),
+    ("```\nopen", f"<pre {CODE}><code>open</code></pre>"),
     (
         '[a](https://b.example/c_(d) "t")',
-        '<p><a href="https://b.example/c_(d)" target="_blank" rel="noopener noreferrer"><span>a</span></a></p>',
+        f'<p><a href="https://b.example/c_(d)" {LEAVES}><span>a</span></a></p>',
     ),
     (
         "see https://b.example/x.",
-        '<p>see <a href="https://b.example/x" target="_blank" rel="noopener noreferrer">https://b.example/x</a>.</p>',
+        f'<p>see <a href="https://b.example/x" {LEAVES}>https://b.example/x</a>.</p>',
     ),
     (
         "![an image](https://b.example/x.png)",
-        '<p><a href="https://b.example/x.png" target="_blank" rel="noopener noreferrer"><span>an image</span></a></p>',
+        f'<p><a href="https://b.example/x.png" {LEAVES}><span>an image</span></a></p>',
     ),
     ("[a](javascript:alert(1))", "<p><span><span>a</span></span></p>"),
     ("[a](data:text/html,x)", "<p><span><span>a</span></span></p>"),
@@ -69,6 +72,7 @@ HOSTILE = {
 async def blank(fake: FakeBackend, screen: Screen) -> AsyncIterator[Screen]:
     """A page of the broker that runs nothing by itself, under the same policy."""
     async with broker(fake) as running:
+        await screen.page.route("**/favicon.ico", lambda route: route.fulfill(status=204))
         await screen.page.goto(f"{running.url}/ui/tokens.css")
         yield screen
 

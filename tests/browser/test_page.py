@@ -16,6 +16,8 @@ from playwright.async_api import expect
 
 pytestmark = pytest.mark.browser
 
+CONTRAST = (Path(__file__).parent / "contrast.js").read_text()
+
 TASK = "settlement-review-2026-q3"
 
 
@@ -35,6 +37,14 @@ async def tell(real: RealBackend, task: str, records: list[bytes], every_s: floa
 async def test_task_to_its_end_across_a_broker_restart(
     real: RealBackend, broker: ChildBroker, screen: Screen
 ) -> None:
+    for other in ("nightly-import", "rates-backfill"):
+        await real.publish(*Story(other).whole(), task=other)
+    failing = Story("ledger-reconcile")
+    await real.publish(*failing.work(), failing.status("The ledger is locked", "FAILED"), task=failing.task)
+    asking = Story("onboarding-acme")
+    await real.publish(
+        *asking.work(), asking.status("Which entity signs?", "INPUT_REQUIRED"), task=asking.task
+    )
     story = Story(TASK)
     pieces = story.report()
     await screen.watch(broker.url, TASK)
@@ -56,6 +66,7 @@ async def test_task_to_its_end_across_a_broker_restart(
     delays = await screen.at(".event-delay").all_inner_texts()
     assert any(re.fullmatch(r"< 1 ms|\d+ ms", delay) for delay in delays), delays
     await screen.text("#facts", re.compile(r"Delay p50 / p95\s*(< 1|\d+) ms"))
+    await screen.count(".tasks-list li", 5)
     await screen.shot("running")
 
     screen.allow_cuts()
@@ -91,8 +102,10 @@ async def whole(screen: Screen, story: Story) -> None:
     await expect(screen.at(".markdown a")).to_have_attribute("rel", "noopener noreferrer")
     await screen.text(".markdown pre code", "share = len(late) / len(trades)")
     await screen.text(".json", '"confirmed": true')
-    size = "() => { const image = document.querySelector('.artifact img'); return [image.naturalWidth, image.alt] }"
-    assert await screen.evaluate(size) == [560, "late-share.png"]
+    image = await screen.evaluate(
+        "() => [...document.querySelectorAll('.artifact img')].map((each) => [each.naturalWidth, each.alt])"
+    )
+    assert image == [[560, "late-share.png"]]
     await expect(screen.at(".artifact svg, .artifact object, .artifact iframe")).to_have_count(0)
     download = screen.at('a[download="drawing.svg"]')
     await expect(download).to_have_attribute("href", re.compile("^blob:"))
@@ -186,7 +199,7 @@ async def test_20000_events_without_freezing(real: RealBackend, broker: ChildBro
     task = "long-run"
     story = Story(task)
     records = [story.begin(), story.status("A long run begins")]
-    for number in range(1, 5_000):
+    for number in range(1, 5_001):
         records += [
             story.status(f"Note {number}: venue {number % 7} has answered"),
             story.progress(number / 5_000, f"{number} of 5,000"),
@@ -199,16 +212,17 @@ async def test_20000_events_without_freezing(real: RealBackend, broker: ChildBro
     await real.publish(*records, task=task)
     await screen.page.add_init_script(
         "window.longTasks = [];"
-        "new PerformanceObserver((list) => longTasks.push(...list.getEntries().map((e) => Math.round(e.duration))))"
-        ".observe({entryTypes: ['longtask']});"
+        "new PerformanceObserver((list) => {"
+        "  for (const { duration } of list.getEntries()) longTasks.push(Math.round(duration));"
+        "}).observe({ entryTypes: ['longtask'] });"
     )
     began = time.monotonic()
     await screen.watch(broker.url, task)
-    await screen.text(
-        "#facts", re.compile(r"Events\s*20,000" if len(records) == 20_000 else r"Events\s*19,998"), 20
-    )
+    await screen.text("#facts", re.compile(r"Events\s*20,000"), 20)
     shown_s = time.monotonic() - began
     loading = await screen.evaluate("() => longTasks.splice(0)")
+    slowness = await screen.slowness()
+    await screen.evaluate("() => { longTasks.length = 0 }")
     await screen.text("#task-text", re.compile("Thought|of 5,000|answered"))
     drawn = await screen.evaluate("() => document.querySelectorAll('*').length")
 
@@ -248,7 +262,7 @@ async def test_20000_events_without_freezing(real: RealBackend, broker: ChildBro
     await expect(screen.at("#event-detail")).to_be_hidden()
     before = await screen.at(".entry").count()
     await screen.evaluate("() => document.getElementById('earlier').click()")
-    await expect(screen.at(".entry")).to_have_count(before + 300)
+    await expect(screen.at(".entry")).to_have_count(before + 200)
 
     await tell(real, task, [story.progress(0.99), story.status("Done at last", "COMPLETED")])
     await screen.text("#state", "Completed")
@@ -256,13 +270,13 @@ async def test_20000_events_without_freezing(real: RealBackend, broker: ChildBro
     await screen.text("#entries", "Done at last")
     await screen.shot("20000-events")
     after = await screen.evaluate("() => longTasks")
-    print(
-        f"20,000 events: {shown_s:.2f} s, {drawn} elements, long tasks {loading} then {after}, frame {slowest_ms:.0f} ms"
-    )
-    assert shown_s < 8
+    slowness = max(slowness, await screen.slowness())
+    print(f"20,000 events shown in {shown_s:.2f} s on a machine {slowness:.1f} times slower than idle;")
+    print(f"{drawn} elements; long tasks {loading} ms, then {after}; slowest scroll step {slowest_ms:.0f} ms")
     assert drawn < 6_000
-    assert max(loading, default=0) < 400
-    assert max(after, default=0) < 200
+    assert shown_s < 5 * slowness
+    assert max(loading, default=0) < 400 * slowness
+    assert max(after, default=0) < 200 * slowness
 
 
 async def test_phone_and_narrow_screens(real: RealBackend, broker: ChildBroker, screen: Screen) -> None:
@@ -315,36 +329,3 @@ async def test_broker_without_tasks_says_how_to_begin(broker: ChildBroker, scree
     await screen.text("#home", "There are no tasks yet")
     await screen.text("#home", "sidecast demo README.md")
     await screen.shot("empty")
-
-
-CONTRAST = """() => {
-  const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
-  const rgba = (colour) => {
-    canvas.clearRect(0, 0, 1, 1);
-    canvas.fillStyle = colour;
-    canvas.fillRect(0, 0, 1, 1);
-    return [...canvas.getImageData(0, 0, 1, 1).data];
-  };
-  const over = (front, back) => front.slice(0, 3).map((part, i) => part * front[3] / 255 + back[i] * (1 - front[3] / 255));
-  const light = (colour) => {
-    const [r, g, b] = colour.map((part) => part / 255).map((part) => part <= .04045 ? part / 12.92 : ((part + .055) / 1.055) ** 2.4);
-    return .2126 * r + .7152 * g + .0722 * b;
-  };
-  const behind = (element) => {
-    const layers = [];
-    for (let each = element; each; each = each.parentElement) layers.unshift(rgba(getComputedStyle(each).backgroundColor));
-    return layers.reduce((back, layer) => over(layer, back), [255, 255, 255]);
-  };
-  const faint = [];
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walker.nextNode()) {
-    const element = walker.currentNode.parentElement;
-    if (!walker.currentNode.textContent.trim() || !element.checkVisibility() || element.closest('.sr, noscript, script, [aria-hidden]')) continue;
-    const back = behind(element);
-    const [a, b] = [light(over(rgba(getComputedStyle(element).color), back)), light(back)];
-    const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
-    if (ratio < 4.5) faint.push(`${ratio.toFixed(2)} ${element.outerHTML.slice(0, 120)}`);
-  }
-  return faint;
-}"""
-"""Text whose contrast is below AA's 4.5 for normal sizes."""

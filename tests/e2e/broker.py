@@ -65,7 +65,7 @@ class Broker:
         self._counted: dict[str, float] = {}
 
     def start(self) -> Self:
-        """Start it and wait until it listens."""
+        """Start it and wait until it listens and has seen the stream."""
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "sidecast_broker", "serve"],
@@ -84,10 +84,9 @@ class Broker:
 
     def _answers(self) -> bool:
         try:
-            self._get("/readyz")
+            return json.loads(self._get("/readyz"))["nats"]["epoch"] is not None
         except (urllib.error.URLError, OSError):
             return False
-        return True
 
     def _get(self, path: str) -> bytes:
         with urllib.request.urlopen(f"http://{self.host}:{self._internal_port}{path}", timeout=10) as answer:
@@ -158,7 +157,7 @@ class Broker:
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     def __enter__(self) -> Self:
-        return self.start()
+        return self if self.process is not None else self.start()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

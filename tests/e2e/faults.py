@@ -168,7 +168,7 @@ class Run:
 
     # ------------------------------------------------------------------ processes
 
-    async def go(self) -> tuple[list[Watched], float]:
+    async def go(self) -> list[Watched]:
         """Publish, watch and break things; give what the watchers were given."""
         plan = self.plan
         await asyncio.to_thread(self.broker.start)
@@ -176,12 +176,12 @@ class Run:
             for proxy in self.proxies:
                 await stack.enter_async_context(proxy)
             watching = [
-                await stack.enter_async_context(_process("e2e.watchers", plan_file))
+                await stack.enter_async_context(process_of("e2e.watchers", plan_file))
                 for plan_file in self._watcher_plans()
             ]
-            await asyncio.gather(*(_line(process, "opened") for process in watching))
+            await asyncio.gather(*(said(process, "opened") for process in watching))
             self.tell(f"{plan.watchers} watchers open")
-            publishing = await stack.enter_async_context(_process("e2e.load", self._load_plan()))
+            publishing = await stack.enter_async_context(process_of("e2e.load", self._load_plan()))
             listening = asyncio.create_task(self._listen(publishing))
             for count, fault in plan.faults:
                 await self.published(count)
@@ -190,12 +190,11 @@ class Run:
             await listening
             self.tell("all published and acknowledged")
             await self._end(watching)
-        records = [
+        return [
             record
             for index in range(plan.processes)
             for record in msgspec.json.decode(self._result(index).read_bytes(), type=list[Watched])
         ]
-        return records, max((record.ended_at for record in records), default=0.0)
 
     async def _listen(self, publishing: asyncio.subprocess.Process) -> None:
         assert publishing.stdout is not None
@@ -208,7 +207,7 @@ class Run:
             progress.set()
 
     async def _end(self, watching: list[asyncio.subprocess.Process]) -> None:
-        ended = [asyncio.create_task(_line(process, "ended")) for process in watching]
+        ended = [asyncio.create_task(said(process, "ended")) for process in watching]
         _done, pending = await asyncio.wait(ended, timeout=2 * self.plan.verify_s + PATIENCE_S)
         if pending:
             for process in watching:
@@ -289,7 +288,7 @@ async def run_faults(folder: Path, plan: Plan, nats_system: NatsServer | NatsClu
     await create_stream(run.urls, STREAM, num_replicas=replicas, duplicate_window=window_ns)
     try:
         async with asyncio.timeout(plan.seconds_max):
-            records, ended_at = await run.go()
+            records = await run.go()
         counts = {
             "repairs": run.broker.counted("sidecast_tail_repairs_total"),
             "resumes": run.broker.counted("sidecast_resumes_total"),
@@ -307,7 +306,8 @@ async def run_faults(folder: Path, plan: Plan, nats_system: NatsServer | NatsClu
         f"the stream holds nothing of {task}" for task in published.keys() - {each.task for each in stored}
     ]
     given = sum(item.kind == "event" for record in records for item in record.items)
-    ended_after_s = round(ended_at - last_at, 2)
+    ended_after_s = round(max(record.ended_at for record in records) - max(last_at.values()), 2)
+    latest_s = max(record.ended_at - last_at.get(record.task, 0.0) for record in records)
     return Outcome(
         problems=check(published, records),
         log_problems=missing + check(published, stored),
@@ -322,16 +322,17 @@ async def run_faults(folder: Path, plan: Plan, nats_system: NatsServer | NatsClu
             "reconnects": sum(record.connections - 1 for record in records),
             "broker_kills": run.broker.kills,
             "ended_after_s": ended_after_s,
+            "latest_of_a_task_s": round(latest_s, 2),
             **counts,
         },
     )
 
 
-async def read_stream(urls: list[str], stream: str) -> tuple[list[Watched], float]:
+async def read_stream(urls: list[str], stream: str) -> tuple[list[Watched], dict[str, float]]:
     """Read what the stream holds with a plain NATS client.
 
     Returns:
-        Each task's events as if a watcher had been given them, and when the last of all was stored.
+        Each task's events as if a watcher had been given them, and when its last one was stored.
     """
     connection = await nats.connect(urls)
     try:
@@ -339,14 +340,16 @@ async def read_stream(urls: list[str], stream: str) -> tuple[list[Watched], floa
         last = (await jetstream.stream_info(stream)).state.last_seq
         subscription = await jetstream.subscribe("sidecast.v1.events.>", stream=stream, ordered_consumer=True)
         items: dict[str, list[Item]] = {}
-        sequence, last_at = 0, 0.0
+        last_at: dict[str, float] = {}
+        sequence = 0
         while sequence < last:
             message = await subscription.next_msg(timeout=10)
             metadata = message.metadata
-            sequence, last_at = metadata.sequence.stream, metadata.timestamp.timestamp()
+            sequence = metadata.sequence.stream
+            task = message.subject.rpartition(".")[2]
+            last_at[task] = metadata.timestamp.timestamp()
             labels = labels_in(message.data.decode())
             if labels or not message.data.startswith(b'{"task":'):
-                task = message.subject.rpartition(".")[2]
                 items.setdefault(task, []).append(Item("event", f"log-{sequence}", labels))
     finally:
         await connection.close()
@@ -355,12 +358,13 @@ async def read_stream(urls: list[str], stream: str) -> tuple[list[Watched], floa
 
 
 @asynccontextmanager
-async def _process(module: str, plan_file: Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run one of the harness' modules as a process."""
+async def process_of(module: str, plan_file: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a module as a process that is given a file, and that says what it does on standard output."""
     with plan_file.with_suffix(".log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", module, str(plan_file)),
             env=os.environ | {"PYTHONPATH": str(TESTS)},
+            stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
         )
@@ -374,7 +378,7 @@ async def _process(module: str, plan_file: Path) -> AsyncIterator[asyncio.subpro
         await process.wait()
 
 
-async def _line(process: asyncio.subprocess.Process, wanted: str) -> None:
+async def said(process: asyncio.subprocess.Process, wanted: str) -> None:
     """Wait until a process says a word.
 
     Raises:

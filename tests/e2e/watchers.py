@@ -15,6 +15,7 @@ import contextlib
 import random
 import re
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -48,6 +49,7 @@ class Plan(Struct, frozen=True):
         cut_bytes: mean bytes after which it is cut, so also within a frame, 0 for never.
         seed: of all that is random.
         result: the file the records are written to.
+        receive_bytes: SO_RCVBUF of each connection, 0 for the system's.
     """
 
     host: str
@@ -57,6 +59,7 @@ class Plan(Struct, frozen=True):
     cut_bytes: int
     seed: int
     result: str
+    receive_bytes: int = 0
 
 
 class _Data(Struct):
@@ -188,7 +191,13 @@ class Watcher:
         return msgspec.structs.replace(self.record, connections=self.connections, ended_at=self.ended_at)
 
     async def _connect(self) -> None:
-        reader, writer = await asyncio.open_connection(self._plan.host, self._plan.port)
+        with socket.socket() as connection:
+            connection.setblocking(False)
+            if self._plan.receive_bytes:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._plan.receive_bytes)
+            address = (self._plan.host, self._plan.port)
+            await asyncio.get_running_loop().sock_connect(connection, address)
+            reader, writer = await asyncio.open_connection(sock=connection.dup())
         try:
             writer.write(self._request())
             head = await reader.readuntil(b"\r\n\r\n")

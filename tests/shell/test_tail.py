@@ -37,6 +37,10 @@ class Taken:
     def end(self) -> int:
         return self.sequences[-1] if self.sequences else 0
 
+    @property
+    def first(self) -> int | None:
+        return self.sequences[0] if self.sequences else None
+
     def append(self, stored: Stored) -> None:
         assert stored.sequence > self.end
         self.sequences.append(stored.sequence)

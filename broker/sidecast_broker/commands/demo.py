@@ -276,6 +276,7 @@ class Demo:
         url = "" if broker.url == f"http://{Server().host}:{Server().port}" else f" --url {broker.url}"
         terminal.line()
         terminal.line(terminal.style(f"Task {number} of {total}: watch it from another terminal", BOLD))
+        terminal.line(terminal.style(f"  {broker.url}/ui/?task={task}", CYAN))
         terminal.line(terminal.style(f"  curl -N {broker.url}/tasks/{task}/events", CYAN))
         terminal.line(terminal.style(f"  sidecast tail {task} --visualize{url}", CYAN))
 

@@ -1,4 +1,4 @@
-// Owns what is said aloud by screen readers: each announcement is a line of its own, so that none hides another.
+// Owns what screen readers say aloud: each announcement is a line of its own, so that none hides another.
 // Must not know what is worth saying.
 
 import { el } from "./element.js";

@@ -36,7 +36,11 @@ export class ArtifactCard {
     const frame = this.#window;
     this.#content.update(artifact);
     setText(this.#name, artifact.name || artifact.id);
-    const facts = [artifact.size ? size(artifact.size) : "", artifact.complete ? "" : "growing", artifact.updates > 1 ? count(artifact.updates, "piece") : ""];
+    const facts = [
+      artifact.size ? size(artifact.size) : "",
+      artifact.complete ? "" : "growing",
+      artifact.updates > 1 ? count(artifact.updates, "piece") : "",
+    ];
     setText(this.#facts, facts.filter(Boolean).join(" · "));
     this.#copy.hidden = this.#save.hidden = !artifact.parts.some((part) => part.kind === "text");
     const long = artifact.parts.some((part) => part.kind === "text" && part.length > OPEN_CHARS);

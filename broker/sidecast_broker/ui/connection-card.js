@@ -30,8 +30,15 @@ export class ConnectionCard {
   #delays = el("p", { class: "note figure" });
   #id = el("code", { class: "figure" });
   #copyId = el("button", { class: "quiet", type: "button", text: "Copy" });
-  #lastId = el("p", { class: "last-id", hidden: true }, el("span", { class: "remark", text: "Last event id" }), this.#id, this.#copyId);
+  #lastId = el(
+    "p",
+    { class: "last-id", hidden: true },
+    el("span", { class: "remark", text: "Last event id" }),
+    this.#id,
+    this.#copyId,
+  );
   #incidents = el("ol", { class: "incidents", "aria-label": "What happened to the connection" });
+  #link = document.getElementById("link");
   #since = Date.now();
   #sparkAt = 0;
 
@@ -46,7 +53,8 @@ export class ConnectionCard {
     svg.append(this.#spark);
     this.#sparkBox.append(svg);
     this.#state.append(el("span", { class: "dot", "aria-hidden": "true" }), this.#text, this.#now);
-    this.#card.replaceChildren(this.#state, this.#detail, this.#sparkBox, this.#delays, this.#lastId, this.#incidents);
+    const parts = [this.#state, this.#detail, this.#sparkBox, this.#delays, this.#lastId, this.#incidents];
+    this.#card.replaceChildren(...parts);
   }
 
   /** Note what happened; `what` is what the connection told. */
@@ -55,7 +63,7 @@ export class ConnectionCard {
     const say = {
       opened: "Connected",
       resumed: `Resumed after ${connection.lastId || "the start"}`,
-      lost: connection.reason ? `Lost: ${connection.reason}` : "Connection lost",
+      lost: connection.reason ? connection.reason : "Connection lost",
       silent: "No sign of life: given up",
       gap: "Gap: events are missing",
       ended: "Closed: nothing follows",
@@ -71,16 +79,21 @@ export class ConnectionCard {
     const { phase } = connection;
     let [tone, text] = PHASES[phase] ?? ["attention", "Reconnecting"];
     if (phase === "reconnecting") {
-      const left = Math.max(0, connection.retryAt - Date.now());
-      text = connection.retryAt && left > 0 ? `Reconnecting in ${(left / 1000).toFixed(1)} s` : "Reconnecting …";
+      const left = connection.retryAt - Date.now();
+      text = left > 0 ? `Reconnecting in ${(left / 1000).toFixed(1)} s` : "Reconnecting …";
     }
     if (phase === "live" && connection.gap) [tone, text] = ["attention", "Live, after a gap"];
     else if (phase === "live" && connection.reconnects) text = "Live, resumed";
     this.#card.dataset.tone = tone;
     this.#card.dataset.phase = phase;
     setText(this.#text, text);
+    // Where this card is out of sight, the head of the task says what is not as usual.
+    this.#link.dataset.tone = tone;
+    this.#link.hidden = (phase === "live" && !connection.gap) || phase === "ended" || phase === "connecting";
+    setText(this.#link, text);
     setText(this.#detail, this.#explain(connection, backlog));
-    this.#now.hidden = !(phase === "missing" || phase === "refused" || (phase === "reconnecting" && connection.retryAt));
+    const waits = phase === "reconnecting" && connection.retryAt > 0;
+    this.#now.hidden = !(waits || phase === "missing" || phase === "refused");
     this.#lastId.hidden = !connection.lastId;
     setText(this.#id, connection.lastId);
     this.#drawDelays(delays);
@@ -97,10 +110,7 @@ export class ConnectionCard {
         return "The page shows the task as soon as it begins.";
       case "live":
         if (connection.gap) return gapReason(connection.gap);
-        return [
-          connection.reconnects ? `came back ${count(connection.reconnects, "time")}, nothing lost` : "from the first event",
-          `heartbeat every ${connection.heartbeatS} s`,
-        ].join(" · ");
+        return `${this.#history(connection)} · heartbeat every ${connection.heartbeatS} s`;
       case "reconnecting":
         return [connection.reason, "What is missed meanwhile is caught up."].filter(Boolean).join(". ");
       case "ended":
@@ -108,6 +118,10 @@ export class ConnectionCard {
       default:
         return connection.reason;
     }
+  }
+
+  #history({ reconnects }) {
+    return reconnects ? `came back ${count(reconnects, "time")}` : "from the first event";
   }
 
   #drawDelays(delays) {
@@ -118,7 +132,8 @@ export class ConnectionCard {
     setText(this.#delays, `Publish to arrival: p50 ${p50} · p95 ${p95} · max ${most}`);
     const recent = delays.recent(SPARKS);
     const top = Math.max(10, ...recent);
-    const bars = recent.map((ms, index) => `M${index + 0.5 + SPARKS - recent.length} 24v${-(1.5 + (22 * ms) / top)}`);
+    const left = SPARKS - recent.length + 0.5;
+    const bars = recent.map((ms, index) => `M${left + index} 24v${-(1.5 + (22 * ms) / top)}`);
     this.#spark.setAttribute("d", bars.join(""));
     this.#sparkBox.hidden = false;
   }

@@ -152,7 +152,7 @@ export class Connection {
       case "stream.drain":
         // The broker ends the response itself; this is when it wants to see us again.
         this.#afterMs = frame.reconnect_in_ms ?? null;
-        this.reason = frame.type === "stream.drain" ? "the broker is restarting" : `the broker is busy (${frame.reason})`;
+        this.reason = frame.reason ? `The broker is busy: ${frame.reason}` : "The broker restarts";
         break;
       case "stream.end":
         this.#drop();
@@ -164,7 +164,7 @@ export class Connection {
 
   #watch() {
     if (this.#source && Date.now() - this.#heardAt > this.#silenceMs) {
-      this.reason = "no sign of life";
+      this.reason = "No sign of life";
       this.#drop();
       this.#lost("silent");
     }

@@ -6,6 +6,7 @@ import { GrowingText } from "./growing-text.js";
 import { link, safeAddress } from "./inline.js";
 import { jsonView } from "./json.js";
 import { GrowingMarkdown } from "./markdown.js";
+import { size } from "./words.js";
 
 const IMAGES = new Set(["image/png", "image/jpeg", "image/gif", "image/webp"]);
 const TEXTS = /^(text\/|application\/(json|xml|yaml|x-ndjson)$)/;
@@ -64,8 +65,7 @@ export class Content {
     }
     // Anything else, SVG and HTML among it, is offered as bytes: nothing may open it in this page's origin.
     const address = this.#addressOf(bytes, "application/octet-stream");
-    const size = bytes.length < 10_000 ? `${bytes.length} bytes` : `${Math.round(bytes.length / 1000).toLocaleString()} kB`;
-    const label = `${name} · ${part.mediaType || "unknown type"} · ${size}`;
+    const label = `${name} · ${part.mediaType || "unknown type"} · ${size(bytes.length)}`;
     return el("p", { class: "file" }, el("a", { href: address, download: name, text: `Download ${label}` }));
   }
 

@@ -8,7 +8,7 @@ import { textOf } from "./task.js";
 import { duration, full, offset } from "./time.js";
 import { count, gapReason, percent, stateName, stateTone } from "./words.js";
 
-const STEP_WORDS = { running: "running", done: "done", failed: "failed", skipped: "skipped" };
+const STEP_TONES = { done: "good", failed: "bad", running: "active" };
 
 /** One entry in the timeline. */
 export class EntryView {
@@ -63,12 +63,14 @@ function markOf({ kind }) {
 
 function toneOf(entry) {
   if (entry.kind === "status" || entry.kind === "end") return stateTone(entry.state);
-  if (entry.kind === "step") return { done: "good", failed: "bad", running: "active" }[entry.step.state] ?? "calm";
+  if (entry.kind === "step") return STEP_TONES[entry.step.state] ?? "calm";
   if (entry.kind === "error") return entry.recoverable ? "attention" : "bad";
   return { gap: "attention", loss: "attention", resumed: "good" }[entry.kind] ?? "calm";
 }
 
 const paragraph = (text, kind = "said") => el("p", { class: kind, text });
+
+const line = (...children) => el("p", { class: "line" }, ...children);
 
 /** Give text, and whatever else a message holds. */
 function said({ text, message }) {
@@ -78,7 +80,8 @@ function said({ text, message }) {
   for (const part of message?.parts ?? []) {
     if ("data" in part) nodes.push(jsonView(part.data));
     else if (typeof part.text !== "string") {
-      nodes.push(el("p", { class: "note", text: `${part.filename || "a file"} · ${part.mediaType || "unknown type"}` }));
+      const text = `${part.filename || "a file"} · ${part.mediaType || "unknown type"}`;
+      nodes.push(paragraph(text, "note"));
     }
   }
   return nodes;
@@ -86,9 +89,10 @@ function said({ text, message }) {
 
 const DRAW = {
   status(entry) {
-    const chip = el("span", { class: "chip state", "data-tone": stateTone(entry.state), text: stateName(entry.state) });
+    const tone = stateTone(entry.state);
+    const chip = el("span", { class: "chip state", "data-tone": tone, text: stateName(entry.state) });
     const remark = entry.snapshot ? "as it stands now" : entry.created ? "the task begins" : "";
-    return [el("p", { class: "line" }, chip, remark ? el("span", { class: "remark", text: remark }) : null), ...said(entry)];
+    return [line(chip, remark ? el("span", { class: "remark", text: remark }) : null), ...said(entry)];
   },
   note: said,
   thought: said,
@@ -98,36 +102,36 @@ const DRAW = {
     bar.firstChild.style.width = `${Math.max(0, Math.min(1, entry.progress ?? 0)) * 100}%`;
     const times = entry.count > 1 ? el("span", { class: "remark", text: count(entry.count, "update") }) : null;
     const share = el("span", { class: "figure", text: percent(entry.progress ?? 0) });
-    return [el("p", { class: "line" }, bar, share, entry.text ? el("span", { text: entry.text }) : null, times)];
+    return [line(bar, share, entry.text ? el("span", { text: entry.text }) : null, times)];
   },
   step(entry) {
     const { title, id, state, index, total, duration_ms: ms } = entry.step;
     const place = total > 0 ? `Step ${Number(index ?? 0) + 1} of ${total}` : "Step";
-    const end = state === "running" ? "" : [STEP_WORDS[state] ?? state, duration(ms)].filter(Boolean).join(" in ");
+    const end = state === "running" ? state : [state, duration(ms)].filter(Boolean).join(" in ");
     return [
-      el(
-        "p",
-        { class: "line" },
+      line(
         el("span", { class: "remark", text: place }),
         el("strong", { text: title || id }),
-        el("span", { class: "figure", text: end || "running" }),
+        el("span", { class: "figure", text: end }),
       ),
     ];
   },
   error(entry) {
-    const facts = [entry.code, entry.component, entry.recoverable === true ? "recoverable" : ""].filter(Boolean);
-    return [...said(entry), facts.length ? el("p", { class: "remark", text: facts.join(" · ") }) : ""];
+    const facts = [entry.code, entry.component, entry.recoverable === true ? "recoverable" : ""];
+    const text = facts.filter(Boolean).join(" · ");
+    return [...said(entry), ...(text ? [paragraph(text, "remark")] : [])];
   },
   message(entry) {
     const fromUser = entry.message?.role === "ROLE_USER";
-    return [el("p", { class: "remark", text: fromUser ? "User" : "Agent" }), ...said(entry)];
+    return [paragraph(fromUser ? "User" : "Agent", "remark"), ...said(entry)];
   },
   loss({ loss }) {
     const what = [
       loss.dropped_events ? count(loss.dropped_events, "event") : "",
       loss.dropped_bytes ? count(loss.dropped_bytes, "byte") : "",
     ].filter(Boolean);
-    return [paragraph(`The publisher had to drop ${what.join(" and ") || "something"} (${loss.reason ?? "no reason given"}).`)];
+    const because = loss.reason ? ` (${loss.reason})` : "";
+    return [paragraph(`The publisher had to drop ${what.join(" and ") || "something"}${because}.`)];
   },
   gap(entry) {
     const title = entry.fromStart ? "The beginning is missing" : "Events are missing here";
@@ -136,15 +140,16 @@ const DRAW = {
       : entry.partial
         ? "The task continues with a snapshot of what the stream still holds; artifacts may lack their beginning."
         : "The task continues with a snapshot: it is whole, and only what happened in between is not shown.";
-    return [el("p", { class: "line" }, el("strong", { text: title })), paragraph(`${gapReason(entry.reason)} ${then}`)];
+    return [line(el("strong", { text: title })), paragraph(`${gapReason(entry.reason)} ${then}`)];
   },
   resumed(entry) {
     const away = duration(entry.awayMs);
     if (entry.gap) return [paragraph(`Reconnected after ${away}.`)];
-    const missed = entry.missed ? `${count(entry.missed, "event")} caught up` : "nothing had happened";
-    return [paragraph(`Reconnected after ${away}: ${missed}, none lost.`)];
+    const missed = entry.missed ? `${count(entry.missed, "event")} caught up, none lost` : "nothing was missed";
+    return [paragraph(`Reconnected after ${away}: ${missed}.`)];
   },
   end(entry) {
-    return [paragraph(`The task is over after ${duration(entry.tookMs)} and ${count(entry.events, "event")}. Nothing more will come.`)];
+    const all = `${duration(entry.tookMs)} and ${count(entry.events, "event")}`;
+    return [paragraph(`The task is over after ${all}. Nothing more will come.`)];
   },
 };

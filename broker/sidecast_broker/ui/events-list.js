@@ -12,7 +12,9 @@ const KEPT_CHARS_MAX = 48_000_000;
 const ROWS_MAX = 400_000;
 const DETAIL_CHARS_MAX = 200_000;
 
-/** @typedef {{id: string, type: string, raw: string, arrivedAt: number, delay: number|null, gist?: string}} Row */
+/**
+ * @typedef {{id: string, type: string, raw: string, arrivedAt: number, delay: number|null, gist?: string}} Row
+ */
 
 export class EventsList {
   #list = document.getElementById("events-list");
@@ -40,7 +42,8 @@ export class EventsList {
     this.#list.addEventListener("keydown", (event) => this.#key(event), { signal });
     this.#list.addEventListener("click", (event) => this.#clicked(event), { signal });
     this.#newest.addEventListener("click", () => this.#toEnd(), { signal });
-    this.#detail.addEventListener("keydown", (event) => event.key === "Escape" && this.#choose(null), { signal });
+    const onEscape = (event) => event.key === "Escape" && this.#choose(null);
+    this.#detail.addEventListener("keydown", onEscape, { signal });
     this.#resized.observe(this.#list);
     this.#choose(null);
   }
@@ -102,18 +105,19 @@ export class EventsList {
     row.gist ??= gist(JSON.parse(row.raw)).replace(/\s+/g, " ").slice(0, 160);
     const sequence = row.id.slice(row.id.lastIndexOf("-") + 1);
     const delay = row.delay === null ? "" : duration(row.delay);
+    const arrived = delay ? `arrived ${clock(row.arrivedAt)}` : "from the stream's history";
     return el(
       "div",
-      { class: "event", role: "option", id: `event-${number}`, "data-index": number, "aria-posinset": number + 1, "aria-selected": "false" },
-      el("span", { class: "event-id", text: sequence || "·", title: row.id || "no id: no position to resume from" }),
+      { class: "event", role: "option", id: `event-${number}`, "data-index": number, "aria-posinset": number + 1 },
+      el("span", { class: "event-id", text: sequence || "·", title: row.id || "not a position to resume from" }),
       el("span", { class: "event-type", "data-type": row.type, text: row.type.replace("task.", "") }),
       el("span", { class: "event-gist", text: row.gist }),
-      el("span", { class: "event-delay", text: delay, title: delay ? `arrived ${clock(row.arrivedAt)}` : "from the stream's history" }),
+      el("span", { class: "event-delay", text: delay, title: arrived }),
     );
   }
 
   #mark() {
-    for (const [row, element] of this.#drawn) element.setAttribute("aria-selected", String(row === this.#chosen));
+    for (const [row, each] of this.#drawn) each.setAttribute("aria-selected", String(row === this.#chosen));
     const element = this.#drawn.get(this.#chosen);
     if (element) this.#list.setAttribute("aria-activedescendant", element.id);
     else this.#list.removeAttribute("aria-activedescendant");
@@ -143,8 +147,10 @@ export class EventsList {
   #key(event) {
     const page = Math.max(1, Math.floor(this.#list.clientHeight / ROW_PX) - 1);
     const last = this.#rows.length - 1;
-    const at = this.#chosen ? this.#rows.indexOf(this.#chosen) : this.#atEnd ? last + 1 : Math.floor(this.#list.scrollTop / ROW_PX) - 1;
-    const to = { ArrowDown: at + 1, ArrowUp: at - 1, PageDown: at + page, PageUp: at - page, Home: 0, End: last }[event.key];
+    const inSight = this.#atEnd ? last + 1 : Math.floor(this.#list.scrollTop / ROW_PX) - 1;
+    const at = this.#chosen ? this.#rows.indexOf(this.#chosen) : inSight;
+    const arrows = { ArrowDown: at + 1, ArrowUp: at - 1, PageDown: at + page, PageUp: at - page };
+    const to = { ...arrows, Home: 0, End: last }[event.key];
     if (event.key === "Escape") this.#choose(null);
     if (to === undefined || last < 0) return;
     event.preventDefault();
@@ -176,8 +182,9 @@ export class EventsList {
     const delay = row.delay === null ? "" : ` · ${duration(row.delay)} after it was published`;
     const facts = `${row.id || "no id"} · arrived ${clock(row.arrivedAt)}${delay}`;
     const head = el("div", { class: "event-head" }, el("strong", { text: row.type }), copying, closing);
-    const cut = row.raw.length > DETAIL_CHARS_MAX;
-    const body = cut ? el("p", { class: "note", text: `Too long to show (${count(row.raw.length, "character")}): copy it.` }) : jsonView(JSON.parse(row.raw));
+    const long = row.raw.length > DETAIL_CHARS_MAX;
+    const remark = `Too long to show (${count(row.raw.length, "character")}): copy it.`;
+    const body = long ? el("p", { class: "note", text: remark }) : jsonView(JSON.parse(row.raw));
     return [head, el("p", { class: "note", text: facts }), body];
   }
 

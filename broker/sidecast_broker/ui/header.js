@@ -4,15 +4,14 @@
 import { announce } from "./announcer.js";
 import { copy, el, setText } from "./element.js";
 import { INTERRUPTED } from "./task.js";
-import { brokerNow, duration, full, ticking } from "./time.js";
-import { count, percent, stateName, stateTone } from "./words.js";
+import { brokerNow, duration, moment, ticking } from "./time.js";
+import { percent, stateName, stateTone } from "./words.js";
 
-const SIGNS = { completed: "✓", failed: "✕", rejected: "✕", canceled: "–", "input-required": "?", "auth-required": "?" };
+const SIGNS = { completed: "✓", failed: "✕", rejected: "✕", canceled: "–" };
+const PARTS = ["task-id", "state", "task-step", "task-text", "progress", "progress-bar", "facts"];
 
 export class Header {
-  #parts = Object.fromEntries(
-    ["task-id", "state", "task-step", "task-text", "progress", "progress-bar", "facts"].map((id) => [id, document.getElementById(id)]),
-  );
+  #parts = Object.fromEntries(PARTS.map((id) => [id, document.getElementById(id)]));
   #facts = new Map();
   #announced = null;
   #abort = new AbortController();
@@ -39,15 +38,16 @@ export class Header {
     this.#fact("Context", task.contextId);
     const end = task.endedAt ?? Math.max(brokerNow(), task.lastAt ?? 0);
     const elapsed = task.startedAt === null ? NaN : end - task.startedAt;
-    this.#fact("Began", task.startedAt === null ? "" : full(task.startedAt));
-    this.#fact(task.terminal ? "Took" : "Elapsed", task.terminal ? duration(elapsed) : Number.isNaN(elapsed) ? "" : ticking(elapsed));
-    this.#fact(task.terminal ? "Elapsed" : "Took", "");
+    this.#fact("Began", task.startedAt === null ? "" : moment(task.startedAt));
+    this.#fact("Elapsed", task.terminal || Number.isNaN(elapsed) ? "" : ticking(elapsed));
+    this.#fact("Took", task.terminal ? duration(elapsed) : "");
     this.#fact("Events", task.events ? task.events.toLocaleString("en") : "");
     const [p50, p95] = delays.quantiles(0.5, 0.95) ?? [];
     this.#fact("Delay p50 / p95", p50 === undefined ? "" : `${duration(p50)} / ${duration(p95)}`);
     this.#announce(task);
-    const sign = SIGNS[task.state] ?? (task.progress !== null ? percent(task.progress) : "");
-    document.title = `${sign ? `${sign} ` : ""}${task.id} · Sidecast`;
+    const share = task.progress === null ? "" : percent(task.progress);
+    const sign = INTERRUPTED.has(task.state) ? "?" : (SIGNS[task.state] ?? share);
+    document.title = `${sign} ${task.id} · Sidecast`.trim();
   }
 
   release() {
@@ -86,7 +86,7 @@ export class Header {
   #announce(task) {
     if (!task.state || task.state === this.#announced) return;
     this.#announced = task.state;
-    const more = INTERRUPTED.has(task.state) || task.terminal ? `. ${task.text} ${count(task.events, "event")}.` : "";
+    const more = INTERRUPTED.has(task.state) || task.terminal ? `. ${task.text}` : "";
     announce(`Task ${stateName(task.state).toLowerCase()}${more}`);
   }
 }

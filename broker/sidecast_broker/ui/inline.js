@@ -4,8 +4,22 @@
 import { el } from "./element.js";
 
 // In the order of precedence: code, links, strong, emphasis, strike, bare addresses.
-const MARK =
-  /(`+)([\s\S]*?[^`])\1(?!`)|!?\[([^\]\n]*)\]\(\s*<?((?:[^\s()<>]|\([^\s()<>]*\))+)>?(?:\s+"[^"]*")?\s*\)|\*\*(?=\S)([\s\S]*?\S)\*\*|__(?=\S)([\s\S]*?\S)__(?!\w)|\*(?=\S)([\s\S]*?\S)\*|(?<![\w_])_(?=\S)([\s\S]*?\S)_(?!\w)|~~(?=\S)([\s\S]*?\S)~~|\\([\\`*_{}[\]()#+\-.!|~>])|(https?:\/\/[^\s<>"'`]*[^\s<>"'`.,;:!?)\]])/g;
+const MARK = new RegExp(
+  [
+    /(`+)([\s\S]*?[^`])\1(?!`)/,
+    /!?\[([^\]\n]*)\]\(\s*<?((?:[^\s()<>]|\([^\s()<>]*\))+)>?(?:\s+"[^"]*")?\s*\)/,
+    /\*\*(?=\S)([\s\S]*?\S)\*\*/,
+    /__(?=\S)([\s\S]*?\S)__(?!\w)/,
+    /\*(?=\S)([\s\S]*?\S)\*/,
+    /(?<![\w_])_(?=\S)([\s\S]*?\S)_(?!\w)/,
+    /~~(?=\S)([\s\S]*?\S)~~/,
+    /\\([\\`*_{}[\]()#+\-.!|~>])/,
+    /(https?:\/\/[^\s<>"'`]*[^\s<>"'`.,;:!?)\]])/,
+  ]
+    .map((each) => each.source)
+    .join("|"),
+  "g",
+);
 const DEPTH_MAX = 6;
 const LENGTH_MAX = 8_000; // an opening mark without its partner is looked for to the end of the text
 

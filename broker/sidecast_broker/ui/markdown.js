@@ -111,7 +111,7 @@ export function blocks(text, quotes = 0) {
 }
 
 function startsBlock(line) {
-  return !line.trim() || FENCE.test(line) || HEADING.test(line) || ITEM.test(line) || QUOTE.test(line) || RULE.test(line);
+  return !line.trim() || [FENCE, HEADING, ITEM, QUOTE, RULE].some((start) => start.test(line));
 }
 
 function inline(tag, text) {

@@ -1,4 +1,4 @@
-// Owns one task as the events so far add up to it: state, progress, steps, artifacts, and the timeline's entries.
+// Owns one task as its events add up to it: state, progress, steps, artifacts, and the timeline's entries.
 // Must not know how events arrive, nor how anything is shown.
 
 import { Artifact } from "./artifact.js";
@@ -63,7 +63,9 @@ export class Task {
     this.lastSeq = frame.seq;
     this.contextId ||= frame.contextId ?? "";
     // An activity is only ever reported of a task that works.
-    if (ACTIVITIES.has(frame.type) && this.state !== "working") this.#setState("working", at, { seq: frame.seq, text: "" });
+    if (ACTIVITIES.has(frame.type) && this.state !== "working") {
+      this.#setState("working", at, { seq: frame.seq, text: "" });
+    }
     switch (frame.type) {
       case "task.snapshot":
         return this.#snapshot(frame, at);
@@ -144,8 +146,9 @@ export class Task {
     const message = task.status?.message;
     this.text = textOf(message) || this.text;
     // Where no retained record says the state, a snapshot says `submitted`: a task never goes back there.
-    const unknown = frame.partial && frame.state === "submitted" && this.state !== null;
-    this.#setState(unknown ? this.state : frame.state, at, { seq: frame.seq, message, text: "", created: first, snapshot: gap !== null });
+    const unknown = frame.partial && !anew && frame.state === "submitted" && this.state !== null;
+    const more = { seq: frame.seq, message, text: "", created: first, snapshot: gap !== null };
+    this.#setState(unknown ? this.state : frame.state, at, more);
     for (const artifact of task.artifacts ?? []) {
       this.#artifact({ ...artifact, seq: frame.seq, lastChunk: true }, at);
     }
@@ -157,9 +160,7 @@ export class Task {
     if (loss) this.#add({ kind: "loss", at, seq: frame.seq, loss });
     if (frame.text) this.text = frame.text;
     if (frame.state !== this.state) {
-      // Where no retained record says the state, a snapshot says `submitted`: a task never goes back there.
-    const unknown = frame.partial && frame.state === "submitted" && this.state !== null;
-    this.#setState(unknown ? this.state : frame.state, at, { seq: frame.seq, text: frame.text ?? "", message: frame.message });
+      this.#setState(frame.state, at, { seq: frame.seq, text: frame.text ?? "", message: frame.message });
     } else if (frame.text || frame.message) {
       this.#add({ kind: "note", at, seq: frame.seq, text: frame.text ?? "", message: frame.message });
     }
@@ -186,8 +187,9 @@ export class Task {
       this.#openProgress.count += 1;
       this.touch(this.#openProgress);
     } else {
-      const entry = { kind: "progress", at, seq: frame.seq, progress: this.progress, text: frame.text ?? "", count: 1 };
-      this.#openProgress = this.#add(entry);
+      const { progress } = this;
+      const { seq, text = "" } = frame;
+      this.#openProgress = this.#add({ kind: "progress", at, seq, progress, text, count: 1 });
     }
   }
 
@@ -223,7 +225,8 @@ export class Task {
       artifact = new Artifact(id);
       this.artifacts.set(id, artifact);
       artifact.take(frame);
-      this.#artifactEntries.set(id, this.#add({ kind: "artifact", at, seq: frame.seq, artifact, pinned: true }));
+      const entry = this.#add({ kind: "artifact", at, seq: frame.seq, artifact, pinned: true });
+      this.#artifactEntries.set(id, entry);
     } else {
       artifact.take(frame);
       this.touch(this.#artifactEntries.get(id));

@@ -67,14 +67,16 @@ export class Tasks {
       learnClock(Date.parse(answer.now), sentAt, Date.now());
       this.#failures = response.ok ? 0 : this.#failures + 1;
       if (response.ok) this.#answer = answer;
-      this.#say(response.ok ? this.#remark() : (answer.error?.message ?? `the broker answered ${response.status}`));
+      const refusal = answer.error?.message ?? `The broker answered ${response.status}.`;
+      this.#say(response.ok ? this.#remark() : refusal);
     } catch {
       this.#failures += 1;
       this.#say("The broker does not answer. This list is as it was.");
     }
     this.#draw();
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.refresh(), Math.min(EVERY_MS_MAX, EVERY_MS * 2 ** Math.min(this.#failures, 3)));
+    const pause = Math.min(EVERY_MS_MAX, EVERY_MS * 2 ** Math.min(this.#failures, 3));
+    this.#timer = setTimeout(() => this.refresh(), pause);
   }
 
   #remark() {
@@ -100,7 +102,7 @@ export class Tasks {
     );
     const wanted = this.#filter.value.trim().toLowerCase();
     const found = tasks.filter(
-      ({ task, state }) => !wanted || task.toLowerCase().includes(wanted) || stateName(state).toLowerCase().includes(wanted),
+      ({ task, state }) => task.toLowerCase().includes(wanted) || stateName(state).toLowerCase().includes(wanted),
     );
     const shown = found.slice(0, SHOWN_MAX);
     const names = new Set(shown.map(({ task }) => task));
@@ -110,13 +112,16 @@ export class Tasks {
         this.#rows.delete(task);
       }
     }
+    const focused = document.activeElement;
     shown.forEach((told, index) => {
       const row = this.#rows.get(told.task) ?? new Row(told.task);
       this.#rows.set(told.task, row);
       row.draw(told, told.task === this.#current);
-      // Only what has moved is moved: the focus stays where it is.
-      if (this.#list.children[index] !== row.element) this.#list.insertBefore(row.element, this.#list.children[index] ?? null);
+      const there = this.#list.children[index] ?? null;
+      if (there !== row.element) this.#list.insertBefore(row.element, there);
     });
+    // A row that moves in the page loses the focus.
+    if (focused !== document.activeElement && this.#list.contains(focused)) focused.focus();
     if (wanted && !this.#failures) {
       const more = found.length > SHOWN_MAX ? `, the newest ${SHOWN_MAX} shown` : "";
       this.#say(`${count(found.length, "task")} found${more}`);

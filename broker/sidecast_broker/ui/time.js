@@ -39,7 +39,7 @@ export function offset(ms) {
   return hours ? `${hours}:${two(minutes)}:${two(whole % 60)}` : `${minutes}:${two(whole % 60)}`;
 }
 
-const CLOCK = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+const CLOCK = new Intl.DateTimeFormat(undefined, { timeStyle: "medium", hourCycle: "h23" });
 const FULL = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" });
 
 /** Give the time of day. */
@@ -47,6 +47,11 @@ export const clock = (ms) => CLOCK.format(ms);
 
 /** Give date and time. */
 export const full = (ms) => FULL.format(ms);
+
+/** Give the time of day of what is of today, and the date with it of what is older. */
+export function moment(ms) {
+  return new Date(ms).toDateString() === new Date().toDateString() ? clock(ms) : full(ms);
+}
 
 let skewMs = 0;
 let skewError = Infinity;

@@ -1,13 +1,12 @@
-// Owns the list of entries: only the newest few hundred are in the page, with artifacts kept, and older ones
+// Owns the list of entries: only the newest couple of hundred are in the page, with artifacts kept, and older ones
 // on demand; it follows the end while the reader is there. Must not know what entries say.
 
 import { EntryView } from "./entry.js";
-import { count } from "./words.js";
 
-const WINDOW = 300;
+const WINDOW = 200;
 const WINDOW_READING = 2000;
 const NEAR_END_PX = 120;
-const WIDE = matchMedia("(min-width: 1180px)"); // as in layout.css: from there on the columns scroll, not the page
+const WIDE = matchMedia("(min-width: 1180px)"); // as in layout.css: there the columns scroll, not the page
 const TEXT_MS = 80;
 const TEXT_MS_PER_CHAR = 1 / 2000;
 
@@ -112,8 +111,8 @@ export class Timeline {
 
   /** Growing text is laid out a few times a second, and the less often the longer it is. */
   #textPause() {
-    let longest = 0;
-    for (const artifact of this.#task.artifacts.values()) if (!artifact.complete) longest = Math.max(longest, artifact.size);
+    const growing = [...this.#task.artifacts.values()].filter((artifact) => !artifact.complete);
+    const longest = Math.max(0, ...growing.map((artifact) => artifact.size));
     return TEXT_MS + longest * TEXT_MS_PER_CHAR;
   }
 
@@ -145,8 +144,7 @@ export class Timeline {
     }
     // Artifacts above the new beginning stay first.
     const above = [...this.#views].filter(([entry]) => entry.pinned && entries.indexOf(entry) < start);
-    const rest = [...this.#views].filter(([entry]) => !views.has(entry) && !above.some(([each]) => each === entry));
-    this.#views = new Map([...above, ...views, ...rest]);
+    this.#views = new Map([...above, ...views, ...this.#views]);
     this.#list.replaceChildren(...[...this.#views.values()].map((view) => view.element));
     this.#hidden -= shown;
     this.#window = Math.max(this.#window, this.#views.size);
@@ -158,7 +156,7 @@ export class Timeline {
   #label() {
     const older = this.#hidden;
     this.#earlier.hidden = older <= 0;
-    const text = `Show ${Math.min(WINDOW, older)} of ${count(older, "earlier entry").replace(/entrys$/, "entries")}`;
+    const text = `Show ${Math.min(WINDOW, older)} of ${older.toLocaleString("en")} earlier entries`;
     if (this.#earlier.textContent !== text) this.#earlier.textContent = text;
     this.#follow.hidden = this.#following || this.#task.terminal || this.#atEnd;
   }

@@ -16,7 +16,7 @@ import { Timeline } from "./timeline.js";
 const TICK_MS = 250;
 const SETTLED_MS = 400;
 const BACKLOG = 200;
-const BACKLOG_MS = 500;
+const BACKLOG_MS = 1000;
 
 export class Watch {
   #task;
@@ -100,6 +100,7 @@ export class Watch {
   #changed(connection, what) {
     this.#card.note(connection, what);
     this.#card.draw(connection, this.#delays, this.#inbox.size);
+    if (what === "resumed") this.#onState(); // the list has missed as much
     if (what === "resumed") this.#inbox.put({ awayMs: Date.now() - connection.lostAt });
   }
 
@@ -136,10 +137,14 @@ export class Watch {
 }
 
 function firstEvent(id) {
-  const body = { task: { id, contextId: "context-1", status: { state: "TASK_STATE_SUBMITTED" } } };
-  const quoted = JSON.stringify(body).replaceAll("'", "'\\''");
+  const quoted = JSON.stringify(id).replaceAll("'", "'\\''");
   const path = encodeURIComponent(id).replaceAll("'", "%27");
-  const command = `curl -H 'Content-Type: application/json' \\\n  -d '${quoted}' \\\n  'http://127.0.0.1:8481/publish/${path}'`;
+  const command = [
+    "curl -H 'Content-Type: application/json' \\",
+    `  'http://127.0.0.1:8481/publish/${path}' -d '`,
+    `  {"task": {"id": ${quoted}, "contextId": "context-1",`,
+    `   "status": {"state": "TASK_STATE_SUBMITTED"}}}'`,
+  ].join("\n");
   return [
     el("h3", { text: "This task has no event yet" }),
     el("p", { text: "The page waits for it. On the broker's machine, this publishes a first event:" }),
