@@ -12,12 +12,10 @@ from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 import structlog
-from nats.aio.msg import Msg
 
-from sidecast_broker.answers import Away, Page, StreamInfo, stored_from
+from sidecast_broker.answers import Away, Page, StreamInfo
 from sidecast_broker.core.log import Stored
 from sidecast_broker.jetstream import JetStream
-from sidecast_schemas import headers as names
 from sidecast_schemas.subjects import TaskKey, events_subject, live_subject
 
 logger = structlog.get_logger(__name__)
@@ -213,14 +211,7 @@ class Tail:
                 break  # else a record came while the answer "none" was on its way
         self._sink.retain(first.sequence if first else None)
 
-    async def _on_live(self, message: Msg) -> None:
-        headers = message.headers
-        if headers is None or names.SEQUENCE not in headers:
-            return  # not from the stream: only the server republishes
-        try:
-            stored = stored_from(headers, message.data)
-        except (KeyError, ValueError):
-            return
+    def _on_live(self, stored: Stored) -> None:
         if self._catching or self._contradicted_at:
             self._held.append(stored)
         elif stored.previous == self._sink.end < stored.sequence:

@@ -11,6 +11,7 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -278,12 +279,19 @@ class Demo:
         terminal.line(terminal.style(f"Task {number} of {total}: watch it from another terminal", BOLD))
         terminal.line(terminal.style(f"  {broker.url}/ui/?task={task}", CYAN))
         terminal.line(terminal.style(f"  curl -N {broker.url}/tasks/{task}/events", CYAN))
-        terminal.line(terminal.style(f"  sidecast tail {task} --visualize{url}", CYAN))
+        terminal.line(terminal.style(f"  {_own_command()} tail {task} --visualize{url}", CYAN))
 
     def _follow(self, status: Any) -> None:
         text = "".join(part.text for part in status.message.parts)
         if text:
             self._terminal.status(one_line(f"  {text}"))
+
+
+def _own_command() -> str:
+    """Give what a shell finds this program by: its name where that is on the path, else where it lies."""
+    if shutil.which("sidecast"):
+        return "sidecast"
+    return os.path.relpath(Path(sys.executable).with_name("sidecast"))
 
 
 async def _until_signal(demo: Demo, tasks: int, *, stay: bool) -> bool:

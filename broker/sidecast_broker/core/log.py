@@ -6,7 +6,7 @@ Must not know subscribers, frames' formats or where records come from.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from sidecast_schemas.codec import Event, TurnBody, decode_event
@@ -29,7 +29,7 @@ class Stored(NamedTuple):
     sequence: int
     previous: int
     at: str
-    headers: dict[str, str]
+    headers: Mapping[str, str]
     payload: bytes
 
 
