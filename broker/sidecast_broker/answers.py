@@ -157,6 +157,9 @@ class Headers(Mapping[str, str]):
         start += len(mark)
         return self._block[start : self._block.index(b"\r\n", start)].decode("utf-8", "replace").strip()
 
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and b"\r\n%b:" % name.encode() in self._block
+
     def __iter__(self) -> Iterator[str]:
         return iter(parse_headers(self._block.partition(b"\r\n")[2]))
 

@@ -6,6 +6,7 @@ Must not know what any part does.
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -117,6 +118,7 @@ async def run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     async with serving(settings) as listening:
+        _calm_collector()
         if settings.auth_on:
             logger.warning("auth_without_scheme", consequence="every stream is answered with 401")
         logger.info("listening", url=listening.url, internal_url=listening.internal_url)
@@ -128,6 +130,17 @@ async def run(settings: Settings) -> None:
         drain.cancel()
         force.cancel()
     logger.info("stopped")
+
+
+def _calm_collector() -> None:
+    """Have the garbage collector look at what is new, and seldom at everything.
+
+    A broker's memory is records and streams, freed by their reference counts; a full collection walks all of
+    them and holds the event loop for some 100 ms at 30,000 records.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 100)
 
 
 def _app(routes: list[web.RouteDef], settings: Settings, metrics: Metrics) -> web.Application:
