@@ -13,7 +13,15 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from sidecast_broker.answers import Away, Page, PublishRefused, StreamInfo, parse_time, stored_from
+from sidecast_broker.answers import (
+    Away,
+    Page,
+    PublishAnswer,
+    PublishRefused,
+    StreamInfo,
+    parse_time,
+    stored_from,
+)
 from sidecast_broker.core.cursor import epoch_of_creation
 from sidecast_broker.core.log import Stored
 from sidecast_broker.jetstream import JetStream
@@ -426,9 +434,11 @@ class FakeJetStream:
         await self._ask()
         return [messages[0].subject for messages in self._server.matching([pattern])]
 
-    async def publish(self, subject: str, payload: bytes, headers: dict[str, str]) -> int:
+    async def publish(self, subject: str, payload: bytes, headers: dict[str, str]) -> PublishAnswer:
         await self._ask()
-        return self._server.publish(subject, payload, headers)
+        before = len(self._server.messages)
+        sequence = self._server.publish(subject, payload, headers)
+        return PublishAnswer(sequence, duplicate=len(self._server.messages) == before)
 
     async def _ask(self, *, leader: bool = True) -> None:
         await asyncio.sleep(0)

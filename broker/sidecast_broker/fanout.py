@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable
 from datetime import datetime
-from typing import Protocol
+from typing import Literal, Protocol
 
 from sidecast_broker.core.frame import chunk
 from sidecast_broker.core.log import Log, Record
@@ -122,8 +122,8 @@ class Fanout:
             subscriber.bytes_sent += len(data)
             subscriber.written_at_s = now
 
-    def interrupt(self, reason: GapReason) -> None:
-        """Take every joined subscriber out of the loop: its stream tells it of the gap.
+    def interrupt(self, reason: GapReason | Literal["failed"]) -> None:
+        """Take every joined subscriber out of the loop: its stream tells it of the gap, or breaks off.
 
         Those that read at their own pace notice by `gap_below` or the epoch.
         """
@@ -131,7 +131,8 @@ class Fanout:
         for group in list(self._groups.values()):
             for subscriber in list(group.members):
                 self.leave(subscriber)
-                subscriber.gap = reason
+                if reason != "failed":
+                    subscriber.gap = reason
                 subscriber.wake("gap")
 
     def forget(self) -> None:

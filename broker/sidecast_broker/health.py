@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 
 from aiohttp import web
 
-from sidecast_broker.answers import Away, PublishRefused
+from sidecast_broker.answers import Away, PublishAnswer, PublishRefused
 from sidecast_broker.hubs import Hubs
 from sidecast_broker.jetstream import JetStream
 from sidecast_broker.metrics import Metrics
@@ -108,7 +108,8 @@ class Internal:
         host = host.strip("[]")
         if not (host == "localhost" or is_loopback(host) or host == self._settings.server.internal_host):
             raise Refused("bad-host", "the Host of the request is neither loopback nor configured")
-        if self._settings.auth_on or not self._settings.internal.open:
+        loopback = is_loopback(self._settings.server.internal_host)
+        if self._settings.auth_on or not (self._settings.internal.open and loopback):
             raise Refused("unauthenticated", "a credential is required")
 
     # ------------------------------------------------------------------ publishing
@@ -124,20 +125,21 @@ class Internal:
         if not numbered:
             raise Refused("invalid-event", "the body holds no event")
         pending = [self._decode(number, line, key) for number, line in numbered]
-        message_ids = _MessageIds.of(request.headers.get("Idempotency-Key"), subject)
+        message_ids = _MessageIds.of(request, subject)
         stored: list[dict[str, Any]] = []
         order = self._orders.setdefault(key, asyncio.Lock())
         async with order:
             for index, event in enumerate(pending):
                 try:
-                    sequence = await self._store(subject, event, message_ids.at(index))
+                    answer = await self._store(subject, event, message_ids.at(index))
                 except Away as away:
                     raise Refused(
                         "unavailable", str(away), retry_after_s=1, extra={"stored": stored}
                     ) from away
                 except PublishRefused as refused:
                     raise Refused("publish-refused", str(refused), extra={"stored": stored}) from refused
-                stored.append({"sequence": sequence, "id": self._event_id(sequence)})
+                line: dict[str, Any] = {"sequence": answer.seq, "id": self._event_id(answer.seq)}
+                stored.append(line | {"duplicate": True} if answer.duplicate else line)
         return web.json_response({"stored": stored})
 
     def _subject(self, request: web.Request) -> tuple[TaskKey, str]:
@@ -169,7 +171,7 @@ class Internal:
             )
         return event
 
-    async def _store(self, subject: str, event: Event, message_id: str) -> int:
+    async def _store(self, subject: str, event: Event, message_id: str) -> PublishAnswer:
         headers = {names.MSG_ID: message_id}
         if event.state is not None:
             headers[names.STATE] = event.state
@@ -181,25 +183,26 @@ class Internal:
 
 
 class _MessageIds(NamedTuple):
-    """Deduplication ids of one request: a retry that begins at a later line names its lines the same.
+    """Deduplication ids of one request, by its `Idempotency-Key` and `Idempotency-Offset`.
 
-    The server compares them over the whole stream: one key used for two tasks must give different ids.
+    A retry that begins at a later line says so by the offset, and so names its lines as the first try did.
+    The server compares ids over the whole stream: one key used for two tasks must give different ones.
     """
 
     base: str
     offset: int
 
     @classmethod
-    def of(cls, idempotency_key: str | None, subject: str) -> _MessageIds:
-        if idempotency_key is None:
+    def of(cls, request: web.Request, subject: str) -> _MessageIds:
+        key = request.headers.get("Idempotency-Key")
+        offset = request.headers.get("Idempotency-Offset", "0")
+        if not (offset.isascii() and offset.isdecimal() and len(offset) <= 18):
+            raise Refused("bad-request", "Idempotency-Offset must be a number of lines")
+        if key is None:
             return cls(secrets.token_hex(16), 0)
-        if not (idempotency_key.isascii() and idempotency_key.isprintable() and len(idempotency_key) <= 128):
+        if not (key.isascii() and key.isprintable() and len(key) <= 128):
             raise Refused("bad-request", "Idempotency-Key must be at most 128 printable ASCII characters")
-        base, dash, offset = idempotency_key.rpartition("-")
-        if not (dash and offset.isdecimal() and len(offset) <= 18):
-            base, offset = idempotency_key, "0"
-        scoped = hashlib.sha256(f"{subject} {base}".encode()).hexdigest()[:32]
-        return cls(scoped, int(offset))
+        return cls(hashlib.sha256(f"{subject} {key}".encode()).hexdigest()[:32], int(offset))
 
     def at(self, index: int) -> str:
         return f"{self.base}-{self.offset + index}"

@@ -39,6 +39,7 @@ class Hub:
         owner: the principal the first retained record names, if any.
         newest_at: when the newest record was stored.
         snapshots: encoded snapshots of the present position, by view.
+        failed: whether a fault of ours keeps it from going on.
         gap_below: cursors below this sequence have a hole behind them; 0: none has.
     """
 
@@ -60,6 +61,7 @@ class Hub:
         self.first: int | None = None
         self.owner: str | None = None
         self.gap_below = 0
+        self.failed = False
         self.newest_at = ""
         self.snapshots: dict[Hashable, bytes] = {}
         self.size_bytes = 0
@@ -125,7 +127,9 @@ class Hub:
         self._whole_stream = False
         self.snapshots.clear()
         self.first = first
-        if first is None:
+        if first is None or first > self.log.end:
+            # What is known of the task is gone; one of the same name may begin anew.
+            self.first = None
             self.log.jump(self.log.end)
             self.fold = Fold(self.key.task)
             self.owner = None
@@ -146,6 +150,12 @@ class Hub:
         self._reloading = True
         self._account()
         self._fanout.interrupt("epoch")
+
+    def fail(self) -> None:
+        """Know that a fault of ours keeps the task from going on: its streams break off, to be resumed."""
+        self.failed = True
+        self._fanout.interrupt("failed")
+        self._tell_waiting()
 
     def loaded(self) -> None:
         """Know that what the stream held has been appended."""
@@ -188,7 +198,8 @@ class Hub:
             logger.warning("event_skipped", task=self.key.task, sequence=sequence, reason=reason)
 
     def _account(self) -> None:
-        size = self.log.size_bytes + self.fold.size_bytes
+        snapshots = sum(map(len, self.snapshots.values())) if self.snapshots else 0
+        size = self.log.size_bytes + self.fold.size_bytes + snapshots
         if size != self.size_bytes:
             grown, self.size_bytes = size - self.size_bytes, size
             self._on_growth(grown)

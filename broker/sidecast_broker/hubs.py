@@ -6,13 +6,13 @@ Must not know HTTP, nor how a hub feeds its subscribers.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable
 
 import structlog
 
 from sidecast_broker.answers import Away, StreamInfo
+from sidecast_broker.background import Background
 from sidecast_broker.core.cursor import MalformedCursor, parse_cursor
 from sidecast_broker.core.log import Stored
 from sidecast_broker.hub import Hub
@@ -70,7 +70,9 @@ class Hubs:
         self._metrics = metrics
         self._clock = clock
         self._entries: dict[TaskKey, _Entry] = {}
-        self._sweeper: asyncio.Task[None] | None = None
+        self._sweeper = Background("sweeper", self._sweep)
+        self._shrinking = False
+        self._shrink_above = settings.bytes_max
         self._closing: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
@@ -78,14 +80,11 @@ class Hubs:
 
     def start(self) -> None:
         """Begin to sweep out what nobody watches."""
-        self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
+        self._sweeper.start()
 
     async def close(self) -> None:
         """Close all tails."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._sweeper
+        await self._sweeper.close()
         for key in list(self._entries):
             self._evict(key)
         await asyncio.gather(*self._closing)
@@ -198,13 +197,32 @@ class Hubs:
             on_growth=lambda grown: self._grow(key, hub, grown),
             clock=self._clock,
         )
-        tail = Tail(self._stream, key, hub, on_doubt=self._positioner.doubt, on_repair=self._count_repair)
-        entry = self._entries[key] = _Entry(hub, tail, loop.create_task(self._fill(key, tail, info)))
+        tail = Tail(
+            self._stream,
+            key,
+            hub,
+            on_doubt=self._positioner.doubt,
+            on_repair=self._count_repair,
+            on_failure=lambda: self._fail(key, hub),
+        )
+        # Before anything is awaited: a stream that begins anew meanwhile resets this tail too.
+        self._positioner.add(tail)
+        entry = self._entries[key] = _Entry(hub, tail, loop.create_task(self._fill(key, tail, hub.epoch)))
         return entry
 
-    async def _fill(self, key: TaskKey, tail: Tail, info: StreamInfo) -> None:
-        self._positioner.add(tail)
+    def _fail(self, key: TaskKey, hub: Hub) -> None:
+        """Let a task go that a fault of ours stops: its clients reconnect, and it is read anew."""
+        entry = self._entries.get(key)
+        if entry is not None and entry.hub is hub:
+            self._evict(key)
+        hub.fail()
+
+    async def _fill(self, key: TaskKey, tail: Tail, epoch: str) -> None:
         try:
+            info = await self._stream.info()
+            if info.epoch != epoch:
+                self._positioner.doubt("another-stream")
+                raise Away("the stream has begun anew")
             await tail.open(info.last)
         except BaseException:
             self._positioner.remove(tail)
@@ -231,11 +249,22 @@ class Hubs:
         if entry is None or entry.hub is not hub:
             return  # a message that was on its way when the task left memory
         self.size_bytes += grown
-        if grown > 0 and self.size_bytes > self._settings.bytes_max:
-            self._shrink()
+        if grown > 0 and self.size_bytes > self._shrink_above and not self._shrinking:
+            # Not at once: this is called from inside of a hub, which is no place to cut it.
+            self._shrinking = True
+            asyncio.get_running_loop().call_soon(self._shrink)
 
     def _shrink(self) -> None:
-        """Make room: first tasks nobody watches, the longest idle first, then old records of the largest."""
+        """Make room: first tasks nobody watches, the longest idle first, then old records of the largest.
+
+        Folds can't shrink. Where they fill the bound alone, logs are cut again only after some growth.
+        """
+        self._make_room()
+        self._shrinking = False
+        bytes_max = self._settings.bytes_max
+        self._shrink_above = max(bytes_max, self.size_bytes + bytes_max // 64)
+
+    def _make_room(self) -> None:
         idle = [key for key, entry in self._entries.items() if not entry.users and entry.opened.done()]
         for key in sorted(idle, key=lambda key: self._entries[key].idle_since_s):
             if self.size_bytes <= self._settings.bytes_max:

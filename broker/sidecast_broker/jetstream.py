@@ -10,6 +10,7 @@ import contextlib
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -24,6 +25,7 @@ from sidecast_broker.answers import (
     Headers,
     InfoAnswer,
     Page,
+    PublishAnswer,
     PublishRefused,
     StreamInfo,
     TooManyResults,
@@ -32,12 +34,12 @@ from sidecast_broker.answers import (
     decode_info,
     decode_message,
     decode_subjects,
-    parse_headers,
     parse_time,
     stored_from,
 )
 from sidecast_broker.client import Receive, ShortClient
-from sidecast_broker.core.cursor import epoch_of_creation
+from sidecast_broker.configuration import mask_url
+from sidecast_broker.core.cursor import epoch_of_creation, is_epoch
 from sidecast_broker.core.log import Stored
 from sidecast_broker.settings import Nats
 from sidecast_broker.stream_config import desired_config, differences, unusable_because
@@ -51,6 +53,8 @@ SUBJECTS_PER_REQUEST = 256
 PAGE_BYTES_MAX = 4 * 1024 * 1024
 READ_ATTEMPTS = 4
 """A read that no replica has begun to answer is asked for so often within `nats.request_s`."""
+REPLICA_S = 0.05
+"""A replica that is behind gets, or another is picked after, so long."""
 PING_S_MAX = 10
 CLOSE_S_MAX = 1.0
 
@@ -78,6 +82,7 @@ class JetStream:
         self._resubscribe: dict[object, tuple[str, Callable[[Stored], None]]] = {}
         self._subscriptions: dict[object, Subscription] = {}
         self._reported: object = None
+        self._examined: object = None
         self._closed = False
         self._servers = [url.strip() for url in settings.url.split(",")]
         random.shuffle(self._servers)
@@ -134,19 +139,19 @@ class JetStream:
                     error_cb=self._on_error,
                     disconnected_cb=self._on_disconnected,
                     reconnected_cb=self._on_reconnected,
+                    closed_cb=partial(self._on_closed, client),
                 )
                 await self._subscribe_all(client)
-            except (TimeoutError, OSError, nats.errors.Error) as error:
-                if self._reported != str(error):
-                    self._reported = str(error)
-                    logger.warning("nats_away", error=str(error), url=self._settings.url)
+            except Exception as error:  # noqa: BLE001 - a bad credentials file raises one of many; try again
+                self._report(error)
                 await _close_quietly(client)
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, 2.0)
                 continue
             self._client = client
             self._reported = None
-            logger.info("nats_connected", server=client.connected_url.netloc if client.connected_url else "")
+            server = client.connected_url
+            logger.info("nats_connected", server=f"{server.hostname}:{server.port}" if server else "")
             self._on_doubt("connected")
             return
 
@@ -155,21 +160,39 @@ class JetStream:
         await client.receive(f"{self._read_inbox}.*", self._on_read)
         advisory = f"$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.{self._settings.stream}"
         await client.subscribe(advisory, cb=self._on_leader_elected)
-        self._subscriptions = {
-            token: await client.receive(subject, _live(handler))
-            for token, (subject, handler) in self._resubscribe.items()
-        }
+        subscriptions = {}
+        for token, (subject, handler) in list(self._resubscribe.items()):
+            subscription = await client.receive(subject, _live(handler))
+            if token in self._resubscribe:
+                subscriptions[token] = subscription
+            else:
+                await client.forget(subscription)
+        self._subscriptions = subscriptions
 
     async def _on_error(self, error: Exception) -> None:
         if isinstance(error, nats.errors.SlowConsumerError):
             self._on_doubt("slow-consumer")
-        logger.warning("nats_error", error=str(error) or type(error).__name__)
+        self._report(error)
+
+    def _report(self, error: Exception) -> None:
+        """Log what keeps NATS away, once as long as it stays the same."""
+        text = str(error) or type(error).__name__
+        if self._reported != text:
+            self._reported = text
+            logger.warning("nats_away", error=text, url=mask_url(self._settings.url))
+
+    async def _on_closed(self, client: ShortClient) -> None:
+        # nats-py gives up for good on some errors, for example a credential that was refused once.
+        if client is self._client and not self._closed:
+            self._client = None
+            self.start()
 
     async def _on_disconnected(self) -> None:
         if not self._closed:
             logger.warning("nats_disconnected")
 
     async def _on_reconnected(self) -> None:
+        self._reported = None
         logger.info("nats_reconnected")
         self._on_doubt("reconnected")
 
@@ -233,9 +256,9 @@ class JetStream:
             raise Away(answer.error.description)
         self._examine(answer)
         state = answer.state
-        epoch = (answer.config.get("metadata") or {}).get("sidecast-epoch") or epoch_of_creation(
-            int(parse_time(answer.created) * 1000)
-        )
+        epoch = (answer.config.get("metadata") or {}).get("sidecast-epoch", "")
+        if not is_epoch(epoch):
+            epoch = epoch_of_creation(int(parse_time(answer.created) * 1000))
         return StreamInfo(epoch, answer.created, state.first_seq, state.last_seq, state.num_deleted)
 
     async def _info_answer(self) -> InfoAnswer:
@@ -253,10 +276,10 @@ class JetStream:
         reasons = unusable_because(answer.config)
         different = differences(answer.config, desired_config(self._settings))
         report = (tuple(reasons), tuple(different.items()))
-        if report != self._reported and (reasons or different):
+        if report != self._examined and (reasons or different):
             log = logger.error if reasons else logger.warning
             log("stream_differs", stream=self._settings.stream, unusable=reasons, differences=different)
-        self._reported = report
+        self._examined = report
         if reasons:
             raise Unusable(f"stream {self._settings.stream} can't be used: {'; '.join(reasons)}")
 
@@ -274,7 +297,7 @@ class JetStream:
         epoch = epoch_of_creation(int(time.time() * 1000))
         config = answer.config
         metadata = config.get("metadata") or {}
-        if metadata.get("sidecast-epoch", old) != old:
+        if is_epoch(written := metadata.get("sidecast-epoch", "")) and written != old:
             return
         config["metadata"] = {**metadata, "sidecast-epoch": epoch}
         updated = decode_info(await self._api(f"STREAM.UPDATE.{self._settings.stream}", config))
@@ -306,7 +329,11 @@ class JetStream:
             raise Away(answer.error.description if answer.error else "empty answer")
         message = answer.message
         return Stored(
-            message.seq, 0, message.time, parse_headers(message.hdrs.partition(b"\r\n")[2]), message.data
+            message.seq,
+            0,
+            message.time,
+            {**Headers(message.hdrs), names.SUBJECT: message.subject},
+            message.data,
         )
 
     async def _api(self, path: str, body: dict[str, Any] | None = None) -> bytes:
@@ -373,11 +400,13 @@ class JetStream:
             request = {"multi_last": batch, "seq": above + 1, "batch": len(batch)}
             for _attempt in range(5):
                 records, end = await self._direct(request)
-                if end.get(names.STATUS) == "404" or int(end.get(names.UP_TO_SEQUENCE, 0)) >= last:
+                if end.get(names.STATUS) == "404":
+                    # It knows none of the subjects, and doesn't say how far it is: the leader is asked.
+                    records = [each for subject in batch if (each := await self.last(subject)) is not None]
                     break
-                await asyncio.sleep(
-                    0.05
-                )  # the replica that answered is behind: give it, or another, a moment
+                if int(end.get(names.UP_TO_SEQUENCE, 0)) >= last:
+                    break
+                await asyncio.sleep(REPLICA_S)
             else:
                 raise Away("every answering replica is behind the leader")
             found.update((stored.headers[names.SUBJECT], stored.sequence) for stored in records)
@@ -471,8 +500,8 @@ class JetStream:
 
     # ------------------------------------------------------------------ publishing
 
-    async def publish(self, subject: str, payload: bytes, headers: dict[str, str]) -> int:
-        """Publish one message and wait until it is stored; give its sequence.
+    async def publish(self, subject: str, payload: bytes, headers: dict[str, str]) -> PublishAnswer:
+        """Publish one message and wait until it is stored; give where, and whether it was there before.
 
         Raises:
             Away: no acknowledgement; it may be stored or not.
@@ -492,7 +521,7 @@ class JetStream:
             if ack.error.code >= 500:
                 raise Away(ack.error.description)
             raise PublishRefused(ack.error.description)
-        return ack.seq
+        return ack
 
 
 class _Read:

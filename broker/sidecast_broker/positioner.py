@@ -11,6 +11,7 @@ import contextlib
 import structlog
 
 from sidecast_broker.answers import Away, StreamInfo
+from sidecast_broker.background import Background
 from sidecast_broker.jetstream import JetStream
 from sidecast_broker.tail import Tail
 
@@ -21,6 +22,8 @@ SUSPECT_S = 0.3
 BACKWARDS_CHECKS = 3
 """How often a last sequence must be seen below what it was: a frozen leader answers with an old one."""
 LEADER_UNSEEN_MAX = 3
+_ASK_ANEW = frozenset({"connected", "reconnected", "leader-elected"})
+"""A question that was on its way by then is lost: waiting for its answer costs `nats.request_s`."""
 
 
 class Positioner:
@@ -45,20 +48,18 @@ class Positioner:
         self._verify_s = verify_s
         self._tails: set[Tail] = set()
         self._doubt = asyncio.Event()
+        self._ask_anew = asyncio.Event()
         self._failures = 0
         self._reported = ""
-        self._task: asyncio.Task[None] | None = None
+        self._background = Background("positioner", self._run)
 
     def start(self) -> None:
         """Begin to look."""
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._background.start()
 
     async def close(self) -> None:
         """Stop looking."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await self._background.close()
 
     def add(self, tail: Tail) -> None:
         """Watch over a tail."""
@@ -72,6 +73,8 @@ class Positioner:
         """Look at once: messages may have been lost."""
         logger.debug("position_doubted", reason=reason)
         self._doubt.set()
+        if reason in _ASK_ANEW:
+            self._ask_anew.set()
 
     async def _run(self) -> None:
         pause_s = self._verify_s  # being connected is a doubt, and the first look
@@ -100,7 +103,7 @@ class Positioner:
             Away: the leader, or an up-to-date replica, can't be reached.
         """
         before, tails = self.info, list(self._tails)
-        info = await self._stream.info()
+        info = await self._ask()
         self._failures = 0  # what may fail from here on is no question of this server seeing the leader
         if before is not None and await self._begun_anew(before, info):
             info = await self._stream.info()
@@ -109,8 +112,7 @@ class Positioner:
             for tail in list(self._tails):
                 tail.reset(info)
             return
-        if before is None or info.last != before.last:
-            await self._compare(tails, before.last if before else 0, info)
+        await self._compare(tails, before.last if before else 0, info)
         if before is not None:
             purged = info.deleted != before.deleted
             for tail in tails:
@@ -119,15 +121,36 @@ class Positioner:
         self.info = info
         self.known.set()
 
-    async def _compare(self, tails: list[Tail], above: int, info: StreamInfo) -> None:
-        newest = await self._stream.newest((tail.subject for tail in tails), above, info.last)
-        for tail in tails:
-            if not tail.end and (stored := await self._stream.last(tail.subject)):
-                # A replica that knows none of the subjects doesn't say how far it is: of a task that is
-                # waited for, the leader is asked.
-                newest[tail.subject] = stored.sequence
-        suspects = [tail for tail in tails if newest.get(tail.subject, 0) > tail.end]
-        for tail in tails:
+    async def _ask(self) -> StreamInfo:
+        """Ask the leader for the stream's state, anew where another answers from now on."""
+        loop = asyncio.get_running_loop()
+        while True:
+            self._ask_anew.clear()
+            answered, changed = (
+                loop.create_task(self._stream.info()),
+                loop.create_task(self._ask_anew.wait()),
+            )
+            try:
+                await asyncio.wait({answered, changed}, return_when=asyncio.FIRST_COMPLETED)
+                if answered.done():
+                    return answered.result()
+            finally:
+                answered.cancel()
+                changed.cancel()
+
+    async def _compare(self, tails: list[Tail], known_to: int, info: StreamInfo) -> None:
+        """Ask for what is new above the last look; for tails opened since, above what they know."""
+        behind = [tail for tail in tails if tail.position < info.last]
+        newest: dict[str, int] = {}
+        for group in (
+            [tail for tail in behind if tail.position >= known_to],
+            [tail for tail in behind if tail.position < known_to],
+        ):
+            if group:
+                above = min(tail.position for tail in group)
+                newest |= await self._stream.newest((tail.subject for tail in group), above, info.last)
+        suspects = [tail for tail in behind if newest.get(tail.subject, 0) > tail.end]
+        for tail in behind:
             if tail not in suspects:
                 tail.confirm(info.last)
         if suspects:

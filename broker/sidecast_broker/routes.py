@@ -15,6 +15,7 @@ from aiohttp import hdrs, web
 
 from sidecast_broker.answers import Away
 from sidecast_broker.browser import BrowserView
+from sidecast_broker.core.cursor import Gap
 from sidecast_broker.core.resume import STARTS, Opening, Position, Start, open_at
 from sidecast_broker.core.views import events
 from sidecast_broker.hub import Hub
@@ -158,11 +159,11 @@ class Public:
     async def _open_late(self, stream: Stream, wanted: _Wanted) -> Opening:
         """Decide how a stream goes on whose task began after the client came: all of it is new to it."""
         start: Start = "start" if wanted.start == "now" else wanted.start
-        now = Opening("snapshot", stream.hub.end, None)
         try:
-            return await self._open_at(stream.hub, wanted, start) or now
-        except Refused:
-            return now  # the leader can't judge the cursor at the moment; a snapshot is right in any case
+            opening = await self._open_at(stream.hub, wanted, start)
+        except Refused:  # the leader can't judge the cursor at the moment
+            opening = Opening("snapshot", stream.hub.end, Gap("expired", stream.hub.oldest_cursor))
+        return opening or Opening("snapshot", stream.hub.end, None)
 
     async def _open_at(self, hub: Hub, wanted: _Wanted, start: Start | None = None) -> Opening | None:
         """Decide how the stream begins; asks the leader again where a cursor lies beyond what is known."""
@@ -217,7 +218,9 @@ class _Wanted:
         self.wait_s = _seconds(request, "wait_s", settings.stream.wait_s_max)
         self.json = _accepts_json_only(request)
         try:
-            wanted_filter = events.parse_filter(request.query.get("types"), request.query.get("debug"))
+            wanted_filter = events.parse_filter(
+                request.query.get("types"), "1" if _flag(request, "debug", False) else None
+            )
         except events.UnknownType as error:
             raise Refused("bad-request", f"types: {error}") from error
         self.view = _view(

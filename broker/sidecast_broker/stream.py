@@ -196,7 +196,7 @@ class Stream:
         """Keep the stream open and beating until the task's first record; False: it never came."""
         await self.write(HEARTBEAT)
         until = self._clock() + wait_s
-        while self._hub.first is None and self._ending is None:
+        while self._hub.first is None and self._ending is None and not self._hub.failed:
             left = until - self._clock()
             if left <= 0:
                 break
@@ -229,7 +229,6 @@ class Stream:
         if opening.mode == "snapshot":
             subscriber.cursor = hub.end
             head += self.view.snapshot(hub)
-        self._epoch = hub.epoch
         try:
             await self.write(head)
             while self._ending is None:
@@ -270,6 +269,9 @@ class Stream:
         """Send what the client has not been sent; False: it has been sent the end."""
         hub, subscriber = self._hub, self.subscriber
         while self._ending is None:
+            if hub.failed:
+                self.cut("failed")
+                raise ConnectionResetError("broken off")
             if subscriber.gap is not None or hub.epoch != self._epoch or subscriber.cursor < hub.gap_below:
                 await self._tell_gap()
             elif hub.ends_at(subscriber.cursor):
@@ -339,7 +341,7 @@ class Stream:
     async def _tell_gap(self) -> None:
         """Tell of the hole, then send the task as it stands, once that is known."""
         hub, subscriber = self._hub, self.subscriber
-        while hub.reloading:
+        while hub.reloading and not hub.failed:
             waiter = self._waiter = asyncio.get_running_loop().create_future()
             hub.wait(self._tell)
             try:

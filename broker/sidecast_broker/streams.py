@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 
+from sidecast_broker.background import Background
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.refused import Refused
 from sidecast_broker.settings import Stream as StreamSettings
@@ -50,7 +51,7 @@ class Streams:
         self._next = 0
         self._emptied = asyncio.Event()
         self._emptied.set()
-        self._beat: asyncio.Task[None] | None = None
+        self._beat = Background("beat", self._run)
 
     def __len__(self) -> int:
         return len(self._share_of)
@@ -97,14 +98,11 @@ class Streams:
 
     def start(self) -> None:
         """Begin to beat."""
-        self._beat = asyncio.get_running_loop().create_task(self._run())
+        self._beat.start()
 
     async def close(self) -> None:
         """Stop beating."""
-        if self._beat is not None:
-            self._beat.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._beat
+        await self._beat.close()
 
     async def _run(self) -> None:
         pause_s = min(CHECK_S, self._settings.heartbeat_s / 4, self._settings.lag_s_max / 4) / TICKS

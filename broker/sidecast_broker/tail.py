@@ -76,6 +76,7 @@ class Tail:
         sink: takes the records.
         on_doubt: called when the stream seems to be another one than before.
         on_repair: called with the cause when missing records had to be read.
+        on_failure: called when a fault of ours has ended a repair: the tail is of no use any more.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Tail:
         *,
         on_doubt: Callable[[str], None],
         on_repair: Callable[[Cause], None],
+        on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         self.key = key
         self.subject = events_subject(key)
@@ -94,6 +96,7 @@ class Tail:
         self._sink = sink
         self._on_doubt = on_doubt
         self._on_repair = on_repair
+        self._on_failure = on_failure
         self._held: deque[Stored] = deque(maxlen=HELD_MAX)
         self._readings: dict[int, asyncio.Task[Page]] = {}
         self._target = 0
@@ -226,6 +229,12 @@ class Tail:
     def _begin(self, cause: Cause) -> None:
         self._catching = True
         self._task = asyncio.get_running_loop().create_task(self._catch_up(cause))
+        self._task.add_done_callback(self._look_for_failure)
+
+    def _look_for_failure(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("repair_failed", task=self.key.task, exc_info=error)
+            self._on_failure()
 
     async def _catch_up(self, cause: Cause) -> None:
         self._on_repair(cause)
@@ -256,12 +265,12 @@ class Tail:
                 self._target = max(self._target, newest.sequence if newest else 0)
                 self._complete_in = incarnation
             if await self._step() and incarnation == self._incarnation:
-                if self._judged_in != incarnation and not await self._judge():
-                    continue
-                return
+                if self._judged_in == incarnation:
+                    return
+                await self._judge()  # what came meanwhile is settled by one more step
 
-    async def _judge(self) -> bool:
-        """Find out whether what was read begins with the task's true first; False: it is another stream.
+    async def _judge(self) -> None:
+        """Find out whether what was read begins with the task's true first record.
 
         Asked after reading: a purge before is known by then, and one after it the positioner notices.
 
@@ -272,11 +281,10 @@ class Tail:
         if not self._sink.complete:
             info = await self._stream.info()
             if incarnation != self._incarnation:
-                return False
+                return
             if info.first <= 1 and not info.deleted:
                 self._sink.assume_whole_stream()
         self._judged_in = incarnation
-        return True
 
     async def _step(self) -> bool:
         """Append what can be appended; give whether nothing is missing any more.
@@ -324,8 +332,13 @@ class Tail:
 
     async def _end_is_gone(self, next_sequence: int) -> None:
         """Decide whether anything can have been lost between the log's end and the next stored record."""
+        first = await self._stream.next(self.subject, 1)
         info = await self._stream.info()
         known_to = max(self._sink.end, self.position)
+        if first is None or first.sequence > self._sink.end:
+            # All that the log and the fold hold has been purged or has expired; a task of this name may have
+            # begun anew.
+            self._sink.retain(None)
         if next_sequence == known_to + 1 or (info.first <= known_to + 1 and not info.deleted):
             return
         self._on_doubt("end-is-gone")
@@ -337,7 +350,7 @@ class Tail:
         Raises:
             Away: no answer.
         """
-        end, incarnation = self._sink.end, self._incarnation
+        end, incarnation, target = self._sink.end, self._incarnation, self._target
         records: list[Stored] = []
         newest = await self._stream.next(self.subject, end) if end else None
         if newest is not None:
@@ -348,13 +361,21 @@ class Tail:
                 records.append(following)
         if incarnation != self._incarnation:
             return False
-        if self._held and (not records or records[-1].sequence >= self._held[0].sequence):
+        stored_next = records[-1].sequence if records and records[-1].sequence > end else None
+        if self._held and stored_next == self._held[0].sequence:
             # What should stand before the held message is not stored any more.
             self._sink.lose()
             self._sink.append(self._held.popleft())
             return False
+        if self._held and (stored_next is None or stored_next > self._held[0].sequence):
+            # The held message is in no stream: purged, of a stream that is gone, or never stored at all.
+            self._held.popleft()
+            self._on_doubt("live-and-not-stored")
+            return False
         if await self._take(records, end):
             return False
-        # Nothing is stored above the end: what the target named has been purged or has expired.
-        self._target = 0
-        return not self._held
+        if self._target == target:
+            # Nothing is stored above the end: what the target named was missed, and has been purged.
+            self._sink.lose()
+            self._target = 0
+        return not self._held and self._sink.end >= self._target

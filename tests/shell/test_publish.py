@@ -100,7 +100,9 @@ async def test_a_retry_with_its_key_is_stored_once(fake: FakeBackend) -> None:
         headers = {**NDJSON, "Idempotency-Key": "550e8400-e29b-41d4-a716-446655440000"}
         body = b"\n".join([task_record(), *numbered(3)])
         first = await publish(running, body, headers=headers)
-        assert await publish(running, body, headers=headers) == first
+        status_code, again = await publish(running, body, headers=headers)
+        assert status_code == 200
+        assert again["stored"] == [line | {"duplicate": True} for line in first[1]["stored"]]
         assert len(fake.server.messages) == 4
         assert (await publish(running, body, headers=NDJSON))[0] == 200
         assert len(fake.server.messages) == 8
@@ -109,12 +111,29 @@ async def test_a_retry_with_its_key_is_stored_once(fake: FakeBackend) -> None:
 async def test_a_retry_may_begin_where_the_last_attempt_broke_off(fake: FakeBackend) -> None:
     async with broker(fake) as running:
         lines = [task_record(), *numbered(5)]
-        await publish(running, b"\n".join(lines), headers={**NDJSON, "Idempotency-Key": "run-7-0"})
+        await publish(running, b"\n".join(lines), headers={**NDJSON, "Idempotency-Key": "run-7"})
         again = await publish(
-            running, b"\n".join(lines[4:]), headers={**NDJSON, "Idempotency-Key": "run-7-4"}
+            running,
+            b"\n".join(lines[4:]),
+            headers={**NDJSON, "Idempotency-Key": "run-7", "Idempotency-Offset": "4"},
         )
         assert [stored["sequence"] for stored in again[1]["stored"]] == [5, 6]
         assert len(fake.server.messages) == 6
+
+
+async def test_keys_that_count_up_are_different_keys(fake: FakeBackend) -> None:
+    async with broker(fake) as running:
+        for number in (1, 2):
+            body = b"\n".join(numbered(3))
+            await publish(running, body, headers={**NDJSON, "Idempotency-Key": f"order-{number}"})
+        assert len(fake.server.messages) == 6
+
+
+@pytest.mark.parametrize("offset", ["-1", "1e3", "", "\u0661", "9" * 19])
+async def test_an_offset_is_a_number(fake: FakeBackend, offset: str) -> None:
+    async with broker(fake) as running:
+        headers = {**JSON, "Idempotency-Key": "k", "Idempotency-Offset": offset}
+        assert (await publish(running, task_record(), headers=headers))[0] == 400
 
 
 async def test_a_key_counts_for_one_task_only(fake: FakeBackend) -> None:

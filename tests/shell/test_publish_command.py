@@ -101,7 +101,7 @@ class Broker:
                     status=422,
                 )
         count, status = self.failures.pop(0) if self.failures else (len(lines), 200)
-        base, _, offset = request.headers["Idempotency-Key"].rpartition("-")
+        base, offset = request.headers["Idempotency-Key"], request.headers["Idempotency-Offset"]
         stored = []
         for index, line in enumerate(lines[:count]):
             self.stored.setdefault(f"{base}-{int(offset) + index}", line)
@@ -153,7 +153,7 @@ async def test_a_batch_is_one_request(broker: Broker) -> None:
     ((path, headers, lines),) = broker.requests
     assert (path, headers["Content-Type"]) == ("/publish/t", "application/x-ndjson")
     assert lines == [b"0", b"1", b"2", b"3", b"4"]
-    key, _, offset = headers["Idempotency-Key"].rpartition("-")
+    key, offset = headers["Idempotency-Key"], headers["Idempotency-Offset"]
     assert (len(key), offset) == (32, "0")
     assert int(key, 16).bit_length() <= 128
     assert (publisher.stored, publisher.last_id) == (5, "e-5")
@@ -163,7 +163,7 @@ async def test_what_was_not_stored_is_sent_again_under_its_own_offset(broker: Br
     broker.failures = [(2, 503), (0, 503), (3, 200)]
     publisher = await send(broker, LINES)
     assert [lines for _, _, lines in broker.requests][1:] == [[b"2", b"3", b"4"]] * 2
-    assert [headers["Idempotency-Key"].rpartition("-")[2] for _, headers, _ in broker.requests] == [
+    assert [headers["Idempotency-Offset"] for _, headers, _ in broker.requests] == [
         "0",
         "2",
         "2",

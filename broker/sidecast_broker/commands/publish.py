@@ -176,7 +176,8 @@ class TaskPublisher:
         """Send a batch once; give how many of its lines are stored for certain, and why not all."""
         headers = {
             "Content-Type": "application/x-ndjson",
-            "Idempotency-Key": f"{self._key}-{batch[0].offset}",
+            "Idempotency-Key": self._key,
+            "Idempotency-Offset": str(batch[0].offset),
         }
         body = b"".join(line.content + b"\n" for line in batch)
         try:
