@@ -95,6 +95,7 @@ class Connection:
         self._lost = asyncio.Event()
         self._timeouts = 0
         self._probing = False
+        self._told: set[str] = set()
         self.reconnects = 0
 
     @property
@@ -119,7 +120,6 @@ class Connection:
 
     async def _keep(self) -> None:
         from nats.aio.client import Client
-        from nats.errors import Error
 
         while True:
             client = Client()
@@ -131,14 +131,20 @@ class Connection:
                 self._connected()
                 logger.info("connected to NATS")
                 await self._lost.wait()
-            except (OSError, Error) as error:
-                logger.warning("no connection to NATS: %s; trying on", error)
+            except Exception as error:  # noqa: BLE001 - a broken credentials file raises anything; trying on mends it
+                self._tell(error)
                 await asyncio.sleep(PAUSE_S_MAX)
             finally:
                 # The client is none of ours from here on: its end is no news.
                 self._client = None
                 self._learn(client)
                 await _end(client)
+
+    def _tell(self, error: BaseException) -> None:
+        text = f"{type(error).__name__}: {error}"
+        if text not in self._told:
+            self._told.add(text)
+            logger.warning("no connection to NATS: %s; trying on", text)
 
     def _learn(self, client: Client) -> None:
         # The next client has to know the servers of the cluster that this one was told of.
@@ -156,6 +162,17 @@ class Connection:
         async def disconnected() -> None:
             if self._client is client:
                 logger.warning("disconnected from NATS; events wait until it is back")
+                # nats-py calls this in its task that reconnects, and nobody else learns that it broke.
+                task = asyncio.current_task()
+                assert task is not None
+                task.add_done_callback(reconnecting_ended)
+
+        def reconnecting_ended(task: asyncio.Task[Any]) -> None:
+            error = None if task.cancelled() else task.exception()
+            if error is not None and self._client is client:
+                self._tell(error)
+                self._client = None
+                self._lost.set()
 
         async def reconnected() -> None:
             nonlocal told
@@ -189,6 +206,7 @@ class Connection:
 
     def _connected(self) -> None:
         self.reconnects += 1
+        self._told.clear()
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 

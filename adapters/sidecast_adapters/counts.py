@@ -20,6 +20,7 @@ class Counts(Struct):
         late_events: events after the task had ended; nobody would have received them.
         invalid_events: events of an agent framework that are not part of the task's log.
         fenced_tasks: tasks that another publisher has taken over.
+        failed_sends: attempts to send that an error of ours or of nats-py broke off; they are repeated.
     """
 
     stored_events: int = 0
@@ -30,3 +31,4 @@ class Counts(Struct):
     late_events: int = 0
     invalid_events: int = 0
     fenced_tasks: int = 0
+    failed_sends: int = 0

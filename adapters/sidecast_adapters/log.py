@@ -70,6 +70,7 @@ class Log:
         self._certain = False
         self._was_over = False
         self._told_late = False
+        self._told_failure = ""
         self._only_marks = False
         self._singly = False
         self._refusals = 0
@@ -84,8 +85,10 @@ class Log:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits or is on its way."""
-        return self._drain is None
+        """Whether nothing waits or is on its way any more: it is stored, or given up."""
+        if self._drain is not None:
+            return False
+        return self.fenced or self._shared.closed or not self._has_work()
 
     def settled(self, ordinal: int) -> bool:
         """Tell whether all up to an ordinal of the buffer is stored or given up, and losses are marked."""
@@ -149,6 +152,9 @@ class Log:
                     acknowledged = False
                     if failures == 3:
                         logger.warning("task %s: events wait: %s", self.key.task, error)
+                except Exception as error:  # noqa: BLE001 - events would wait for ever behind a dead sender
+                    acknowledged = False
+                    self._count_failed(error)
                 if acknowledged:
                     failures = 0
                 else:
@@ -158,6 +164,13 @@ class Log:
         finally:
             self._drain = None
             self._shared.progressed()
+
+    def _count_failed(self, error: Exception) -> None:
+        self._shared.counts.failed_sends += 1
+        told = f"{type(error).__name__}: {error}"
+        if told != self._told_failure:
+            self._told_failure = told
+            logger.error("task %s: sending failed; trying on", self.key.task, exc_info=error)
 
     def _has_work(self) -> bool:
         return bool(self._flight.records) or self._flight.owes or self._shared.buffer.waits(self.subject)

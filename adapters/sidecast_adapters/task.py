@@ -96,6 +96,7 @@ class Task:
         self._error_text = error_text
         self._traceparent = checked_traceparent(traceparent) if traceparent is not None else None
         self._log: Log | None = None
+        self._is_open = False
 
     @property
     def state(self) -> str:
@@ -120,13 +121,15 @@ class Task:
 
     def open(self) -> Log:
         """Open the task's log without publishing anything; `async with` does it and announces the task."""
-        if self._log is None:
+        if self._log is None or not self._is_open:
             self._log = self._publisher.open_log(self._key, self.context_id, self._headers)
+            self._is_open = True
         return self._log
 
     def close(self) -> None:
-        """Let go of the log; what waits is still sent."""
-        if self._log is not None:
+        """Let go of the log; what waits is still sent, and closing again does nothing."""
+        if self._log is not None and self._is_open:
+            self._is_open = False
             self._publisher.close_log(self._log)
 
     async def __aenter__(self) -> Self:

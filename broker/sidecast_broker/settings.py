@@ -138,7 +138,10 @@ class Auth(Struct, frozen=True):
     ] = "auto"
     insecure: Annotated[
         bool,
-        Meta(description="Allow requests without a credential on addresses that other machines can reach."),
+        Meta(
+            description="Allow `auth.required = false` on addresses that other machines can reach; alone it "
+            "switches nothing off. The flag `--insecure` sets both."
+        ),
     ] = False
 
 
@@ -235,13 +238,14 @@ class Settings(Struct, frozen=True):
     @property
     def auth_on(self) -> bool:
         """Whether requests need a credential."""
-        return self.auth.required == "true" or (self.auth.required == "auto" and not self.may_be_open)
+        return self.auth.required == "true" or not self.may_be_open
 
     @property
     def may_be_open(self) -> bool:
-        """Whether requests without a credential are acceptable: both listeners on loopback, or told so."""
+        """Whether requests without a credential are acceptable: on loopback, or where asked for."""
         hosts = (self.server.host, self.server.internal_host)
-        return self.auth.insecure or all(map(is_loopback, hosts))
+        asked_for = self.auth.required == "false" and self.auth.insecure
+        return asked_for or all(map(is_loopback, hosts))
 
 
 class Setting(NamedTuple):

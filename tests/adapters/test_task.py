@@ -153,6 +153,25 @@ async def test_a_closed_publisher_takes_no_more_and_counts_it(publisher: Publish
         assert publisher.counts.dropped_events == 2
 
 
+async def test_closing_a_task_again_does_not_let_go_for_another(publisher: Publisher) -> None:
+    one, two = publisher.task("task-1"), publisher.task("task-1")
+    log = one.open()
+    assert two.open() is log
+    one.close()
+    one.close()
+    assert publisher.task("task-1").open() is log
+    assert log.users == 2
+
+
+async def test_a_block_that_is_entered_again_holds_the_log_again(publisher: Publisher) -> None:
+    task = publisher.task("task-1")
+    for _ in range(2):
+        async with task:
+            assert task.open().users == 1
+        assert task.open().users == 1
+        task.close()
+
+
 def test_a_task_is_used_inside_its_block() -> None:
     with pytest.raises(RuntimeError, match="async with"):
         Publisher(NOWHERE, agent="agent").task("task-1").put({"turn": {"id": "m", "phase": "end"}})

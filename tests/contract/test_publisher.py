@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from nats_server import NatsCluster, NatsServer, create_stream, read_records, request_api
 
-from sidecast_adapters import Publisher
+from sidecast_adapters import Publisher, connection
 from sidecast_schemas.codec import decode_event
 from sidecast_schemas.events import ACTIVITY, LOSS
 from sidecast_schemas.subjects import TaskKey, events_subject
@@ -583,6 +583,73 @@ async def test_closing_without_nats_ends_in_time_and_says_what_is_lost(
     assert time.monotonic() - began < 3
     assert "closing with 3 events" in caplog.text
     assert publisher.counts.dropped_events == 3
+
+
+async def test_an_error_nobody_expects_is_told_once_and_nothing_is_lost(
+    server: NatsServer,
+    publisher: Publisher,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def broken(*_: Any) -> Any:
+        raise AttributeError("'NoneType' object has no attribute 'write'")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(connection.Connection, "publish", broken)
+        async with publisher.task("task-1"):
+            pass
+        await until(lambda: publisher.counts.failed_sends >= 2)
+        assert not await publisher.flush(0.01)
+    assert await publisher.flush(5)
+    assert states(await log_of(server.url, "task-1")) == ["SUBMITTED", "COMPLETED"]
+    assert [record.getMessage() for record in caplog.records].count(
+        "task task-1: sending failed; trying on"
+    ) == 1
+    assert "object has no attribute 'write'" in caplog.text
+
+
+@pytest.mark.parametrize("connected_before", [True, False])
+async def test_a_broken_credentials_file_is_told_once_and_tried_again(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    connected_before: bool,
+) -> None:
+    monkeypatch.setattr(connection, "PAUSE_S_MAX", 0.01)
+    attempts = 0
+    connect = connection.Connection._connect
+
+    async def counted(*arguments: Any) -> None:
+        nonlocal attempts
+        attempts += 1
+        await connect(*arguments)
+
+    monkeypatch.setattr(connection.Connection, "_connect", counted)
+    config = tmp_path / "nkey.conf"
+    config.write_text(
+        "authorization { users: [{ nkey: UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4 }] }"
+    )
+    empty = tmp_path / "empty.creds"
+    empty.write_bytes(b"")
+    # Without users the server asks for no credentials, and the file isn't read.
+    lenient = NatsServer(tmp_path / "nats")
+    strict = NatsServer(tmp_path / "strict", "--config", str(config), port=lenient.port)
+    with lenient:
+        await create_stream(lenient.url)
+        async with Publisher(lenient.url, agent=AGENT, credentials_file=empty) as publisher:
+            if connected_before:
+                await until(lambda: publisher.connected)
+            lenient.stop()
+            with strict:
+                attempts = 0
+                await until(lambda: attempts >= 3)
+            lenient.start()
+            async with publisher.task("task-1"):
+                pass
+            assert await publisher.flush(10)
+    told = [record.getMessage() for record in caplog.records if "TypeError" in record.getMessage()]
+    assert len(told) == 1
+    assert told[0].startswith("no connection to NATS: TypeError: ")
 
 
 async def test_one_task_is_published_fast_enough(server: NatsServer, publisher: Publisher) -> None:

@@ -5,6 +5,7 @@ import importlib.metadata
 import io
 import json
 import logging
+import socket
 import sys
 import threading
 import types
@@ -14,9 +15,10 @@ from typing import Any
 
 import pytest
 import structlog
+from aiohttp.test_utils import unused_port
 from click.testing import CliRunner
 
-from sidecast_broker import log
+from sidecast_broker import embedded, log
 from sidecast_broker.__main__ import COMMANDS, main
 from sidecast_broker.commands.serve import run_loop, state_dir
 from sidecast_broker.configuration import load
@@ -142,12 +144,39 @@ def test_serve_runs_the_app_with_its_settings_on_uvloop(app: ServedApp) -> None:
     assert app.loop.startswith("uvloop")
 
 
-def test_serve_with_embedded_nats_gives_the_app_its_address(app: ServedApp, tmp_path: Path) -> None:
+@pytest.mark.parametrize("listener", ["port", "internal-port"])
+def test_serve_on_a_port_in_use_names_it(listener: str, logging_restored: None) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ports = {"port": 0, "internal-port": 0, listener: port}
+        result = invoke("serve", *(f"--{name}={number}" for name, number in ports.items()))
+    assert result.exit_code == 1, result.output
+    assert result.stderr.startswith("Error: can't listen on 127.0.0.1 port ")
+    assert f"('127.0.0.1', {port}): address already in use" in result.stderr
+
+
+def test_insecure_switches_credentials_off_unless_they_are_required(app: ServedApp) -> None:
+    arguments = ["serve", "--host", "0.0.0.0", "--insecure"]
+    assert invoke(*arguments).exit_code == 0
+    assert app.settings is not None
+    assert (app.settings.auth.required, app.settings.auth_on) == ("false", False)
+    assert invoke(*arguments, env={"SIDECAST_AUTH_REQUIRED": "true"}).exit_code == 0
+    assert app.settings.auth_on
+    result = invoke(*arguments, env={"SIDECAST_AUTH_REQUIRED": "auto"})
+    assert result.exit_code == 2
+    assert "auth.required = false is needed" in result.stderr
+
+
+def test_serve_with_embedded_nats_gives_the_app_its_address(
+    app: ServedApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = unused_port()
+    monkeypatch.setattr(embedded, "PORT", port)
     result = invoke("serve", "--embedded-nats", "--store-dir", str(tmp_path / "store"))
     assert result.exit_code == 0, result.output
     assert app.settings is not None
-    assert app.settings.nats.url.startswith("nats://127.0.0.1:")
-    assert app.settings.nats.url != Settings().nats.url
+    assert app.settings.nats.url == f"nats://127.0.0.1:{port}"
+    assert f'"event":"embedded_nats","url":"nats://127.0.0.1:{port}"' in result.stderr
     assert (tmp_path / "store" / "jetstream").is_dir()
 
 

@@ -15,9 +15,11 @@ from typing import Any
 import nats
 import pytest
 import structlog
+from aiohttp.test_utils import unused_port
 
 from sidecast_broker import embedded
 from sidecast_broker.embedded import EmbeddedFailed, embedded_nats, find_server, start_child, stop_child
+from sidecast_broker.settings import Settings
 
 WAIT_S = 15.0
 
@@ -26,6 +28,13 @@ WAIT_S = 15.0
 def logged() -> Iterator[list[Any]]:
     with structlog.testing.capture_logs() as logs:
         yield logs
+
+
+@pytest.fixture(autouse=True)
+def first_port(monkeypatch: pytest.MonkeyPatch) -> int:
+    port = unused_port()
+    monkeypatch.setattr(embedded, "PORT", port)
+    return port
 
 
 def gone(pid: int) -> bool:
@@ -56,7 +65,7 @@ async def test_it_accepts_stores_and_is_gone_afterwards(logged: list[Any]) -> No
         await jetstream.add_stream(name="S", subjects=["s"])
         assert (await jetstream.publish("s", b"x")).seq == 1
         await client.close()
-        (started,) = [line for line in logged if line["event"] == "nats_started"]
+        (started,) = [line for line in logged if line["event"] == "embedded_nats"]
         assert started["url"] == url
         assert not gone(started["pid"])
     assert gone(started["pid"])
@@ -87,6 +96,56 @@ async def test_data_survives_in_its_directory(tmp_path: Path) -> None:
         await client.close()
 
 
+def port_of(url: str) -> int:
+    return int(url.rpartition(":")[2])
+
+
+def test_the_first_port_is_where_clients_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    assert Settings().nats.url == f"nats://127.0.0.1:{embedded.PORT}"
+
+
+async def test_a_directory_keeps_its_port(tmp_path: Path, first_port: int) -> None:
+    for name in ("a", "b"):
+        async with embedded_nats(tmp_path / name) as url:
+            assert port_of(url) == first_port
+    with socket.create_server(("127.0.0.1", first_port)):
+        async with embedded_nats(tmp_path / "a") as url:
+            other = port_of(url)
+            assert other != first_port
+    async with embedded_nats(tmp_path / "a") as url, embedded_nats(tmp_path / "b") as url_b:
+        assert (port_of(url), port_of(url_b)) == (other, first_port)
+
+
+async def test_a_temporary_directory_leaves_the_first_port_alone(first_port: int) -> None:
+    async with embedded_nats() as url:
+        assert port_of(url) != first_port
+
+
+@pytest.mark.parametrize("content", [b"", b"0", b"-1", b"65536", b"x", b"\xff", b"9" * 5000])
+async def test_a_kept_port_that_is_none_is_not_used(tmp_path: Path, first_port: int, content: bytes) -> None:
+    (tmp_path / "sidecast.port").write_bytes(content)
+    async with embedded_nats(tmp_path) as url:
+        assert port_of(url) == first_port
+
+
+async def test_a_port_that_cant_be_kept_is_told(tmp_path: Path) -> None:
+    (tmp_path / "sidecast.port").mkdir()
+    with pytest.raises(EmbeddedFailed, match="can't use the store directory"):
+        async with embedded_nats(tmp_path):
+            pass
+
+
+async def test_a_port_taken_at_the_last_moment_gives_way_to_another(
+    tmp_path: Path, first_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter([first_port, 0])
+    monkeypatch.setattr(embedded, "free_port", lambda _: next(answers))
+    with socket.create_server(("127.0.0.1", first_port)):
+        async with embedded_nats(tmp_path) as url:
+            assert port_of(url) != first_port
+
+
 async def test_one_directory_has_one_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "STOP_S_MAX", 0.2)
     async with embedded_nats(tmp_path):
@@ -100,8 +159,8 @@ async def test_one_directory_has_one_server(tmp_path: Path, monkeypatch: pytest.
 async def test_it_comes_back_on_the_same_port(logged: list[Any]) -> None:
     async with embedded_nats() as url:
         os.kill(logged[-1]["pid"], signal.SIGKILL)
-        await until(lambda: [line["event"] for line in logged].count("nats_started") == 2)
-        started = [line for line in logged if line["event"] == "nats_started"]
+        await until(lambda: [line["event"] for line in logged].count("embedded_nats") == 2)
+        started = [line for line in logged if line["event"] == "embedded_nats"]
         assert [line["url"] for line in started] == [url, url]
         client = await nats.connect(url)
         await client.close()
@@ -120,7 +179,7 @@ async def test_it_keeps_trying_while_it_does_not_start(
         os.kill(logged[-1]["pid"], signal.SIGKILL)
         await until(lambda: [line["event"] for line in logged].count("nats_not_restarted") >= 2)
         binary.symlink_to(find_server())
-        await until(lambda: [line["event"] for line in logged].count("nats_started") == 2)
+        await until(lambda: [line["event"] for line in logged].count("embedded_nats") == 2)
         assert not refused(url)
 
 

@@ -188,7 +188,8 @@ def test_all_problems_are_told_at_once() -> None:
         ("auto", "::", False, None),
         ("auto", "10.0.0.1", False, None),
         ("auto", "sidecast.example", False, None),
-        ("auto", "0.0.0.0", True, False),
+        ("auto", "0.0.0.0", True, None),
+        ("auto", "127.0.0.1", True, False),
         ("true", "0.0.0.0", False, True),
         ("true", "127.0.0.1", False, True),
         ("true", "127.0.0.1", True, True),
@@ -201,10 +202,27 @@ def test_all_problems_are_told_at_once() -> None:
 def test_who_needs_a_credential(key: str, required: str, host: str, insecure: bool, on: bool | None) -> None:
     flags = {f"server.{key}": host, "auth.required": required, "auth.insecure": insecure}
     if on is None:
-        with pytest.raises(InvalidSettings, match=r"auth\.required.*auth\.insecure \(--insecure\)"):
+        with pytest.raises(InvalidSettings, match=r"^auth\.required: .*auth\.insecure"):
             load(None, {}, flags)
     else:
         assert load(None, {}, flags).auth_on is on
+
+
+@pytest.mark.parametrize(
+    ("file", "environ"),
+    [(b"[auth]\ninsecure = true", {}), (None, {"SIDECAST_AUTH_INSECURE": "true"})],
+)
+def test_insecure_alone_switches_nothing_off(file: bytes | None, environ: dict[str, str]) -> None:
+    (problem,) = problems(file, environ, server__host="0.0.0.0")
+    assert problem.startswith("auth.required: ")
+    assert "auth.required = false is needed" in problem
+
+
+def test_the_flag_insecure_is_also_that_no_credential_is_required() -> None:
+    settings = load(None, {}, {"auth.insecure": True, "server.host": "0.0.0.0"})
+    assert not settings.auth_on
+    assert settings.sources["auth.required"] == "flag"
+    assert load(b"[auth]\nrequired = true", {}, {"auth.insecure": True}).auth_on
 
 
 @pytest.mark.parametrize("value", [b"true", b'"true"'])

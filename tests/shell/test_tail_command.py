@@ -621,7 +621,6 @@ async def test_parameters_go_into_the_query(broker: Broker) -> None:
             [status(204), status(200, b'{"task":{},"state":"canceled"}', Content_Type="application/json")],
             "canceled",
         ),
-        ([status(204), status(503)], "completed"),
     ],
 )
 async def test_follow_gives_the_last_state(broker: Broker, answers: list[Answer], state: str) -> None:
@@ -645,6 +644,36 @@ async def tail(broker: Broker, *arguments: str, **env: str) -> Any:
 async def test_exit_code_tells_how_the_task_ended(broker: Broker, state: str, code: int) -> None:
     broker.answers = [stream(OPEN, frame("stream.end", state=state, reason="terminal"))]
     assert (await tail(broker)).exit_code == code
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (status(503, b'{"error":{"code":"unavailable","message":"NATS is away"}}'), "503 NATS is away"),
+        (status(200, b"{}"), "the answer names none"),
+        (status(200, b'{"state":7}'), "the answer names none"),
+    ],
+)
+async def test_a_task_that_is_over_in_an_unknown_way_exits_with_1(
+    broker: Broker, answer: Answer, why: str
+) -> None:
+    broker.answers = [status(204), answer]
+    result = await tail(broker)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == f"Error: the task is over, but its state could not be asked for: {why}\n"
+
+
+async def test_a_broker_that_leaves_before_it_tells_the_state_exits_with_1(broker: Broker) -> None:
+    async def leave(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    # aiohttp itself repeats a GET once.
+    broker.answers = [status(204), leave, leave]
+    result = await tail(broker)
+    assert result.exit_code == 1
+    assert "its state could not be asked for: Server disconnected" in result.stderr
 
 
 async def test_an_unknown_task_exits_with_1(broker: Broker) -> None:

@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import sys
 import time
 import uuid
@@ -38,7 +37,7 @@ from sidecast_broker.commands.terminal import (
     open_terminal,
 )
 from sidecast_broker.commands.watcher import decode_object, text_of
-from sidecast_broker.embedded import EmbeddedFailed, embedded_nats, start_child, stop_child
+from sidecast_broker.embedded import EmbeddedFailed, embedded_nats, free_port, start_child, stop_child
 from sidecast_broker.settings import ENV_PREFIX, Server
 
 AGENT = "demo"
@@ -62,15 +61,6 @@ class _Part(Struct, frozen=True):
     process: asyncio.subprocess.Process
     url: str
     internal_url: str = ""
-
-
-def free_port(wanted: int) -> int:
-    """Give the wanted port of the loopback address, or 0 (pick one) when another program has it."""
-    try:
-        socket.create_server(("127.0.0.1", wanted)).close()
-    except OSError:
-        return 0
-    return wanted
 
 
 @contextlib.asynccontextmanager

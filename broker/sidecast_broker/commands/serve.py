@@ -47,17 +47,30 @@ def run_loop(main: Coroutine[Any, Any, _Result]) -> _Result:
         return runner.run(main)
 
 
-async def _serve_with_nats(settings: Settings, store_dir: Path) -> None:
+async def _serve(settings: Settings) -> None:
     from sidecast_broker.app import run
 
+    try:
+        await run(settings)
+    except OSError as error:
+        server = settings.server
+        raise click.ClickException(
+            f"can't listen on {server.host} port {server.port} and {server.internal_host} port "
+            f"{server.internal_port}: {error.strerror or error}"
+        ) from error
+
+
+async def _serve_with_nats(settings: Settings, store_dir: Path) -> None:
     async with embedded_nats(store_dir) as url:
         nats = msgspec.structs.replace(settings.nats, url=url)
-        await run(msgspec.structs.replace(settings, nats=nats))
+        await _serve(msgspec.structs.replace(settings, nats=nats))
 
 
 @click.command("serve")
 @settings_options
-@click.option("--embedded-nats", is_flag=True, help="Run a NATS server as a child, on a free loopback port.")
+@click.option(
+    "--embedded-nats", is_flag=True, help="Run a NATS server as a child, on a loopback port it keeps."
+)
 @click.option(
     "--store-dir",
     type=click.Path(file_okay=False, path_type=Path),
@@ -72,12 +85,10 @@ def command(embedded_nats: bool, store_dir: Path | None, **options: Any) -> None
         source = settings.sources["nats.url"]
         raise click.UsageError(f"--embedded-nats contradicts nats.url (from {source}): leave one out")
     log.configure(settings.server.log_level, settings.server.log_format)
-    from sidecast_broker.app import run
-
     try:
         if embedded_nats:
             run_loop(_serve_with_nats(settings, store_dir or state_dir()))
         else:
-            run_loop(run(settings))
+            run_loop(_serve(settings))
     except EmbeddedFailed as error:
         raise click.ClickException(str(error)) from error

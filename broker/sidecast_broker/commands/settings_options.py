@@ -29,7 +29,13 @@ _FLAGS = {
 def settings_options(command: _Command) -> _Command:
     """Add the options that `settings_from` reads."""
     for option in (
-        click.option("--insecure", is_flag=True, default=None, help="Setting auth.insecure: no credentials."),
+        click.option(
+            "--insecure",
+            is_flag=True,
+            default=None,
+            help="No credentials, on any address: setting auth.insecure, and auth.required = false where "
+            "that is given nowhere.",
+        ),
         click.option("--internal-port", type=int, help="Setting server.internal_port; 0 picks a free one."),
         click.option("--port", type=int, help="Setting server.port; 0 picks a free one."),
         click.option("--host", help="Setting server.host."),

@@ -15,7 +15,7 @@ import click
 from sidecast_broker.commands.client_options import client_options
 from sidecast_broker.commands.display import Display, JsonLines, Lines, Visual
 from sidecast_broker.commands.terminal import open_terminal, printable
-from sidecast_broker.commands.watcher import Watcher, WatchRefused, decode_object, text_of
+from sidecast_broker.commands.watcher import StateUnknown, Watcher, WatchRefused, decode_object, text_of
 
 COMPLETED = "completed"
 
@@ -38,6 +38,7 @@ async def follow(
 
     Raises:
         WatchRefused: the broker's answer is final.
+        StateUnknown: nothing follows, and the broker did not tell how the task ended.
     """
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     # A stream lasts as long as the task: the watcher itself tells silence from patience.
@@ -50,8 +51,8 @@ async def follow(
                 if event.type == "stream.end":
                     return text_of(decode_object(event.data.encode()), "state")
         state = await watcher.state()
-        display.note(f"the task is over: {state or 'nothing follows'}")
-        return state or COMPLETED
+        display.note(f"the task is over: {state}")
+        return state
 
 
 @click.command("tail")
@@ -83,8 +84,8 @@ def command(
 ) -> None:
     """Follow TASK until it ends; after a dropped connection go on where it broke off.
 
-    Exits with 0 when the task has completed, with 1 when it failed, was canceled or rejected, or doesn't
-    exist.
+    Exits with 0 when the task has completed, with 1 when it failed, was canceled or rejected, doesn't exist,
+    or is over and the broker doesn't tell how it ended.
     """
     if visualize and as_json:
         raise click.UsageError("--visualize and --json exclude each other")
@@ -100,5 +101,8 @@ def command(
         state = asyncio.run(follow(url, task, display, token=token, params=params))
     except WatchRefused as error:
         raise click.ClickException(printable(str(error))) from error
+    except StateUnknown as error:
+        message = f"the task is over, but its state could not be asked for: {error}"
+        raise click.ClickException(printable(message)) from error
     if state != COMPLETED:
         raise click.exceptions.Exit(1)

@@ -39,6 +39,10 @@ class WatchRefused(Exception):  # noqa: N818 - named as the answer reads
         self.status = status
 
 
+class StateUnknown(Exception):  # noqa: N818 - named as the answer reads
+    """The broker did not tell the task's state."""
+
+
 class _Dropped(Exception):  # noqa: N818 - a state, not an error
     def __init__(self, reason: str, after_s: float = 0.0) -> None:
         super().__init__(reason)
@@ -118,15 +122,23 @@ class Watcher:
                 failures += 1
 
     async def state(self) -> str:
-        """Ask once for the task's state, in the browser format's spelling; empty when there is no answer."""
+        """Ask once for the task's state, in the browser format's spelling.
+
+        Raises:
+            StateUnknown: there is no answer, or no state in it.
+        """
         try:
             async with asyncio.timeout(ANSWER_S_MAX):
                 headers = {"Accept": "application/json"}
                 async with self._session.get(self._request_url(), headers=headers) as response:
-                    answer = decode_object(await response.read())
-        except (aiohttp.ClientError, OSError):
-            return ""
-        return text_of(answer, "state")
+                    if response.status != 200:
+                        raise StateUnknown(await _problem(response))
+                    state = text_of(decode_object(await response.read()), "state")
+        except (aiohttp.ClientError, OSError) as error:
+            raise StateUnknown(str(error) or "no answer") from error
+        if not state:
+            raise StateUnknown("the answer names none")
+        return state
 
     def _request_url(self) -> URL:
         # Encoded above: yarl would turn %2F and %252F of an id into something else.
@@ -147,9 +159,7 @@ class Watcher:
                 raise WatchRefused(status, f"the answer is no event stream but {response.content_type}")
         else:
             async with asyncio.timeout(ANSWER_S_MAX):
-                error = decode_object(await response.content.read(4096)).get("error")
-            detail = text_of(error, "message") if isinstance(error, dict) else ""
-            message = f"{status} {detail or response.reason or ''}".strip()
+                message = await _problem(response)
             if status >= 500 or status in _TEMPORARY:
                 raise _Dropped(message, _retry_after_s(response.headers.get("Retry-After", "")))
             raise WatchRefused(status, message)
@@ -205,6 +215,12 @@ def text_of(fields: Mapping[str, Any], name: str) -> str:
     """Give a field that should be text, empty when it is missing or something else."""
     value = fields.get(name)
     return value if isinstance(value, str) else ""
+
+
+async def _problem(response: aiohttp.ClientResponse) -> str:
+    error = decode_object(await response.content.read(4096)).get("error")
+    detail = text_of(error, "message") if isinstance(error, dict) else ""
+    return f"{response.status} {detail or response.reason or ''}".strip()
 
 
 def _retry_after_s(value: str) -> float:
