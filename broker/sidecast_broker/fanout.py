@@ -15,8 +15,8 @@ from sidecast_broker.core.log import Log, Record
 from sidecast_broker.metrics import Deliveries
 from sidecast_broker.subscriber import GapReason, Subscriber, View
 
-SLICE_S = 0.002
-SLICE_SUBSCRIBERS = 200
+SLICE_S = 0.001
+SLICE_SUBSCRIBERS = 50
 """The loop over a task's subscribers yields after so long, or so many: other tasks wait no longer."""
 
 

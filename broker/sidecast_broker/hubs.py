@@ -161,6 +161,8 @@ class Hubs:
                 entry.tail.repair("open", at_least)
                 async with asyncio.timeout(REPAIR_S_MAX):
                     await entry.tail.settled()
+                if entry.hub.failed:
+                    raise Away("what is stored can't be read")
         except TimeoutError as error:
             self._leave(entry)
             raise Away("what is stored can't be read") from error
@@ -169,10 +171,10 @@ class Hubs:
             raise
         return entry.hub
 
-    def release(self, key: TaskKey) -> None:
-        """Stop using a hub that `acquire` gave."""
-        entry = self._entries.get(key)
-        if entry is not None:
+    def release(self, hub: Hub) -> None:
+        """Stop using a hub that `acquire` gave; its task may be held by another one since, or by none."""
+        entry = self._entries.get(hub.key)
+        if entry is not None and entry.hub is hub:
             self._leave(entry)
 
     def _leave(self, entry: _Entry) -> None:
@@ -259,10 +261,13 @@ class Hubs:
 
         Folds can't shrink. Where they fill the bound alone, logs are cut again only after some growth.
         """
-        self._make_room()
         self._shrinking = False
+        self._make_room()
+        self._shrink_above = self._above_present()
+
+    def _above_present(self) -> int:
         bytes_max = self._settings.bytes_max
-        self._shrink_above = max(bytes_max, self.size_bytes + bytes_max // 64)
+        return max(bytes_max, self.size_bytes + bytes_max // 64)
 
     def _make_room(self) -> None:
         idle = [key for key, entry in self._entries.items() if not entry.users and entry.opened.done()]
@@ -282,6 +287,7 @@ class Hubs:
             for key, entry in list(self._entries.items()):
                 if not entry.users and entry.opened.done() and entry.idle_since_s <= limit:
                     self._evict(key)
+            self._shrink_above = min(self._shrink_above, self._above_present())
 
     def _evict(self, key: TaskKey) -> None:
         entry = self._entries[key]

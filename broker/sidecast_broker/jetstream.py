@@ -162,11 +162,10 @@ class JetStream:
         await client.subscribe(advisory, cb=self._on_leader_elected)
         subscriptions = {}
         for token, (subject, handler) in list(self._resubscribe.items()):
-            subscription = await client.receive(subject, _live(handler))
-            if token in self._resubscribe:
-                subscriptions[token] = subscription
-            else:
-                await client.forget(subscription)
+            subscriptions[token] = await client.receive(subject, _live(handler))
+        while dropped := subscriptions.keys() - self._resubscribe.keys():  # while others were subscribed
+            for token in dropped:
+                await client.forget(subscriptions.pop(token))
         self._subscriptions = subscriptions
 
     async def _on_error(self, error: Exception) -> None:

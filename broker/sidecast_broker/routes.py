@@ -89,7 +89,7 @@ class Public:
                 stream = Stream(key, hub, self._hubs, wanted.view, self._settings.stream, self._metrics)
                 await self._serve(request, stream, wanted, opening)
             finally:
-                self._hubs.release(key)
+                self._hubs.release(hub)
         except Refused as refused:
             if refused.code in TEMPORARY and _is_event_source(request):
                 return self._busy(refused, named=_flag(request, "named", named))
@@ -128,7 +128,7 @@ class Public:
                 raise _unknown()
             body = events.answer(hub.fold, hub.end, hub.epoch, partial=not hub.complete)
         finally:
-            self._hubs.release(key)
+            self._hubs.release(hub)
         return web.Response(body=body, content_type="application/json", headers={"Cache-Control": "no-store"})
 
     async def _serve(

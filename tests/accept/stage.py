@@ -53,13 +53,13 @@ class Stage:
     def __init__(self, folder: Path, broker: Broker, nats_url: str, stack: AsyncExitStack) -> None:
         self.broker = broker
         self._folder = folder
-        self._nats_url = nats_url
+        self.nats_url = nats_url
         self._stack = stack
         self._count = 0
 
     async def pulse(self, *beats: pulse.Beat) -> Asked:
         """Start to publish; any line stops it."""
-        return Asked(await self._start("accept.pulse", pulse.Plan(self._nats_url, AGENT, list(beats))))
+        return Asked(await self._start("accept.pulse", pulse.Plan(self.nats_url, AGENT, list(beats))))
 
     async def readers(self, task: str, *, measure: bool) -> Asked:
         """Start a process of readers without connections."""

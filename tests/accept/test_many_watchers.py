@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import resource
 from collections.abc import Callable
 from pathlib import Path
@@ -9,15 +10,23 @@ from statistics import median
 
 import pytest
 from accept.pulse import Beat
+from accept.readers import Measured
 from accept.stage import stage
 
 pytestmark = pytest.mark.accept
+
+
+def p99s(windows: list[Measured]) -> list[float]:
+    """Give the p99 of each window."""
+    return [each.p99_ms for each in windows]
+
 
 CROWD = 10_000
 CROWD_RATE = 2.0
 ONE_RATE = 50.0
 ROUNDS = 3
 WINDOW_S = 6.0
+SETTLE_S = 2.0
 DESCRIPTORS = CROWD + 500
 
 
@@ -29,8 +38,6 @@ async def test_a_crowd_beside_one(tmp_path: Path, report: Callable[[str], None])
     try:
         async with stage(tmp_path) as there:
             await there.pulse(Beat("crowd", CROWD_RATE, 100), Beat("one", ONE_RATE, 100))
-            for task in ("crowd", "one"):
-                await there.watcher(task)  # it waits for the task to begin
             one = await there.readers("one", measure=True)
             crowd = await there.readers("crowd", measure=False)
             await one.ask("open 1")
@@ -42,12 +49,16 @@ async def test_a_crowd_beside_one(tmp_path: Path, report: Callable[[str], None])
                 beside.append(await one.measure(WINDOW_S))
                 delivered.append((await crowd.ask("end"))["reads"])
                 await crowd.ask("open 0")
+                while (await asyncio.to_thread(there.broker.metrics))["sidecast_subscribers{events}"] > 1:
+                    await asyncio.sleep(0.1)
+                await one.measure(SETTLE_S)  # what 10,000 connections leave behind is cleared away
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    p99_alone, p99_beside = (median(each.p99_ms for each in found) for found in (alone, beside))
+    p99_alone, p99_beside = (median(p99s(found)) for found in (alone, beside))
     report(
-        f"p99 {p99_alone} ms alone ({[each.p99_ms for each in alone]}), {p99_beside} ms beside a crowd "
-        f"({[each.p99_ms for each in beside]}), which took {delivered} frames in {WINDOW_S:g} s each"
+        f"p99 {p99_alone:.2f} ms alone ({p99s(alone)}), "
+        f"{p99_beside:.2f} ms beside a crowd ({p99s(beside)}), "
+        f"which took {delivered} frames in {WINDOW_S:g} s each"
     )
     assert min(delivered) >= CROWD * CROWD_RATE * WINDOW_S * 0.8
     assert p99_beside <= p99_alone + 10

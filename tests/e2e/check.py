@@ -22,7 +22,7 @@ from msgspec import Struct
 Start = Literal["start", "snapshot", "now"]
 Kind = Literal["event", "snapshot", "gap", "end", "refused"]
 
-_LABEL = re.compile(r"([A-Za-z0-9_-]+)#(\d+);")
+_LABEL = re.compile(r"(?<![A-Za-z0-9_-])([A-Za-z0-9_-]{1,64})#(\d+);")
 
 
 class Item(Struct, array_like=True, frozen=True):

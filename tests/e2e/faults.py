@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 import nats
+import nats.errors
 from e2e import load, watchers
 from e2e.broker import Broker
 from e2e.check import Item, Start, Watched, check, labels_in
@@ -337,8 +338,14 @@ async def read_stream(urls: list[str], stream: str) -> tuple[list[Watched], dict
     connection = await nats.connect(urls)
     try:
         jetstream = connection.jetstream()
-        last = (await jetstream.stream_info(stream)).state.last_seq
-        subscription = await jetstream.subscribe("sidecast.v1.events.>", stream=stream, ordered_consumer=True)
+        subscription = None
+        while subscription is None:
+            # A cluster that has just lost a node answers nothing until it has elected who decides.
+            with contextlib.suppress(nats.errors.TimeoutError):
+                last = (await jetstream.stream_info(stream)).state.last_seq
+                subscription = await jetstream.subscribe(
+                    "sidecast.v1.events.>", stream=stream, ordered_consumer=True
+                )
         items: dict[str, list[Item]] = {}
         last_at: dict[str, float] = {}
         sequence = 0
@@ -451,7 +458,7 @@ async def kill_leader(run: Run) -> str:
 
 async def freeze_follower(run: Run) -> str:
     """Stop the follower that the broker is connected to, and let it run again."""
-    frozen = await _follower_of_broker(run)
+    frozen = await elsewhere_led(run)
     run.cluster.freeze(frozen)
     try:
         await asyncio.sleep(2 * run.plan.verify_s)
@@ -462,12 +469,12 @@ async def freeze_follower(run: Run) -> str:
 
 async def freeze_follower_for_good(run: Run) -> str:
     """Stop the follower that the broker is connected to until the run is over."""
-    frozen = await _follower_of_broker(run)
+    frozen = await elsewhere_led(run)
     run.cluster.freeze(frozen)
     return f"the broker's own follower n{frozen} frozen"
 
 
-async def _follower_of_broker(run: Run) -> int:
+async def elsewhere_led(run: Run) -> int:
     """Give the node the broker is connected to, having the stream led by another."""
     while (leader := await run.leader()) == await run.broker_node():
         # Any node may be elected, so it may take several.

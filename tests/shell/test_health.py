@@ -6,6 +6,8 @@ import pytest
 from brokers import OTHER, TASK, FakeBackend, broker, done, numbered, status, task_record, until
 from sse import EndOfStream, exchange, kinds
 
+JSON = {"Content-Type": "application/json"}
+
 
 async def test_it_is_alive_and_ready(fake: FakeBackend) -> None:
     await fake.publish(task_record())
@@ -172,6 +174,16 @@ async def test_what_needs_a_right_is_closed_where_it_is_not_open(fake: FakeBacke
                 assert (status_code, body["error"]["code"]) == (401, "unauthenticated")
             for path in ("/livez", "/readyz", "/metrics"):
                 assert (await running.internal(path))[0] == 200
+
+
+async def test_what_needs_a_right_is_closed_on_an_address_others_can_reach(fake: FakeBackend) -> None:
+    reachable = {"server__internal_host": "0.0.0.0", "auth__insecure": "true", "auth__required": "false"}
+    async with broker(fake, **reachable) as running:
+        for path, method in (("/streams", "GET"), (f"/publish/{TASK}", "POST")):
+            status_code, body = await running.internal(path, method, task_record(), JSON)
+            assert (status_code, body["error"]["code"]) == (401, "unauthenticated")
+        assert not fake.server.messages
+        assert (await running.internal("/readyz"))[0] == 200
 
 
 async def test_the_listeners_do_not_serve_each_other(fake: FakeBackend) -> None:

@@ -372,7 +372,7 @@ async def test_memory_of_all_tasks_is_bounded(fake: FakeBackend) -> None:
         for index in range(30):
             hub = await hubs.acquire(key_of(index))
             assert hub.end > 0
-            hubs.release(key_of(index))
+            hubs.release(hub)
         assert hubs.size_bytes <= 100_000
         assert 1 <= len(hubs) < 30
 
@@ -394,12 +394,55 @@ async def test_watched_tasks_that_fill_memory_are_trimmed_and_go_on(fake: FakeBa
         await until(lambda: watched[9].end == end + 1)
 
 
+async def test_where_folds_fill_memory_not_every_event_looks_for_room(
+    fake: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = 400
+    await fill(fake, tasks, 2_000)
+    looks = 0
+    make_room = Hubs._make_room
+
+    def counted(hubs: Hubs) -> None:
+        nonlocal looks
+        looks += 1
+        make_room(hubs)
+
+    monkeypatch.setattr(Hubs, "_make_room", counted)
+    faults: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: faults.append(context))
+    limits = {"log__bytes_max": 200_000, "log__task_bytes_max": 100_000, "nats__verify_s": 60}
+    async with Tasks(fake, **limits) as hubs:
+        watched = [await hubs.acquire(key_of(index)) for index in range(tasks)]
+        assert hubs.size_bytes > 200_000  # what is watched can't be let go
+        looks = 0
+        for index in range(tasks):
+            await fake.publish(status("on", f"t-{index}"), task=f"t-{index}")
+        await until(lambda: sum(hub.end for hub in watched) == sum(range(fake.server.last - tasks + 1, fake.server.last + 1)))
+        assert looks <= tasks // 4
+        assert hubs.size_bytes == sum(hub.size_bytes for hub in watched)
+    assert not faults
+
+
+async def test_memory_is_bounded_again_once_the_folds_that_filled_it_are_gone(fake: FakeBackend) -> None:
+    await fill(fake, 20, 40_000)
+    await fake.publish(task_record("t-20"), task="t-20")
+    limits = {"log__bytes_max": 200_000, "log__task_bytes_max": 200_000, "log__idle_s": 0.05}
+    async with Tasks(fake, **limits, nats__verify_s=60) as hubs:
+        for hub in [await hubs.acquire(key_of(index)) for index in range(20)]:
+            hubs.release(hub)
+        assert hubs.size_bytes > 400_000
+        await until(lambda: not len(hubs))
+        for index in (0, 1, 2, 3, 20):
+            await hubs.acquire(key_of(index))
+        assert hubs.size_bytes > 200_000
+
+
 async def test_the_count_of_memory_does_not_drift(fake: FakeBackend) -> None:
     await fill(fake, 1, 5_000)
     async with Tasks(fake, log__idle_s=0.05) as hubs:
         for _round in range(3):
             hub = await hubs.acquire(key_of(0))
-            hubs.release(key_of(0))
+            hubs.release(hub)
             await until(lambda: not len(hubs))
             hub.append(stored(hub.end + 1, status("late", "t-0")))  # it was on its way already
             assert hubs.size_bytes == 0
