@@ -15,8 +15,8 @@ from sidecast_broker.core.log import Record
 from sidecast_broker.core.resume import Mode
 from sidecast_broker.core.views import events
 from sidecast_broker.core.views.events import EncodedFrame, Filter
+from sidecast_broker.core.views.shapes import StreamGapReason
 from sidecast_broker.hub import Hub
-from sidecast_broker.subscriber import GapReason
 
 
 class BrowserView(Struct, frozen=True):
@@ -80,7 +80,7 @@ class BrowserView(Struct, frozen=True):
             task_id=hub.key.task,
         ).data
 
-    def gap(self, hub: Hub, reason: GapReason, requested: str, oldest: int) -> bytes:
+    def gap(self, hub: Hub, reason: StreamGapReason, requested: str, oldest: int) -> bytes:
         """Give the frame that tells of a hole."""
         return events.gap_frame(
             reason,

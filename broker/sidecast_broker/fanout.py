@@ -12,8 +12,9 @@ from typing import Literal, Protocol
 
 from sidecast_broker.core.frame import chunk
 from sidecast_broker.core.log import Log, Record
+from sidecast_broker.core.views.shapes import StreamGapReason
 from sidecast_broker.metrics import Deliveries
-from sidecast_broker.subscriber import GapReason, Subscriber, View
+from sidecast_broker.subscriber import Subscriber, View
 
 SLICE_S = 0.001
 SLICE_SUBSCRIBERS = 50
@@ -122,7 +123,7 @@ class Fanout:
             subscriber.bytes_sent += len(data)
             subscriber.written_at_s = now
 
-    def interrupt(self, reason: GapReason | Literal["failed"]) -> None:
+    def interrupt(self, reason: StreamGapReason | Literal["failed"]) -> None:
         """Take every joined subscriber out of the loop: its stream tells it of the gap, or breaks off.
 
         Those that read at their own pace notice by `gap_below` or the epoch.

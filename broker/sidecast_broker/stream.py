@@ -23,11 +23,12 @@ from sidecast_broker.answers import Away
 from sidecast_broker.core.frame import HEARTBEAT, chunk
 from sidecast_broker.core.log import Record
 from sidecast_broker.core.resume import Mode, Opening
+from sidecast_broker.core.views.shapes import StreamGapReason
 from sidecast_broker.hub import Hub
 from sidecast_broker.hubs import Hubs
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.settings import Stream as StreamSettings
-from sidecast_broker.subscriber import GapReason, Subscriber, View, Wake
+from sidecast_broker.subscriber import Subscriber, View, Wake
 from sidecast_schemas.subjects import TaskKey
 
 logger = structlog.get_logger(__name__)
@@ -44,7 +45,7 @@ class StreamView(View, Protocol):
     def open(self, hub: Hub, mode: Mode, cursor: int) -> bytes:
         """Give the first frame."""
 
-    def gap(self, hub: Hub, reason: GapReason, requested: str, oldest: int) -> bytes:
+    def gap(self, hub: Hub, reason: StreamGapReason, requested: str, oldest: int) -> bytes:
         """Give the frame that tells of a hole."""
 
     def snapshot(self, hub: Hub) -> bytes:
@@ -350,7 +351,7 @@ class Stream:
                 hub.stop_waiting(self._tell)
             if self._ending is not None:
                 return
-        reason: GapReason = "epoch" if hub.epoch != self._epoch else subscriber.gap or "expired"
+        reason: StreamGapReason = "epoch" if hub.epoch != self._epoch else subscriber.gap or "expired"
         requested = f"{self._epoch}-{subscriber.cursor}"
         self._epoch = hub.epoch
         subscriber.gap = None

@@ -9,12 +9,12 @@ from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from sidecast_broker.core.log import Record
+from sidecast_broker.core.views.shapes import StreamGapReason
 
 if TYPE_CHECKING:
     from sidecast_broker.hub import Hub
 
 Wake = Literal["behind", "ended", "gap"]
-GapReason = Literal["expired", "epoch", "malformed", "ahead", "slow"]
 
 
 class Transport(Protocol):
@@ -95,5 +95,5 @@ class Subscriber:
         self.events = 0
         self.bytes_sent = 0
         self.written_at_s = 0.0
-        self.gap: GapReason | None = None
+        self.gap: StreamGapReason | None = None
         self.joined = False

@@ -23,6 +23,11 @@ from nats_server import NatsServer
 AGENT = "pulse"
 
 
+def p99s(windows: list[Measured]) -> list[float]:
+    """Give the p99 of each window."""
+    return [each.p99_ms for each in windows]
+
+
 class Asked:
     """A process that answers a line with a line of JSON."""
 

@@ -10,15 +10,9 @@ from statistics import median
 
 import pytest
 from accept.pulse import Beat
-from accept.readers import Measured
-from accept.stage import stage
+from accept.stage import p99s, stage
 
 pytestmark = pytest.mark.accept
-
-
-def p99s(windows: list[Measured]) -> list[float]:
-    """Give the p99 of each window."""
-    return [each.p99_ms for each in windows]
 
 
 CROWD = 10_000

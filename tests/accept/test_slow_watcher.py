@@ -11,16 +11,10 @@ from statistics import median
 
 import pytest
 from accept.pulse import Beat
-from accept.readers import Measured
-from accept.stage import records_of, stage
+from accept.stage import p99s, records_of, stage
 from e2e.check import check
 
 pytestmark = pytest.mark.accept
-
-
-def p99s(windows: list[Measured]) -> list[float]:
-    """Give the p99 of each window."""
-    return [each.p99_ms for each in windows]
 
 
 LAG_S_MAX = 30.0

@@ -132,11 +132,7 @@ class Broker:
         return sum(value for total in totals for key, value in total.items() if key.partition("{")[0] == name)
 
     def _keep_counted(self) -> None:
-        try:
-            now = self.metrics()
-        except (urllib.error.URLError, OSError):
-            return
-        for name, value in now.items():
+        for name, value in self.metrics().items():
             self._counted[name] = self._counted.get(name, 0.0) + value
 
     def nats_server(self) -> str:

@@ -14,6 +14,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from sidecast_broker.core.cursor import format_cursor
 from sidecast_broker.core.fold import Fold, RawActivity, read_activity
 from sidecast_broker.core.frame import CR, LF, frame
+from sidecast_broker.core.resume import Mode
 from sidecast_broker.core.views.shapes import (
     ActivityFrame,
     Answer,
@@ -29,7 +30,6 @@ from sidecast_broker.core.views.shapes import (
     HeartbeatFrame,
     LagFrame,
     MessageFrame,
-    Mode,
     OpenFrame,
     ProgressFrame,
     RecordShape,

@@ -9,9 +9,9 @@ from typing import Annotated, Literal, TypeAlias
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
+from sidecast_broker.core.resume import Mode
 from sidecast_schemas.codec import RawObject
 
-Mode = Literal["snapshot", "replay", "live"]
 StreamGapReason = Literal["expired", "epoch", "malformed", "ahead", "slow"]
 StateName = Annotated[str, Meta(description="a task state in kebab case", examples=["input-required"])]
 RawText = Annotated[Raw, Meta(extra_json_schema={"type": "string"})]
