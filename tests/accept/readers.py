@@ -113,6 +113,8 @@ class Readers:
                     self._read(key.fileobj)
 
     def _read(self, connection: socket.socket) -> None:
+        if connection not in self._connections:
+            return  # the same look that found it readable had a command that closed it
         data = b""
         with contextlib.suppress(ConnectionError):
             data = connection.recv(READ_BYTES)
