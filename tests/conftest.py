@@ -2,9 +2,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 
+import hypothesis
 import pytest
 from brokers import Backend, FakeBackend, RealBackend
 from nats_server import NatsServer
+
+# How fast examples are made says how busy the machine is, not whether the code is right.
+hypothesis.settings.register_profile(
+    "any-machine", suppress_health_check=[hypothesis.HealthCheck.too_slow], deadline=None
+)
+hypothesis.settings.load_profile("any-machine")
 
 
 @pytest.fixture(scope="session")

@@ -13,30 +13,21 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 import structlog
-from aiohttp import web
 
 from sidecast_broker.health import Internal
 from sidecast_broker.hubs import Hubs
 from sidecast_broker.jetstream import JetStream
+from sidecast_broker.listener import Listener
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.page import Page
 from sidecast_broker.positioner import Positioner
-from sidecast_broker.refused import Code, Refused
+from sidecast_broker.router import Router
 from sidecast_broker.routes import Public
 from sidecast_broker.settings import Nats, Settings
 from sidecast_broker.streams import Streams
 from sidecast_broker.task_list import TaskList
 
 logger = structlog.get_logger(__name__)
-
-SHUTDOWN_S = 2.0
-
-_CODES: dict[int, Code] = {
-    400: "bad-request",
-    404: "not-found",
-    405: "method-not-allowed",
-    413: "body-too-large",
-}
 
 
 class Listening(NamedTuple):
@@ -74,20 +65,12 @@ async def serving(
     public = Public(settings, hubs, streams, metrics)
     page = Page(settings, hubs, TaskList(stream, settings.agent.tenant, settings.agent.name))
     internal = Internal(settings, stream, positioner, hubs, streams, metrics)
-    runners: list[web.AppRunner] = []
+    server = settings.server
+    open_to_all = Listener(Router([*public.routes(), *page.routes()]), settings, metrics)
+    for_operators = Listener(Router(internal.routes()), settings, metrics)
     try:
-        server = settings.server
-        url = await _listen(
-            _app(public.routes() + page.routes(), settings, metrics),
-            server.host,
-            server.port,
-            settings,
-            runners,
-        )
-        internal_app = _app(internal.routes(), settings, metrics)
-        internal_url = await _listen(
-            internal_app, server.internal_host, server.internal_port, settings, runners
-        )
+        url = await open_to_all.open(server.host, server.port)
+        internal_url = await for_operators.open(server.internal_host, server.internal_port)
         stream.start()
         positioner.start()
         hubs.start()
@@ -95,8 +78,8 @@ async def serving(
         yield Listening(url, internal_url, streams)
     finally:
         streams.draining = True
-        for runner in runners:
-            await runner.cleanup()
+        await open_to_all.close()
+        await for_operators.close()
         await streams.close()
         await hubs.close()
         await positioner.close()
@@ -141,43 +124,3 @@ def _calm_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 50, 100)
-
-
-def _app(routes: list[web.RouteDef], settings: Settings, metrics: Metrics) -> web.Application:
-    @web.middleware
-    async def refusals(request: web.Request, handler: object) -> web.StreamResponse:
-        try:
-            if not request.raw_path.startswith("/"):
-                raise Refused("bad-request", "the request target must be a path")
-            return await handler(request)  # type: ignore[operator, no-any-return]
-        except Refused as refused:
-            metrics.rejected.labels(refused.code).inc()
-            return refused.response()
-        except web.HTTPException as error:
-            if error.status < 400:
-                raise
-            code = _CODES.get(error.status, "bad-request")
-            metrics.rejected.labels(code).inc()
-            response = Refused(code, error.reason).response()
-            if "Allow" in error.headers:
-                response.headers["Allow"] = error.headers["Allow"]
-            return response
-
-    app = web.Application(middlewares=[refusals], client_max_size=settings.server.body_bytes_max)
-    app.add_routes(routes)
-    return app
-
-
-async def _listen(
-    app: web.Application, host: str, port: int, settings: Settings, runners: list[web.AppRunner]
-) -> str:
-    runner = web.AppRunner(
-        app, handler_cancellation=True, access_log=None, shutdown_timeout=SHUTDOWN_S, keepalive_timeout=75
-    )
-    await runner.setup()
-    runners.append(runner)
-    site = web.TCPSite(runner, host, port, backlog=settings.server.backlog)
-    await site.start()
-    address = runner.addresses[0]
-    shown = f"[{address[0]}]" if ":" in address[0] else address[0]
-    return f"http://{shown}:{address[1]}"

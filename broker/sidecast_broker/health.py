@@ -20,6 +20,7 @@ from sidecast_broker.metrics import Metrics
 from sidecast_broker.paths import path_segment, query_value
 from sidecast_broker.positioner import Positioner
 from sidecast_broker.refused import Refused
+from sidecast_broker.router import Route, get, get_or_head, post
 from sidecast_broker.settings import Settings, is_loopback
 from sidecast_broker.streams import Streams
 from sidecast_schemas import headers as names
@@ -59,20 +60,20 @@ class Internal:
         self._metrics = metrics
         self._orders: WeakValueDictionary[TaskKey, asyncio.Lock] = WeakValueDictionary()
 
-    def routes(self) -> list[web.RouteDef]:
+    def routes(self) -> list[Route]:
         """Give the routes."""
         return [
-            web.get("/livez", self._live),
-            web.get("/readyz", self._ready),
-            web.get("/metrics", self._show_metrics),
-            web.get("/streams", self._list_streams, allow_head=False),
-            web.post("/publish/{task}", self._publish),
+            *get_or_head("/livez", self._live),
+            *get_or_head("/readyz", self._ready),
+            *get_or_head("/metrics", self._show_metrics),
+            get("/streams", self._list_streams),
+            post("/publish/*", self._publish),
         ]
 
-    async def _live(self, _request: web.Request) -> web.Response:
+    async def _live(self, _request: web.BaseRequest) -> web.Response:
         return web.json_response({"status": "ok"})
 
-    async def _ready(self, _request: web.Request) -> web.Response:
+    async def _ready(self, _request: web.BaseRequest) -> web.Response:
         draining = self._streams.draining
         info = self._positioner.info
         body = {
@@ -87,17 +88,17 @@ class Internal:
         }
         return web.json_response(body, status=503 if draining else 200)
 
-    async def _show_metrics(self, _request: web.Request) -> web.Response:
+    async def _show_metrics(self, _request: web.BaseRequest) -> web.Response:
         self._metrics.nats_connected.set(self._stream.connected)
         self._streams.measure()
         self._hubs.measure()
         return web.Response(body=self._metrics.render(), headers={"Content-Type": self._metrics.content_type})
 
-    async def _list_streams(self, request: web.Request) -> web.Response:
+    async def _list_streams(self, request: web.BaseRequest) -> web.Response:
         self._authorise(request)
         return web.json_response({"streams": self._streams.describe()})
 
-    def _authorise(self, request: web.Request) -> None:
+    def _authorise(self, request: web.BaseRequest) -> None:
         """Let in who may: without a scheme, everybody on loopback, unless that is switched off.
 
         Raises:
@@ -114,7 +115,7 @@ class Internal:
 
     # ------------------------------------------------------------------ publishing
 
-    async def _publish(self, request: web.Request) -> web.Response:
+    async def _publish(self, request: web.BaseRequest) -> web.Response:
         self._authorise(request)
         if request.content_type not in (JSON, NDJSON):
             raise Refused("unsupported-media-type", f"send one event as {JSON}, or many as {NDJSON}")
@@ -142,7 +143,7 @@ class Internal:
                 stored.append(line | {"duplicate": True} if answer.duplicate else line)
         return web.json_response({"stored": stored})
 
-    def _subject(self, request: web.Request) -> tuple[TaskKey, str]:
+    def _subject(self, request: web.BaseRequest) -> tuple[TaskKey, str]:
         agent = self._settings.agent
         key = TaskKey(
             query_value(request, "tenant") if "tenant" in request.query else agent.tenant,
@@ -193,7 +194,7 @@ class _MessageIds(NamedTuple):
     offset: int
 
     @classmethod
-    def of(cls, request: web.Request, subject: str) -> _MessageIds:
+    def of(cls, request: web.BaseRequest, subject: str) -> _MessageIds:
         key = request.headers.get("Idempotency-Key")
         offset = request.headers.get("Idempotency-Offset", "0")
         if not (offset.isascii() and offset.isdecimal() and len(offset) <= 18):

@@ -14,7 +14,9 @@ from aiohttp import hdrs, web
 
 from sidecast_broker.core.log import at_milliseconds
 from sidecast_broker.hubs import Hubs
+from sidecast_broker.paths import path_segment
 from sidecast_broker.refused import Refused
+from sidecast_broker.router import Route, get, get_or_head
 from sidecast_broker.settings import Settings
 from sidecast_broker.task_list import Listed, TaskList
 from sidecast_schemas.events import kebab_state
@@ -65,22 +67,22 @@ class Page:
         # A request only ever names a key of this table, never a path on the disk.
         self._files = {path.name: _read(path) for path in FOLDER.iterdir() if path.suffix in _MEDIA_TYPES}
 
-    def routes(self) -> list[web.RouteDef]:
+    def routes(self) -> list[Route]:
         """Give the routes."""
         return [
-            web.get("/ui", self._redirect),
-            web.get("/ui/", self._file),
-            web.get("/ui/{file}", self._file),
-            web.get("/ui/api/tasks", self._list, allow_head=False),
+            *get_or_head("/ui", self._redirect),
+            *get_or_head("/ui/", self._file),
+            *get_or_head("/ui/*", self._file),
+            get("/ui/api/tasks", self._list),
         ]
 
-    async def _redirect(self, request: web.Request) -> web.Response:
+    async def _redirect(self, request: web.BaseRequest) -> web.Response:
         # Relative: a proxy may serve the broker under a path of its own.
         _path, mark, query = request.raw_path.partition("?")
         return web.Response(status=308, headers={hdrs.LOCATION: f"ui/{mark}{query}"} | SECURITY)
 
-    async def _file(self, request: web.Request) -> web.Response:
-        file = self._files.get(request.match_info.get("file", "index.html"))
+    async def _file(self, request: web.BaseRequest) -> web.Response:
+        file = self._files.get(path_segment(request, 1) or "index.html")
         if file is None:
             raise Refused("not-found", "the page has no such file")
         headers = {hdrs.ETAG: f'"{file.tag}"', hdrs.CACHE_CONTROL: "no-cache"} | SECURITY
@@ -88,7 +90,7 @@ class Page:
             return web.Response(status=304, headers=headers)
         return web.Response(body=file.body, headers=headers | {hdrs.CONTENT_TYPE: file.media_type})
 
-    async def _list(self, _request: web.Request) -> web.Response:
+    async def _list(self, _request: web.BaseRequest) -> web.Response:
         if self._settings.auth_on:
             raise Refused("unauthenticated", "a credential is required")
         listing = await self._tasks.read()

@@ -15,7 +15,7 @@ from sidecast_broker.refused import Refused
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
-def path_segment(request: web.Request, index: int) -> str:
+def path_segment(request: web.BaseRequest, index: int) -> str:
     """Give one segment of the path as the client sent it, percent-decoded once.
 
     The router's own values are decoded leniently: `%25FF` and `%FF` become the same text there.
@@ -36,7 +36,7 @@ def path_segment(request: web.Request, index: int) -> str:
     return decode_segment(segments[index])
 
 
-def query_value(request: web.Request, name: str) -> str:
+def query_value(request: web.BaseRequest, name: str) -> str:
     """Give one query parameter as the client sent it, decoded once and strictly.
 
     Raises:

@@ -51,6 +51,7 @@ class Refused(Exception):  # noqa: N818 - named as it reads: the request is refu
         detail: one sentence for a person.
         retry_after_s: when to come back, for a temporary refusal.
         extra: more members of the answer's JSON, beside `error`.
+        allow: methods there are, for one there isn't.
     """
 
     def __init__(
@@ -60,12 +61,14 @@ class Refused(Exception):  # noqa: N818 - named as it reads: the request is refu
         *,
         retry_after_s: float | None = None,
         extra: dict[str, Any] | None = None,
+        allow: tuple[str, ...] = (),
     ) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
         self.retry_after_s = retry_after_s
         self.extra = extra or {}
+        self.allow = allow
 
     def response(self) -> web.Response:
         """Give the answer outside A2A: `{"error": {"code", "message"}}` under the code's status."""
@@ -74,5 +77,7 @@ class Refused(Exception):  # noqa: N818 - named as it reads: the request is refu
             headers["Retry-After"] = str(max(1, round(self.retry_after_s or 1)))
         if self.code == "unauthenticated":
             headers["WWW-Authenticate"] = 'Bearer realm="sidecast"'
+        if self.allow:
+            headers["Allow"] = ",".join(self.allow)
         body = {"error": {"code": self.code, "message": self.detail}, **self.extra}
         return web.json_response(body, status=STATUS[self.code], headers=headers)

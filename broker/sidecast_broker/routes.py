@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Awaitable, Callable
 from functools import lru_cache, partial
 
 import structlog
@@ -23,6 +22,7 @@ from sidecast_broker.hubs import Hubs
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.paths import path_segment, query_value
 from sidecast_broker.refused import TEMPORARY, Refused
+from sidecast_broker.router import Handler, Route, get
 from sidecast_broker.settings import Settings
 from sidecast_broker.stream import Stream
 from sidecast_broker.streams import Streams
@@ -31,8 +31,6 @@ from sidecast_schemas.subjects import InvalidId, TaskKey, encode_token
 logger = structlog.get_logger(__name__)
 
 _NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?")
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Public:
@@ -47,18 +45,19 @@ class Public:
 
     def __init__(self, settings: Settings, hubs: Hubs, streams: Streams, metrics: Metrics) -> None:
         self._settings = settings
+        self._auth_on = settings.auth_on
         self._hubs = hubs
         self._streams = streams
         self._metrics = metrics
 
-    def routes(self) -> list[web.RouteDef]:
+    def routes(self) -> list[Route]:
         """Give the routes: the stream of a task under its name and its aliases."""
         return [
-            web.get("/tasks/{task}/events", self._in_path(1, named=True), allow_head=False),
-            web.get("/tasks/{task}/messages/stream", self._in_path(1, named=True), allow_head=False),
-            web.get("/stream/tasks/{task}", self._in_path(2, named=False), allow_head=False),
-            web.get("/api/stream/{task}", self._in_path(2, named=False), allow_head=False),
-            web.get("/a2a/stream", partial(self._events, segment=None, named=False), allow_head=False),
+            get("/tasks/*/events", self._in_path(1, named=True)),
+            get("/tasks/*/messages/stream", self._in_path(1, named=True)),
+            get("/stream/tasks/*", self._in_path(2, named=False)),
+            get("/api/stream/*", self._in_path(2, named=False)),
+            get("/a2a/stream", partial(self._events, segment=None, named=False)),
         ]
 
     def _in_path(self, index: int, *, named: bool) -> Handler:
@@ -67,37 +66,57 @@ class Public:
 
     # ------------------------------------------------------------------ one task
 
-    async def _events(self, request: web.Request, *, segment: int | None, named: bool) -> web.StreamResponse:
+    async def _events(
+        self, request: web.BaseRequest, *, segment: int | None, named: bool
+    ) -> web.StreamResponse:
         """Answer a request for a task's events; the task's id stands in a path segment, or in the query."""
         try:
-            self._authenticate()
-            key = self._key(
-                query_value(request, "taskId") if segment is None else path_segment(request, segment)
-            )
-            wanted = _Wanted(request, named=named, settings=self._settings)
-            self._streams.admit()
-            if wanted.json:
-                return await self._answer(key)
-            hub = await self._acquire(key, wait=wanted.wait_s > 0)
-            try:
-                opening = await self._open_at(hub, wanted) if hub.first is not None else None
-                if hub.first is None and not wanted.wait_s:
-                    raise _unknown()
-                if hub.first is not None and opening is None:
-                    return web.Response(status=204, headers={"Cache-Control": "no-store"})
-                self._streams.admit()  # of those who came at once, some may have filled it meanwhile
-                stream = Stream(key, hub, self._hubs, wanted.view, self._settings.stream, self._metrics)
-                await self._serve(request, stream, wanted, opening)
-            finally:
-                self._hubs.release(hub)
+            answer = await self._open(request, segment, named)
         except Refused as refused:
             if refused.code in TEMPORARY and _is_event_source(request):
                 return self._busy(refused, named=_flag(request, "named", named))
             raise
-        return stream.response
+        if not isinstance(answer, Stream):
+            return answer
+        # What opened it is gone by here: an idle stream holds one coroutine of ours, and that of `follow`.
+        try:
+            await answer.follow()
+        except ConnectionResetError:
+            pass  # the client left: not an error
+        finally:
+            self._streams.remove(answer)
+            self._hubs.release(answer.hub)
+        return answer.response
+
+    async def _open(
+        self, request: web.BaseRequest, segment: int | None, named: bool
+    ) -> Stream | web.StreamResponse:
+        """Open a stream, up to its first frames; or give the whole answer where nothing would follow."""
+        self._authenticate()
+        key = self._key(query_value(request, "taskId") if segment is None else path_segment(request, segment))
+        wanted = _Wanted(request, named=named, settings=self._settings)
+        self._streams.admit()
+        if wanted.json:
+            return await self._answer(key)
+        hub = await self._acquire(key, wait=wanted.wait_s > 0)
+        try:
+            opening = await self._open_at(hub, wanted) if hub.first is not None else None
+            if hub.first is None and not wanted.wait_s:
+                raise _unknown()
+            if hub.first is None or opening is not None:
+                self._streams.admit()  # of those who came at once, some may have filled it meanwhile
+                stream = Stream(key, hub, self._hubs, wanted.view, self._settings.stream, self._metrics)
+                await stream.start(request)
+                await self._begin(stream, wanted, opening)
+                return stream
+        except BaseException:
+            self._hubs.release(hub)
+            raise
+        self._hubs.release(hub)
+        return web.Response(status=204, headers={"Cache-Control": "no-store"})
 
     def _authenticate(self) -> None:
-        if self._settings.auth_on:
+        if self._auth_on:
             raise Refused("unauthenticated", "a credential is required")
 
     def _key(self, task: str) -> TaskKey:
@@ -131,30 +150,19 @@ class Public:
             self._hubs.release(hub)
         return web.Response(body=body, content_type="application/json", headers={"Cache-Control": "no-store"})
 
-    async def _serve(
-        self, request: web.Request, stream: Stream, wanted: _Wanted, opening: Opening | None
-    ) -> None:
-        await stream.start(request)
-        self._streams.add(stream)
-        logger.info(
-            "stream_opened",
-            task=stream.key.task,
-            agent=stream.key.agent,
-            format=stream.view.format,
-            peer=stream.peer,
-            mode=opening.mode if opening else "wait",
-            gap=opening.gap.reason if opening and opening.gap else None,
-        )
+    async def _begin(self, stream: Stream, wanted: _Wanted, opening: Opening | None) -> None:
+        """Count a stream as open, wait for its task where there is none yet, and send what it begins with."""
+        self._streams.add(stream, opening)
         try:
-            if opening is None:
-                if not await stream.wait_for_task(wanted.wait_s):
-                    return
+            if opening is None and await stream.wait_for_task(wanted.wait_s):
                 opening = await self._open_late(stream, wanted)
-            await stream.run(opening, wanted.cursor or "")
+            if opening is not None:
+                await stream.begin(opening, wanted.cursor or "")
         except ConnectionResetError:
-            pass  # the client left: not an error
-        finally:
+            stream.close("client-gone")
+        except BaseException:
             self._streams.remove(stream)
+            raise
 
     async def _open_late(self, stream: Stream, wanted: _Wanted) -> Opening:
         """Decide how a stream goes on whose task began after the client came: all of it is new to it."""
@@ -209,7 +217,7 @@ class _Wanted:
         Refused: a parameter has no meaning here.
     """
 
-    def __init__(self, request: web.Request, *, named: bool, settings: Settings) -> None:
+    def __init__(self, request: web.BaseRequest, *, named: bool, settings: Settings) -> None:
         start = request.query.get("from", "snapshot")
         if start not in STARTS:
             raise Refused("bad-request", f"from must be one of {', '.join(STARTS)}")
@@ -245,7 +253,7 @@ def _unknown() -> Refused:
     return Refused("not-found", "there is no such task, or it is not yours")
 
 
-def _flag(request: web.Request, name: str, default: bool) -> bool:
+def _flag(request: web.BaseRequest, name: str, default: bool) -> bool:
     value = request.query.get(name)
     if value is None:
         return default
@@ -254,14 +262,14 @@ def _flag(request: web.Request, name: str, default: bool) -> bool:
     return value in ("1", "true")
 
 
-def _one_of(request: web.Request, name: str, values: tuple[str, ...]) -> str:
+def _one_of(request: web.BaseRequest, name: str, values: tuple[str, ...]) -> str:
     value = request.query.get(name, values[0])
     if value not in values:
         raise Refused("bad-request", f"{name} must be one of {', '.join(values)}")
     return value
 
 
-def _seconds(request: web.Request, name: str, maximum: float) -> float:
+def _seconds(request: web.BaseRequest, name: str, maximum: float) -> float:
     text = request.query.get(name, "0")
     value = float(text) if _NUMBER.fullmatch(text) else -1.0
     if not 0 <= value <= maximum:
@@ -269,11 +277,11 @@ def _seconds(request: web.Request, name: str, maximum: float) -> float:
     return value
 
 
-def _accepts_json_only(request: web.Request) -> bool:
+def _accepts_json_only(request: web.BaseRequest) -> bool:
     accept = ",".join(request.headers.getall("Accept", ()))
     return "application/json" in accept and "text/event-stream" not in accept
 
 
-def _is_event_source(request: web.Request) -> bool:
+def _is_event_source(request: web.BaseRequest) -> bool:
     accept = ",".join(request.headers.getall("Accept", ()))
     return "text/event-stream" in accept and request.query.get("refusal") != "status"

@@ -15,6 +15,7 @@ from typing import Any
 import structlog
 
 from sidecast_broker.background import Background
+from sidecast_broker.core.resume import Opening
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.refused import Refused
 from sidecast_broker.settings import Stream as StreamSettings
@@ -68,13 +69,27 @@ class Streams:
         if len(self) >= self._settings.streams_max:
             raise Refused("limit", "this broker holds as many streams as it may", retry_after_s=5)
 
-    def add(self, stream: Stream) -> None:
-        """Count a stream as open."""
+    def add(self, stream: Stream, opening: Opening | None) -> None:
+        """Count a stream as open, and log it.
+
+        Args:
+            stream: with its head prepared.
+            opening: how it begins; None while it waits for its task.
+        """
         share = self._share_of[stream] = self._next = (self._next + 1) % TICKS
         self._shares[share][stream] = None
         self._emptied.clear()
         self._metrics.subscribers.labels(stream.view.format).inc()
         self._metrics.streams_opened.labels(stream.view.format).inc()
+        logger.info(
+            "stream_opened",
+            task=stream.key.task,
+            agent=stream.key.agent,
+            format=stream.view.format,
+            peer=stream.peer,
+            mode=opening.mode if opening else "wait",
+            gap=opening.gap.reason if opening and opening.gap else None,
+        )
 
     def remove(self, stream: Stream) -> None:
         """Count a stream as closed, and log what it was: the one line about it."""

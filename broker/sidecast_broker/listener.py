@@ -1,0 +1,164 @@
+"""One address that is listened on: its sockets, and what every request on it goes through.
+
+Must not know what is served there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from asyncio import AbstractEventLoop
+from typing import Any, cast
+
+import structlog
+from aiohttp import hdrs, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import RawRequestMessage
+from aiohttp.streams import StreamReader
+from aiohttp.web_protocol import RequestHandler
+
+from sidecast_broker.metrics import Metrics
+from sidecast_broker.refused import Code, Refused
+from sidecast_broker.router import Router
+from sidecast_broker.settings import Settings
+
+logger = structlog.get_logger(__name__)
+
+SHUTDOWN_S = 2.0
+KEEPALIVE_S = 75
+UNACKNOWLEDGED_S = 2.0
+"""How much longer than `stream.lag_s_max` the kernel waits for a peer that acknowledges nothing."""
+
+_CODES: dict[int, Code] = {
+    400: "bad-request",
+    404: "not-found",
+    405: "method-not-allowed",
+    413: "body-too-large",
+}
+
+
+class Listener:
+    """Answers the requests on one address.
+
+    Args:
+        router: who answers what.
+        settings: all settings.
+        metrics: where to count.
+    """
+
+    def __init__(self, router: Router, settings: Settings, metrics: Metrics) -> None:
+        self._router = router
+        self._settings = settings
+        self._metrics = metrics
+        self._runner: web.ServerRunner | None = None
+
+    async def open(self, host: str, port: int) -> str:
+        """Listen; give the URL.
+
+        Args:
+            host: a name or an address; all addresses of a name are listened on.
+            port: 0 picks a free one.
+
+        Raises:
+            OSError: one of the addresses can't be listened on.
+        """
+        loop = asyncio.get_running_loop()
+        server = web.Server(
+            self._answer,
+            request_factory=self._request,
+            handler_cancellation=True,
+            access_log=None,
+            keepalive_timeout=KEEPALIVE_S,
+            # TCP_USER_TIMEOUT finds a dead peer; a probe of an idle one would tell nothing more.
+            tcp_keepalive=False,
+        )
+        runner = self._runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN_S)
+        await runner.setup()
+        backlog = self._settings.server.backlog
+        for listening in await self._sockets(loop, host, port):
+            await web.SockSite(runner, listening, backlog=backlog).start()
+        address = runner.addresses[0]
+        shown = f"[{address[0]}]" if ":" in address[0] else address[0]
+        return f"http://{shown}:{address[1]}"
+
+    async def close(self) -> None:
+        """Listen no more, and end what is still being answered."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _sockets(self, loop: AbstractEventLoop, host: str, port: int) -> list[socket.socket]:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        opened: list[socket.socket] = []
+        try:
+            for family, kind, protocol, _name, address in dict.fromkeys(found):
+                listening = socket.socket(family, kind, protocol)
+                opened.append(listening)
+                self._prepare(listening)
+                wanted = (address[0], port, *address[2:])
+                try:
+                    listening.bind(wanted)
+                except OSError as error:
+                    raise OSError(
+                        error.errno, f"can't bind to {wanted}: {str(error.strerror).lower()}"
+                    ) from None
+                port = listening.getsockname()[1]
+        except OSError:
+            for listening in opened:
+                listening.close()
+            raise
+        return opened
+
+    def _prepare(self, listening: socket.socket) -> None:
+        """Set what every accepted connection inherits: set on each one, it costs 25 µs a stream."""
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if listening.family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        stream = self._settings.stream
+        # What the client has not taken must show here soon, not hide in the kernel (ADR 5).
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, stream.send_buffer_bytes)
+        unacknowledged_ms = round((stream.lag_s_max + UNACKNOWLEDGED_S) * 1000)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, unacknowledged_ms)
+
+    def _request(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> web.BaseRequest:
+        return web.BaseRequest(
+            message,
+            payload,
+            protocol,
+            writer,
+            task,
+            asyncio.get_running_loop(),
+            client_max_size=self._settings.server.body_bytes_max,
+        )
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            target = request.raw_path
+            if not target.startswith("/"):
+                raise Refused("bad-request", "the request target must be a path")
+            handler = self._router.find(request.method, target)
+            if hdrs.EXPECT in request.headers:
+                await _continue(request)
+            return await handler(request)
+        except Refused as refused:
+            self._metrics.rejected.labels(refused.code).inc()
+            return refused.response()
+        except web.HTTPException as error:
+            code = _CODES.get(error.status, "bad-request")
+            self._metrics.rejected.labels(code).inc()
+            return Refused(code, error.reason).response()
+
+
+async def _continue(request: web.BaseRequest) -> None:
+    """Tell a client that waits with its body to send it (RFC 9110, section 10.1.1)."""
+    if request.headers[hdrs.EXPECT].lower() != "100-continue":
+        raise Refused("bad-request", "only 100-continue can be expected")
+    writer = cast(Any, request.writer)
+    await writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    writer.output_size = 0  # what it counts from here on is the response
