@@ -1,4 +1,4 @@
-"""The compiled half of the benchmark: the load client and the floor, built when their sources are newer.
+"""The compiled half of the benchmark: load client, publisher and floor, built when their sources are newer.
 
 Must not know what they do.
 """
@@ -26,6 +26,7 @@ class Programs(NamedTuple):
 
     load: Path
     floor: Path
+    publish: Path
 
 
 def build(folder: Path = CACHE) -> Programs:

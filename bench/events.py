@@ -16,10 +16,11 @@ EVENT_BYTES = 420
 
 _TEXT = "x" * 165
 
-_PAYLOAD = (
+# Formats of the task's number, that of the event, and the time: also the compiled publisher fills them.
+PAYLOAD = (
     '{"statusUpdate":{"taskId":"bench-%d","contextId":"bench","status":{"state":"TASK_STATE_WORKING",'
     '"message":{"messageId":"m","role":"ROLE_AGENT","parts":[{"text":"' + _TEXT + '"}]}},'
-    '"metadata":{"n":%d,"ts":%d}}}'
+    '"metadata":{"n":%ld,"ts":%ld}}}'
 )
 _DATA = (
     '{"type":"task.status","taskId":"bench-%d","contextId":"bench","seq":%d,"at":"2025-01-01T00:00:00.000Z",'
@@ -36,7 +37,7 @@ def opening(task: int) -> bytes:
 
 def payload(task: int, n: int) -> bytes:
     """Give an event as an agent publishes it, published now."""
-    return (_PAYLOAD % (task, n, time.time_ns())).encode()
+    return (PAYLOAD % (task, n, time.time_ns())).encode()
 
 
 def data(task: int, n: int) -> bytes:

@@ -274,7 +274,7 @@ async def reconnect(way: Way, context: Context) -> Values:
     """
     assert isinstance(way, Broker)
     folder, program, count = context.folder, context.programs.load, context.scale.idle
-    async with way.serve_many(folder, 2) as (before, after):
+    async with way.serve_many(context.programs, folder, 2) as (before, after):
         await before.begin(STORM_TASKS + 1, HISTORY_EVENTS)
         async with (
             load(

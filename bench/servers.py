@@ -24,7 +24,7 @@ from nats.aio.client import Client
 from bench import nchan
 from bench.build import SOURCES, Programs
 from bench.child import Child, ChildFailed, child
-from bench.events import EVENT_BYTES, TASK, opening, payload
+from bench.events import EVENT_BYTES, PAYLOAD, TASK, opening, payload
 from bench.publisher import AGENT, Plan, Published
 from sidecast_broker.embedded import find_server
 from sidecast_schemas.subjects import EVENTS_PREFIX, TaskKey, events_subject
@@ -112,6 +112,23 @@ async def _publisher(plan: Plan, folder: Path) -> AsyncIterator[Publish]:
         yield publish
 
 
+@asynccontextmanager
+async def _compiled_publisher(
+    program: Path, plan: Plan, nats_url: str, folder: Path
+) -> AsyncIterator[Publish]:
+    # What can stand in a subject as it is stays as it is: the format of the number is put in afterwards.
+    subject = events_subject(TaskKey("", AGENT, TASK % 0)).removesuffix("0") + "%d"
+    numbers = (plan.first, plan.tasks, plan.rate, plan.seconds)
+    argv = [str(program), nats_url.rpartition(":")[2], subject, PAYLOAD, *map(str, numbers)]
+    async with child(f"publisher-{plan.first}", argv, folder) as publisher:
+        await publisher.answer()
+
+        async def publish() -> Published:
+            return msgspec.convert(await publisher.ask("go"), Published)
+
+        yield publish
+
+
 # ------------------------------------------------------------------ the floor
 
 
@@ -187,9 +204,16 @@ class BrokerServer(Server):
     path = "/tasks/bench-%d/events"
 
     def __init__(
-        self, listening: dict[str, Any], pid: int, nats_url: str, nats_pid: int, folder: Path
+        self,
+        listening: dict[str, Any],
+        pid: int,
+        nats_url: str,
+        nats_pid: int,
+        folder: Path,
+        programs: Programs,
     ) -> None:
         super().__init__(int(listening["url"].rpartition(":")[2]), pid)
+        self._programs = programs
         self.internal_url = str(listening["internal_url"])
         self.nats_url = nats_url
         self._nats_pid = nats_pid
@@ -201,9 +225,13 @@ class BrokerServer(Server):
 
     @asynccontextmanager
     async def publishing(self, plan: Plan) -> AsyncIterator[Publish]:
-        watch = f"http://127.0.0.1:{self.port}{self.path % plan.first}" if plan.window else ""
-        plan = msgspec.structs.replace(plan, url=self.nats_url, watch=watch)
-        async with _publisher(plan, self._folder) as publish:
+        if plan.window:
+            watch = f"http://127.0.0.1:{self.port}{self.path % plan.first}"
+            plan = msgspec.structs.replace(plan, url=self.nats_url, watch=watch)
+            publisher = _publisher(plan, self._folder)
+        else:
+            publisher = _compiled_publisher(self._programs.publish, plan, self.nats_url, self._folder)
+        async with publisher as publish:
             yield publish
 
     async def begin(self, tasks: int, events: int = 0, first: int = 0) -> None:
@@ -266,10 +294,12 @@ class Broker(Way):
     @asynccontextmanager
     async def serve(self, programs: Programs, folder: Path) -> AsyncIterator[BrokerServer]:
         async with AsyncExitStack() as stack:
-            yield (await stack.enter_async_context(self.serve_many(folder, 1)))[0]
+            yield (await stack.enter_async_context(self.serve_many(programs, folder, 1)))[0]
 
     @asynccontextmanager
-    async def serve_many(self, folder: Path, count: int) -> AsyncIterator[list[BrokerServer]]:
+    async def serve_many(
+        self, programs: Programs, folder: Path, count: int
+    ) -> AsyncIterator[list[BrokerServer]]:
         """Run several brokers at one NATS server."""
         async with AsyncExitStack() as stack:
             url, nats_pid = await stack.enter_async_context(_nats_server(folder))
@@ -291,7 +321,7 @@ class Broker(Way):
                 )
                 listening = await program.logged("listening")
                 await _until_stream(str(listening["internal_url"]))
-                brokers.append(BrokerServer(listening, program.pid, url, nats_pid, folder))
+                brokers.append(BrokerServer(listening, program.pid, url, nats_pid, folder, programs))
             yield brokers
 
 

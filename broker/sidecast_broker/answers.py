@@ -5,6 +5,7 @@ Must not know connections. Source: the JetStream API of nats-server 2.12 to 2.15
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -144,36 +145,52 @@ class Headers(Mapping[str, str]):
         block: `NATS/1.0`, the lines, an empty line; or nothing.
     """
 
-    __slots__ = ("_block",)
+    __slots__ = ("block",)
 
     def __init__(self, block: bytes) -> None:
-        self._block = block
+        self.block = block
 
     def __getitem__(self, name: str) -> str:
         mark = b"\r\n%b:" % name.encode()
-        start = self._block.rfind(mark)
+        start = self.block.rfind(mark)
         if start < 0:
             raise KeyError(name)
         start += len(mark)
-        return self._block[start : self._block.index(b"\r\n", start)].decode("utf-8", "replace").strip()
+        return self.block[start : self.block.index(b"\r\n", start)].decode("utf-8", "replace").strip()
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and b"\r\n%b:" % name.encode() in self._block
+        return isinstance(name, str) and b"\r\n%b:" % name.encode() in self.block
 
     def __iter__(self) -> Iterator[str]:
-        return iter(parse_headers(self._block.partition(b"\r\n")[2]))
+        return iter(parse_headers(self.block.partition(b"\r\n")[2]))
 
     def __len__(self) -> int:
-        return len(parse_headers(self._block.partition(b"\r\n")[2]))
+        return len(parse_headers(self.block.partition(b"\r\n")[2]))
 
     @property
     def status(self) -> str | None:
         """The status in the first line, of a message that is none but says how a request ended."""
-        return self._block[9:12].decode("ascii", "replace") if self._block.startswith(b"NATS/1.0 ") else None
+        return self.block[9:12].decode("ascii", "replace") if self.block.startswith(b"NATS/1.0 ") else None
 
 
-def stored_from(headers: Mapping[str, str], payload: bytes) -> Stored:
-    """Make a `Stored` of a republished or directly read message."""
+_POSITION = re.compile(
+    rb"\r\nNats-Sequence: ?(\d+)\r\nNats-Time-Stamp: ?([^\r]+)\r\n(?:Nats-Num-Pending: ?\d+\r\n)?"
+    rb"Nats-Last-Sequence: ?(\d+)\r\n"
+)
+
+
+def stored_from(headers: Headers, payload: bytes) -> Stored:
+    """Make a `Stored` of a republished or directly read message.
+
+    Raises:
+        KeyError, ValueError: it has no position; then no server wrote it.
+    """
+    # The server writes its headers in this order, after all others: one match from the last sequence on finds
+    # what three look-ups would, at a quarter of their price.
+    block = headers.block
+    if match := _POSITION.match(block, block.rfind(b"\r\nNats-Sequence:")):
+        sequence, at, previous = match.groups()
+        return Stored(int(sequence), int(previous), at.decode(), headers, payload)
     return Stored(
         int(headers[names.SEQUENCE]),
         int(headers[names.LAST_SEQUENCE]),

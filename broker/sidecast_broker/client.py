@@ -6,13 +6,21 @@ Must not know what the messages are.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
+from nats.protocol.parser import AWAITING_MSG_PAYLOAD, Parser
 
 Receive = Callable[[bytes, bytes, bytes], None]
 """Takes a message's subject, header block (empty without headers) and payload."""
+
+_Received: TypeAlias = tuple[Receive, bytes, bytes, bytes]
+
+_HEAD = re.compile(rb"HMSG ([^\s]+) (\d+) (?:[^\s]+ )?(\d+) (\d+)\r\n")
+_LINE_END = 2
 
 
 class ShortClient(Client):
@@ -24,30 +32,80 @@ class ShortClient(Client):
 
     def __init__(self) -> None:
         super().__init__()
-        self._receivers: dict[int, Receive] = {}
+        self._ps = _ShortParser(self)
+        self.receivers: dict[int, Receive] = {}
 
     async def receive(self, subject: str, receive: Receive) -> Subscription:
-        """Subscribe; `receive` is called in a turn of the event loop of its own for each message.
+        """Subscribe; `receive` is called in a later turn of the event loop for each message, in order.
 
         Messages that the server sends before this returns may be left out.
         """
         subscription = await self.subscribe(subject)
-        self._receivers[subscription._id] = receive
+        self.receivers[subscription._id] = receive
         return subscription
 
     async def forget(self, subscription: Subscription) -> None:
         """Unsubscribe what `receive` gave."""
-        self._receivers.pop(subscription._id, None)
+        self.receivers.pop(subscription._id, None)
         await subscription.unsubscribe()
 
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
     ) -> None:
-        receive = self._receivers.get(sid)
+        receive = self.receivers.get(sid)
         if receive is None:
             await super()._process_msg(sid, subject, reply, data, headers)  # type: ignore[arg-type]
             return
-        self.stats["in_msgs"] += 1
-        self.stats["in_bytes"] += len(data)
-        # In a turn of its own: what it raises must not end the loop that reads the connection.
-        asyncio.get_running_loop().call_soon(receive, subject, headers or b"", data)
+        self.take([(receive, subject, headers or b"", data)])
+
+    def take(self, received: Sequence[_Received]) -> None:
+        """Hand messages on in the next turn of the event loop."""
+        self.stats["in_msgs"] += len(received)
+        self.stats["in_bytes"] += sum(len(payload) for *_others, payload in received)
+        # In a turn of its own: what one raises must not end the loop that reads the connection.
+        asyncio.get_running_loop().call_soon(self._hand_on, received)
+
+    def _hand_on(self, received: Sequence[_Received]) -> None:
+        count = 0
+        try:
+            for receive, subject, headers, payload in received:
+                count += 1
+                receive(subject, headers, payload)
+        finally:
+            if count < len(received):  # one has raised: the loop reports it, and the others get theirs
+                asyncio.get_running_loop().call_soon(self._hand_on, received[count:])
+
+
+class _ShortParser(Parser):
+    """Cuts messages with headers out of what was read in one go; everything else goes the long way."""
+
+    nc: ShortClient
+
+    async def parse(self, data: bytes = b"") -> None:
+        if self.state == AWAITING_MSG_PAYLOAD:
+            missing = self.needed + _LINE_END - len(self.buf)
+            await super().parse(data[:missing])
+            data = data[missing:]
+        elif self.buf:  # a line that came in parts
+            data = bytes(self.buf) + data
+            self.buf.clear()
+        taken = self._take(data)
+        if taken < len(data):
+            await super().parse(data[taken:])
+
+    def _take(self, data: bytes) -> int:
+        """Hand on the whole messages at the beginning of the data; give where they end."""
+        receivers, received, start = self.nc.receivers, [], 0
+        while (head := _HEAD.match(data, start)) is not None:
+            subject, sid, header_size, size = head.groups()
+            receive = receivers.get(int(sid))
+            body = head.end()
+            end = body + int(size)
+            if receive is None or end + _LINE_END > len(data):
+                break
+            headers_end = body + int(header_size)
+            received.append((receive, subject, data[body:headers_end], data[headers_end:end]))
+            start = end + _LINE_END
+        if received:
+            self.nc.take(received)
+        return start

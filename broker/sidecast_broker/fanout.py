@@ -160,15 +160,18 @@ class Fanout:
         for group in self._groups.values():
             data, count = self._source.frames(group.view, records)
             last = self._source.last_frame(group.view, end)
-            data += last or b""
-            group.flushed_at_s = now if data else group.flushed_at_s
+            if last is not None:
+                data += last
+            if data:
+                group.flushed_at_s = now
             self._passes.append(_Pass(group, start, end, data, count, last is not None))
         for record in records:
             record.forget_event()
-        if records and self._passes:
-            self._oldest_at = records[0].at
-        self._index = 0
-        self._run()
+        if self._passes:
+            if records:
+                self._oldest_at = records[0].at
+            self._index = 0
+            self._run()
 
     def _run(self) -> None:
         """Write the current passes out, in slices, so that other tasks wait no longer than one."""

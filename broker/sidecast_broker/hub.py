@@ -102,8 +102,9 @@ class Hub:
         elif names.OWNER in stored.headers and self._owner_of(stored) != self.owner:
             self._count_invalid("owner", stored.sequence)
         self.newest_at = at_milliseconds(stored.at)
-        self.snapshots.clear()
-        record = self._record(stored)
+        if self.snapshots:
+            self.snapshots.clear()
+        record = self._record(stored, self.newest_at)
         if record is None:
             self.log.skip(stored.sequence)
         else:
@@ -166,7 +167,7 @@ class Hub:
         """Know that the stream has never lost a message, so that any first record is a task's true first."""
         self._whole_stream = True
 
-    def _record(self, stored: Stored) -> Record | None:
+    def _record(self, stored: Stored, at: str) -> Record | None:
         new = stored.sequence > self.log.end  # what is read once more is not counted once more
         try:
             event = decode_event(stored.payload)
@@ -174,13 +175,13 @@ class Hub:
             if new:
                 self._count_invalid(invalid.reason, stored.sequence)
             return None
-        if event.task_id is not None and event.task_id != self.key.task:
+        if (task_id := event.task_id) is not None and task_id != self.key.task:
             if new:
                 self._count_invalid("task-id", stored.sequence)
             return None
         if event.repaired and new:
             self._metrics.invalid_events.labels("surrogate").inc(event.repaired)
-        return Record(stored.sequence, at_milliseconds(stored.at), event)
+        return Record(stored.sequence, at, event)
 
     def _owner_of(self, stored: Stored) -> str | None:
         token = stored.headers.get(names.OWNER)
@@ -230,7 +231,7 @@ class Hub:
 
     def past_record(self, stored: Stored) -> Record:
         """Make a record of one the log doesn't hold any more; the fold has counted it before."""
-        record = self._record(stored)
+        record = self._record(stored, at_milliseconds(stored.at))
         if record is None:
             return Record.undeliverable(stored.sequence)
         terminal = self.fold.terminal_sequence

@@ -133,11 +133,12 @@ class Event(Struct, frozen=True):
     def task_id(self) -> str | None:
         """The id of the task the payload names; a message or turn may name none."""
         body = self.body
+        if isinstance(body, (StatusUpdateBody, ArtifactUpdateBody)):
+            return body.taskId
         if isinstance(body, TaskBody):
             return body.id
-        if isinstance(body, MessageBody):
-            return body.taskId or None  # ProtoJSON may spell an unset string as ""
-        return None if isinstance(body, TurnBody) else body.taskId
+        # ProtoJSON may spell an unset string as "".
+        return body.taskId or None if isinstance(body, MessageBody) else None
 
     @property
     def context_id(self) -> str | None:
@@ -148,7 +149,8 @@ class Event(Struct, frozen=True):
     def state(self) -> str | None:
         """The A2A state the task has by this event, or None where the event doesn't set one."""
         body = self.body
-        return body.status.state if isinstance(body, TaskBody | StatusUpdateBody) else None
+        # A tuple: a union is made anew at each call, and this is called five times for every event.
+        return body.status.state if isinstance(body, (StatusUpdateBody, TaskBody)) else None
 
     @property
     def terminal(self) -> bool:
