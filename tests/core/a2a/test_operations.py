@@ -132,7 +132,7 @@ def test_unknown_methods(method, version):
 
 
 def test_a_method_of_the_other_generation_says_so():
-    with pytest.raises(A2AError, match="A2A 1.0"):
+    with pytest.raises(A2AError, match=r"A2A 1\.0"):
         operation_of("SendStreamingMessage", "0.3")
 
 

@@ -38,7 +38,7 @@ RESERVED = frozenset(
 # slash. No `#`: a fragment is never sent.
 _PATH = re.compile(r"/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/|\[\]]|%[0-9A-Fa-f]{2})*")
 _QUERY = re.compile(r"[!\"$-~]*")
-_DOTS = re.compile(r"(?:\.|%2[eE]){1,2}")
+_DOTS = re.compile(r"/(?:\.|%2[eE]){1,2}(?=/|\Z)")
 _ACTIONS = ("cancel", "subscribe")
 _AMBIGUOUS = re.compile(r"[/\\]|:(?:cancel|subscribe)$")
 _TASK, _CONFIG = "{task}", "{config}"
@@ -188,7 +188,7 @@ def _split(target: str) -> tuple[str, str]:
         raise _bad("The request target must be a plain path")
     if "//" in path:
         raise _bad("The path has an empty segment")
-    if any(_DOTS.fullmatch(segment) for segment in path.split("/")):
+    if _DOTS.search(path) is not None:
         raise _bad("The path has a dot segment")
     return path, mark + query
 
