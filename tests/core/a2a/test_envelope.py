@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -347,6 +348,17 @@ def test_many_members(count):
     assert refused(many).kind is ErrorKind.INVALID_REQUEST
     assert refused(envelope(b"5", many)).rpc_id == b"5"
     assert "members" in refused(envelope(params=b'{"message":%b}' % many)).message
+
+
+def test_many_members_are_not_even_decoded():
+    many = b"{%b}" % b",".join(b'"%d":1' % number for number in range(100_000))
+    tracemalloc.start()
+    try:
+        refused(many)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 1_000_000
 
 
 def test_a_large_body_is_read_as_a_small_one():

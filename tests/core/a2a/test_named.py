@@ -132,13 +132,16 @@ def test_path_and_body_name_the_same_task(operation, tree, version):
         ({"referenceTaskIds": []}, []),
         ({"referenceTaskIds": ["a", "b"]}, ["a", "b"]),
         ({"reference_task_ids": ["a"]}, ["a"]),
+        ({"referenceTaskIds": ["a"] * 100}, ["a"] * 100),
     ],
 )
 def test_references_of(message, tasks):
     assert references_of(params({"message": message})) == tasks
 
 
-@pytest.mark.parametrize("references", ["a", [1], [None], {"a": "b"}, [""], ["x" * 257], [["a"]]])
+@pytest.mark.parametrize(
+    "references", ["a", [1], [None], {"a": "b"}, [""], ["x" * 257], [["a"]], ["a"] * 101]
+)
 def test_references_of_refuses(references):
     with pytest.raises(A2AError) as raised:
         references_of(params({"message": {"referenceTaskIds": references}}))

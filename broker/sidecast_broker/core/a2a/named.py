@@ -14,6 +14,9 @@ from sidecast_broker.core.a2a.wire import Version
 from sidecast_schemas.codec import RawObject
 from sidecast_schemas.subjects import InvalidId, encode_token
 
+REFERENCES_MAX = 100
+"""Most tasks a message may refer to: each costs a look-up of its owner."""
+
 _decode_text = msgspec.json.Decoder(str | None).decode
 _decode_texts = msgspec.json.Decoder(list[str] | None).decode
 
@@ -53,16 +56,19 @@ def references_of(params: Params) -> list[str]:
     """Give the ids of the other tasks a message refers to: the sender must be allowed to see them as well.
 
     Raises:
-        A2AError: INVALID_PARAMS: they are no list of ids.
+        A2AError: INVALID_PARAMS: they are no list of at most `REFERENCES_MAX` ids.
     """
     raw = (params.message or {}).get("referenceTaskIds")
     if raw is None:
         return []
     place = "message.referenceTaskIds"
     try:
-        return [_id(text, place) for text in _decode_texts(raw) or []]
+        tasks = _decode_texts(raw) or []
     except msgspec.ValidationError as error:
         raise _invalid(place, "is no list of strings") from error
+    if len(tasks) > REFERENCES_MAX:
+        raise _invalid(place, f"names more than {REFERENCES_MAX} tasks")
+    return [_id(task, place) for task in tasks]
 
 
 def tenant_of(version: Version, params: Params, in_path: str = "") -> str:
