@@ -276,7 +276,7 @@ class Hub:
 
     def last_frame(self, view: View, cursor: int) -> bytes | None:
         """Give what ends a stream that has been sent all up to a cursor; None: more may follow."""
-        return view.end(self) if self.ends_at(cursor) else None
+        return view.end(self) if view.ended(self, cursor) else None
 
     def join(self, subscriber: Subscriber) -> None:
         """Write to a subscriber from now on; it has been sent all records up to its cursor, the log's end."""

@@ -157,7 +157,7 @@ class Public:
             if opening is None and await stream.wait_for_task(wanted.wait_s):
                 opening = await self._open_late(stream, wanted)
             if opening is not None:
-                await stream.begin(opening, wanted.cursor or "")
+                await stream.begin(*wanted.view.begin(stream.hub, opening, wanted.cursor or ""))
         except ConnectionResetError:
             stream.close("client-gone")
         except BaseException:
