@@ -6,6 +6,7 @@ Must not know what is asked, nor for whom.
 from __future__ import annotations
 
 import asyncio
+import io
 import socket
 from collections.abc import AsyncIterator
 from typing import Any, Literal
@@ -20,6 +21,7 @@ IDLE_S = 3.0
 """How long an unused connection is kept: less than the 5 s after which uvicorn closes it, in the middle of a
 request if need be."""
 READ_BYTES = 256 * 1024
+PIECE_BYTES = 64 * 1024
 PROBE_S = 15
 PROBES = 4
 """A silent stream's peer is probed: a machine that vanished says nothing, and may say nothing for hours."""
@@ -93,10 +95,12 @@ class Connections:
             raise AgentAway("none", "no agent is configured")
         # Concatenated and kept as it is: nothing here may resolve, decode or encode what the client wrote.
         url = URL(self._url + target, encoded=True)
+        # Bytes are written in one piece, files in many, between which others have their turn.
+        data = io.BytesIO(body) if isinstance(body, bytes) and len(body) > PIECE_BYTES else body
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await self._session.request(
-                    method, url, headers=headers, data=body, allow_redirects=False
+                    method, url, headers=headers, data=data, allow_redirects=False
                 )
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise AgentAway("unreachable", f"the agent can't be reached: {error}"[:200]) from error
