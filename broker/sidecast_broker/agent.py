@@ -246,32 +246,32 @@ class Agent:
             raise Refused("bad-request", "a connection can't be upgraded here")
         headers = _passed_headers(request, principal, body)
         data = request.content if body is None and request.body_exists else body
-        head = self._connections.head(request.method, target or request.raw_path, headers, data)
-        if request.method in _SAFE:
-            upstream = await head
-            try:
-                return await self._relay(request, upstream)
-            finally:
-                upstream.close()
-        asking = self._spawn(head)
+        asking = self._spawn(
+            self._connections.head(request.method, target or request.raw_path, headers, data)
+        )
         try:
             upstream = await asyncio.shield(asking)
-            response = await self._relay(request, upstream)
-        except (asyncio.CancelledError, ConnectionResetError):
-            self._spawn(self._read_out(asking))
+        except asyncio.CancelledError:
+            self._leave(asking, request.method)
             raise
-        except BaseException:
-            if asking.done() and not asking.cancelled() and asking.exception() is None:
-                asking.result().close()
-            raise
-        upstream.close()
-        return response
-
-    async def _relay(self, request: web.BaseRequest, upstream: aiohttp.ClientResponse) -> web.StreamResponse:
-        """Write an answer to the client as it comes, no faster than the client takes it."""
         response = web.StreamResponse(
             status=upstream.status, reason=upstream.reason, headers=_received(upstream)
         )
+        try:
+            await self._relay(request, response, upstream)
+        except ConnectionResetError:
+            self._leave(asking, request.method)  # the client left: not an error
+        except BaseException:
+            self._leave(asking, request.method)
+            raise
+        else:
+            upstream.close()
+        return response
+
+    async def _relay(
+        self, request: web.BaseRequest, response: web.StreamResponse, upstream: aiohttp.ClientResponse
+    ) -> None:
+        """Write an answer to the client as it comes, no faster than the client takes it."""
         await response.prepare(request)
         try:
             async for piece in self._connections.pieces(upstream):
@@ -281,7 +281,15 @@ class Agent:
             # An orderly end would pass half an answer off as a whole one.
             if request.transport is not None:
                 request.transport.abort()
-        return response
+
+    def _leave(self, asking: asyncio.Task[aiohttp.ClientResponse], method: str) -> None:
+        """Go on without a client: what may have an effect is heard out, all else is ended."""
+        if method not in _SAFE:
+            self._spawn(self._read_out(asking))
+        elif not asking.done():
+            asking.cancel()
+        elif not asking.cancelled() and asking.exception() is None:
+            asking.result().close()
 
     async def _read_out(self, asking: asyncio.Task[aiohttp.ClientResponse]) -> None:
         """Read an answer nobody waits for any more to its end."""

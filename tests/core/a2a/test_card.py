@@ -8,7 +8,7 @@ from a2a.client.card_resolver import parse_agent_card
 from a2a.compat.v0_3.types import AgentCard as AgentCardV03
 from a2a.server.request_handlers.response_helpers import agent_card_to_dict
 from a2a.types import a2a_pb2 as pb
-from google.protobuf.json_format import MessageToDict
+from google.protobuf.json_format import MessageToDict, ParseError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,7 +46,7 @@ def sdk_card(*interfaces: pb.AgentInterface, **fields: Any) -> bytes:
     return encode(agent_card_to_dict(card))
 
 
-V03 = {
+V03: dict[str, Any] = {
     "name": "old planner",
     "description": "Plans.",
     "version": "1.2.0",
@@ -213,15 +213,19 @@ def test_the_v10_form_of_security_stands_beside_the_v03_form() -> None:
     assert schemes["login"]["oauth2SecurityScheme"]["flows"].keys() == {"authorizationCode"}
 
 
-def test_of_several_flows_v10_gets_one_and_v03_all() -> None:
-    flows = {
-        "clientCredentials": {"tokenUrl": "https://id.example/token", "scopes": {}},
-        "authorizationCode": V03["securitySchemes"]["login"]["flows"]["authorizationCode"],  # type: ignore[index]
-    }
-    card = V03 | {"securitySchemes": {"login": {"type": "oauth2", "flows": flows}}}
-    scheme = json.loads(rewrite(encode(card), BASE))["securitySchemes"]["login"]
-    assert scheme["flows"] == flows
-    assert scheme["oauth2SecurityScheme"]["flows"].keys() == {"authorizationCode"}
+def test_of_several_flows_one_stays_because_v10_readers_refuse_more() -> None:
+    login = V03["securitySchemes"]["login"]
+    flow = login["flows"]["authorizationCode"]
+    flows = {"clientCredentials": {"tokenUrl": "https://id.example/token", "scopes": {}}}
+    flows["authorizationCode"] = flow
+    original = encode(V03 | {"securitySchemes": {"login": login | {"flows": flows}}})
+    with pytest.raises(ParseError):
+        parse_agent_card(json.loads(original))
+    served = rewrite(original, BASE)
+    newer, _ = both_readers(served)
+    assert newer.security_schemes["login"].oauth2_security_scheme.flows.HasField("authorization_code")
+    scheme = json.loads(served)["securitySchemes"]["login"]
+    assert scheme["flows"] == scheme["oauth2SecurityScheme"]["flows"] == {"authorizationCode": flow}
 
 
 def test_security_of_v10_is_read_by_v03_clients() -> None:

@@ -24,7 +24,8 @@ _WRAPPERS = {
 """By the `type` of v0.3: the member that holds the same scheme in v1.0."""
 
 _FLOWS = ("authorizationCode", "clientCredentials", "implicit", "password")
-"""OAuth flows of v0.3, which can name several; v1.0 holds one: the first of these that is there."""
+"""OAuth flows of v0.3, which can name several; v1.0 holds one, and a2a-sdk 1.3.0 refuses a whole card over a
+second one even in the v0.3 form. The first of these that is there stays."""
 
 
 class Convert(Protocol):
@@ -80,9 +81,9 @@ def _both(scheme: RawObject, convert: Convert) -> RawObject:
         wrapper = _WRAPPERS.get(convert(scheme["type"], str, "type"))
         if wrapper is None:
             return scheme
+        if "flows" in scheme:
+            scheme = scheme | {"flows": _one_flow(scheme["flows"], convert)}
         inner = _renamed({name: value for name, value in scheme.items() if name != "type"}, "in", "location")
-        if "flows" in inner:
-            inner["flows"] = _one_flow(inner["flows"], convert)
         return scheme | {wrapper: _encode(inner)}
     return scheme
 
