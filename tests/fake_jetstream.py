@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from sidecast_broker.answers import (
     Away,
+    Headers,
     Page,
     PublishAnswer,
     PublishRefused,
@@ -322,6 +323,12 @@ class _Subscription:
             await self._task
 
 
+def _block(headers: dict[str, str]) -> Headers:
+    """Write headers as they stand on the wire."""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return Headers(f"NATS/1.0\r\n{lines}\r\n".encode())
+
+
 class FakeJetStream:
     """Does for a broker what `sidecast_broker.jetstream.JetStream` does, out of a `FakeServer`.
 
@@ -368,7 +375,7 @@ class FakeJetStream:
         for subscription in self._subscriptions.values():
             if subscription.subject == subject:
                 with contextlib.suppress(KeyError, ValueError):  # only the server republishes
-                    subscription.queue.put_nowait(stored_from(headers or {}, payload))
+                    subscription.queue.put_nowait(stored_from(_block(headers or {}), payload))
 
     async def subscribe(self, token: object, subject: str, handler: Handler) -> None:
         await self._ask(leader=False)

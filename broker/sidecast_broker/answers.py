@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -136,6 +137,11 @@ def parse_time(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
+@lru_cache(maxsize=64)
+def _mark(name: str) -> bytes:
+    return b"\r\n%b:" % name.encode()
+
+
 class Headers(Mapping[str, str]):
     """The headers of a message, looked up in the block they came in: of eight the broker reads three.
 
@@ -151,7 +157,7 @@ class Headers(Mapping[str, str]):
         self.block = block
 
     def __getitem__(self, name: str) -> str:
-        mark = b"\r\n%b:" % name.encode()
+        mark = _mark(name)
         start = self.block.rfind(mark)
         if start < 0:
             raise KeyError(name)
@@ -159,7 +165,7 @@ class Headers(Mapping[str, str]):
         return self.block[start : self.block.index(b"\r\n", start)].decode("utf-8", "replace").strip()
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and b"\r\n%b:" % name.encode() in self.block
+        return isinstance(name, str) and _mark(name) in self.block
 
     def __iter__(self) -> Iterator[str]:
         return iter(parse_headers(self.block.partition(b"\r\n")[2]))

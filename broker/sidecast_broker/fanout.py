@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable
 from datetime import datetime
+from functools import lru_cache
 from typing import Literal, Protocol
 
 from sidecast_broker.core.frame import chunk
@@ -21,8 +22,14 @@ SLICE_SUBSCRIBERS = 50
 """The loop over a task's subscribers yields after so long, or so many: other tasks wait no longer."""
 
 
+@lru_cache(maxsize=8)
+def _minute_s(minute: str) -> float:
+    return datetime.fromisoformat(f"{minute}00Z").timestamp()
+
+
 def _seconds(at: str) -> float:
-    return datetime.fromisoformat(at).timestamp()
+    """Give the seconds since 1970 of an RFC 3339 time in `Z`; its minute is mostly that of the last one."""
+    return _minute_s(at[:17]) + float(at[17:-1])
 
 
 class _Group:
@@ -171,27 +178,27 @@ class Fanout:
             if records:
                 self._oldest_at = records[0].at
             self._index = 0
-            self._run()
+            self._run(now)
 
-    def _run(self) -> None:
+    def _run(self, now: float | None = None) -> None:
         """Write the current passes out, in slices, so that other tasks wait no longer than one."""
-        until = self._clock() + SLICE_S
+        until = (self._clock() if now is None else now) + SLICE_S
         budget = SLICE_SUBSCRIBERS
+        write, deliveries = self._write, self._deliveries
         while self._passes:
             current = self._passes[0]
             members, total = current.members, len(current.members)
             index = self._index
             while index < total:
-                stop = min(index + 50, total)
+                stop = min(index + SLICE_SUBSCRIBERS, total)
                 for position in range(index, stop):
-                    self._write(members[position], current)
+                    write(members[position], current)
                 budget -= stop - index
                 index = stop
                 if index < total and (budget <= 0 or self._clock() >= until):
                     self._index = index
                     self._soon(self._run)
                     return
-            deliveries = self._deliveries
             deliveries.events[current.group.view.format] += current.count * current.written
             deliveries.bytes_sent += len(current.data) * current.written
             self._passes.pop(0)

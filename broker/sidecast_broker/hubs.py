@@ -21,6 +21,7 @@ from sidecast_broker.metrics import Metrics
 from sidecast_broker.positioner import Positioner
 from sidecast_broker.settings import Log
 from sidecast_broker.tail import Cause, Tail
+from sidecast_broker.turn import Turn
 from sidecast_schemas.subjects import TaskKey, events_subject
 
 logger = structlog.get_logger(__name__)
@@ -71,6 +72,8 @@ class Hubs:
         self._clock = clock
         self._entries: dict[TaskKey, _Entry] = {}
         self._sweeper = Background("sweeper", self._sweep)
+        self._turn = Turn()
+        stream.on_burst_end = self._turn.end
         self._shrinking = False
         self._shrink_above = settings.bytes_max
         self._closing: set[asyncio.Task[None]] = set()
@@ -195,7 +198,7 @@ class Hubs:
             info.epoch,
             log_bytes_max=self._settings.task_bytes_max,
             metrics=self._metrics,
-            soon=loop.call_soon,
+            soon=self._turn.soon,
             on_growth=lambda grown: self._grow(key, hub, grown),
             clock=self._clock,
         )
