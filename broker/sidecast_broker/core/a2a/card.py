@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from hashlib import blake2b
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Raw, Struct
 
 from sidecast_broker.core.a2a.security import both_requirements, both_schemes
+from sidecast_broker.core.a2a.wire import Binding, Version
 from sidecast_schemas.codec import RawObject
 
 RESUME = "urn:sidecast:resume:v1"
@@ -38,9 +39,9 @@ _RESUME_EXTENSION = {
     },
 }
 
-_BINDINGS: dict[str, Literal["jsonrpc", "rest"]] = {"JSONRPC": "jsonrpc", "HTTP+JSON": "rest"}
+_BINDINGS: dict[str, Binding] = {"JSONRPC": "jsonrpc", "HTTP+JSON": "rest"}
 _NAMES = {binding: name for name, binding in _BINDINGS.items()}
-_WIRES: tuple[tuple[Literal["jsonrpc", "rest"], Literal["1.0", "0.3"]], ...] = (
+_WIRES: tuple[tuple[Binding, Version], ...] = (
     ("jsonrpc", "1.0"),
     ("rest", "1.0"),
     ("jsonrpc", "0.3"),
@@ -69,8 +70,8 @@ class Interface(NamedTuple):
         tenant: what requests must carry as `tenant`, or empty.
     """
 
-    binding: Literal["jsonrpc", "rest"]
-    version: Literal["1.0", "0.3"]
+    binding: Binding
+    version: Version
     path: str
     query: str
     tenant: str
@@ -91,9 +92,7 @@ class Card(NamedTuple):
     extended: bool
     required: frozenset[str]
 
-    def interface(
-        self, binding: Literal["jsonrpc", "rest"], version: Literal["1.0", "0.3"]
-    ) -> Interface | None:
+    def interface(self, binding: Binding, version: Version) -> Interface | None:
         """Give the way to ask the agent in a client's own form, its preferred one where there are several."""
         for interface in self.interfaces:
             if (interface.binding, interface.version) == (binding, version):
@@ -239,9 +238,7 @@ def _interface(
     return Interface(ours, "1.0" if major == "1" else "0.3", path, parts.query, tenant or "")
 
 
-def _our_interfaces(
-    known: Card, base_url: str
-) -> Iterator[tuple[Literal["jsonrpc", "rest"], Literal["1.0", "0.3"], str]]:
+def _our_interfaces(known: Card, base_url: str) -> Iterator[tuple[Binding, Version, str]]:
     """Give the wires served here with their URLs: those the agent speaks itself first, in its own order."""
     native = [(interface.binding, interface.version) for interface in known.interfaces]
     for binding, version in dict.fromkeys([*native, *_WIRES]):
