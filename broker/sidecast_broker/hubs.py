@@ -22,7 +22,8 @@ from sidecast_broker.positioner import Positioner
 from sidecast_broker.settings import Log
 from sidecast_broker.tail import Cause, Tail
 from sidecast_broker.turn import Turn
-from sidecast_schemas.subjects import TaskKey, events_subject
+from sidecast_schemas import headers as names
+from sidecast_schemas.subjects import TaskKey, events_subject, parse_subject
 
 logger = structlog.get_logger(__name__)
 
@@ -99,6 +100,15 @@ class Hubs:
             Away: no answer.
         """
         return await self._stream.next(events_subject(key), 1)
+
+    async def task_at(self, sequence: int) -> TaskKey | None:
+        """Ask the stream's leader whose record stands at a sequence; None: there is none.
+
+        Raises:
+            Away: no answer.
+        """
+        stored = await self._stream.at(sequence)
+        return parse_subject(stored.headers[names.SUBJECT]) if stored is not None else None
 
     async def position_of(self, cursor: str | None, hub: Hub) -> StreamInfo:
         """Give the stream's state, fresh from the leader where the cursor lies beyond what is known.

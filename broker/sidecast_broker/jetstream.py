@@ -324,6 +324,14 @@ class JetStream:
         """
         return await self._message({"seq": max(sequence, 1), "next_by_subj": subject})
 
+    async def at(self, sequence: int) -> Stored | None:
+        """Ask the leader for the message at a sequence, on whichever subject; None: there is none.
+
+        Raises:
+            Away: no answer.
+        """
+        return await self._message({"seq": sequence}) if sequence > 0 else None
+
     async def _message(self, request: dict[str, Any]) -> Stored | None:
         answer = decode_message(await self._api(f"STREAM.MSG.GET.{self._settings.stream}", request))
         if answer.message is None:

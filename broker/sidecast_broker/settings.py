@@ -202,6 +202,14 @@ class Stream(Struct, frozen=True):
     heartbeat_s: Annotated[
         float, Meta(ge=0.1, le=300, description="Silence after which a heartbeat is sent, in seconds.")
     ] = 15.0
+    a2a_heartbeat_s: Annotated[
+        float,
+        Meta(
+            ge=0.1,
+            le=300,
+            description="The same on A2A streams, in seconds: the Python clients give up after 5 s of silence.",
+        ),
+    ] = 3.0
     retry_ms: Annotated[
         int, Meta(ge=0, le=600_000, description="Time clients are told to wait before reconnecting, in ms.")
     ] = 1000
