@@ -110,13 +110,13 @@ class A2AView(Struct, frozen=True):
         return task_frame(self.wire, task, format_cursor(hub.epoch, sequence))
 
     def anew(self, hub: Hub, reason: StreamGapReason, requested: str) -> bytes:
-        """Give the Task as it stands, saying in its metadata that what follows `requested` is not had (C30)."""
+        """Give the Task as it stands, its metadata saying what can't be had after `requested` (C30)."""
         cursor = format_cursor(hub.epoch, hub.end)
         gap = {"reason": reason, "requested": requested[:128].encode(errors="replace").decode()}
         return self.task(hub, marked(hub.fold.task(), cursor=cursor, gap=gap), hub.end)
 
     def gap(self, hub: Hub, reason: StreamGapReason, requested: str, oldest: int) -> bytes | None:
-        """Give a Task in the middle of a stream, which clients of v0.3 fail on (C33): those must come again."""
+        """Give a Task in the middle of a stream; clients of v0.3 fail on one (C33), and must come again."""
         if self.wire.version == "0.3" or hub.first is None:
             return None
         return self.anew(hub, reason, requested)

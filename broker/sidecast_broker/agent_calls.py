@@ -14,7 +14,6 @@ from msgspec import Raw, Struct
 from sidecast_broker.agent import Agent, Answer
 from sidecast_broker.agent_card import AgentCards
 from sidecast_broker.agent_connections import AgentAway
-from sidecast_broker.core.a2a import translate
 from sidecast_broker.core.a2a.card import Interface
 from sidecast_broker.core.a2a.errors import A2AError, ErrorKind
 from sidecast_broker.core.a2a.operations import (
@@ -24,6 +23,9 @@ from sidecast_broker.core.a2a.operations import (
     rest_call,
     rpc_method,
 )
+from sidecast_broker.core.a2a.translate import events as translate
+from sidecast_broker.core.a2a.translate import sends
+from sidecast_broker.core.a2a.translate.raw import Untranslatable
 from sidecast_broker.core.a2a.wire import VERSION_HEADER
 
 Headers = Iterable[tuple[str, str]]
@@ -94,9 +96,7 @@ class AgentCalls:
     def _request(self, interface: Interface, operation: Operation, params: bytes) -> tuple[str, bytes]:
         if interface.version == "0.3":
             to_v03 = (
-                translate.send_params_to_v03_rest
-                if interface.binding == "rest"
-                else translate.send_params_to_v03
+                sends.send_params_to_v03_rest if interface.binding == "rest" else sends.send_params_to_v03
             )
             params = to_v03(params)
         if interface.binding == "rest":
@@ -153,7 +153,7 @@ def _payload(interface: Interface, body: bytes, status: int) -> bytes:
         if interface.binding == "rest":
             return translate.response_from_v03_rest(result)
         return translate.response_from_v03(result)
-    except (msgspec.DecodeError, translate.Untranslatable) as error:
+    except (msgspec.DecodeError, Untranslatable) as error:
         raise AgentAway("broken", f"the agent's answer can't be read (status {status})") from error
 
 

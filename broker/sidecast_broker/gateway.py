@@ -18,7 +18,6 @@ from sidecast_broker.agent import Agent
 from sidecast_broker.agent_card import AgentCards
 from sidecast_broker.agent_connections import AgentAway
 from sidecast_broker.answers import Away
-from sidecast_broker.core.a2a import translate
 from sidecast_broker.core.a2a.card import RESUME
 from sidecast_broker.core.a2a.envelope import Params, parse, parse_params
 from sidecast_broker.core.a2a.errors import EVENT_STREAM, A2AError, ErrorKind, Violation, refusal
@@ -32,6 +31,9 @@ from sidecast_broker.core.a2a.operations import (
     operation_of,
 )
 from sidecast_broker.core.a2a.target import Call, WrongMethod, match, refusal_wire
+from sidecast_broker.core.a2a.translate import events as translate
+from sidecast_broker.core.a2a.translate import sends
+from sidecast_broker.core.a2a.translate.raw import Untranslatable
 from sidecast_broker.core.a2a.wire import (
     EXTENSIONS_HEADERS,
     VERSION_HEADER,
@@ -49,7 +51,7 @@ from sidecast_broker.hubs import Hubs
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.opening import open_hub, opening_of
 from sidecast_broker.past import folded_at
-from sidecast_broker.refused import Refused
+from sidecast_broker.refused import Code, Refused
 from sidecast_broker.settings import Settings
 from sidecast_broker.stream import Stream
 from sidecast_broker.streams import Streams
@@ -448,7 +450,7 @@ class Gateway:
         try:
             return await self._agent.pass_on(request)
         except AgentAway as away:
-            code = "bad-gateway" if away.reason == "broken" else "unavailable"
+            code: Code = "bad-gateway" if away.reason == "broken" else "unavailable"
             raise Refused(code, str(away), retry_after_s=1) from away
 
 
@@ -518,7 +520,7 @@ def _v1_params(asked: Asked) -> bytes:
         return raw
     try:
         if asked.wire.binding == "rest":
-            return translate.send_params_from_v03_rest(raw)
-        return translate.send_params_from_v03(raw)
-    except translate.Untranslatable as error:
+            return sends.send_params_from_v03_rest(raw)
+        return sends.send_params_from_v03(raw)
+    except Untranslatable as error:
         raise A2AError(ErrorKind.INVALID_PARAMS, str(error)) from error

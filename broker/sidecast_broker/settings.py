@@ -207,7 +207,7 @@ class Stream(Struct, frozen=True):
         Meta(
             ge=0.1,
             le=300,
-            description="The same on A2A streams, in seconds: the Python clients give up after 5 s of silence.",
+            description="The same on A2A streams, in seconds: Python clients give up after 5 s of silence.",
         ),
     ] = 3.0
     retry_ms: Annotated[

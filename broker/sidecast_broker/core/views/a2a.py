@@ -1,7 +1,7 @@
 """The frames of the A2A wires: one event, one `data:` line, in both generations and bindings.
 
-Must not know clients: where the id of a JSON-RPC request belongs, the bytes hold one NUL, which can't stand in
-JSON, for whoever sends them to replace.
+Must not know clients: where the id of a JSON-RPC request belongs, the bytes hold one NUL, which can't stand
+in JSON, for whoever sends them to replace.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import msgspec
 from msgspec import Raw
 
-from sidecast_broker.core.a2a import translate
 from sidecast_broker.core.a2a.errors import escape_line_ends
+from sidecast_broker.core.a2a.translate import events as translate
 from sidecast_broker.core.a2a.wire import Wire
 from sidecast_broker.core.frame import CR, LF
 from sidecast_schemas.codec import RawObject, one_line

@@ -82,7 +82,9 @@ def message_tree_from_v03(fields: RawObject, *, rest: bool) -> tuple[Tree, RawOb
     if rest:
         respell(fields)
         # ProtoJSON leaves out what is at its default.
-        role = ROLE_UNSPECIFIED if raw_role is None or raw_role == NULL else role_from_v03(raw_role, rest=True)
+        role = (
+            ROLE_UNSPECIFIED if raw_role is None or raw_role == NULL else role_from_v03(raw_role, rest=True)
+        )
         raw_parts = fields.pop("content", NULL)
     else:
         _check_kind(fields)

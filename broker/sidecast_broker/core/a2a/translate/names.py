@@ -54,7 +54,9 @@ def _quoted(name: str) -> bytes:
 
 
 def _states_to(column: int) -> dict[bytes, StateName]:
-    return {_quoted(row[0]): StateName(Raw(_quoted(row[column])), row[0] in TERMINAL_STATES) for row in _STATES}
+    return {
+        _quoted(row[0]): StateName(Raw(_quoted(row[column])), row[0] in TERMINAL_STATES) for row in _STATES
+    }
 
 
 _STATES_TO_RPC = _states_to(1)

@@ -178,7 +178,9 @@ def pop_named(fields: RawObject, names: Iterable[str]) -> RawObject:
     return {name: fields.pop(name) for name in names if name in fields}
 
 
-def hold(tree: Tree, held: Tree, flags: Tree | None = None, reserved: frozenset[str] = frozenset({HELD})) -> None:
+def hold(
+    tree: Tree, held: Tree, flags: Tree | None = None, reserved: frozenset[str] = frozenset({HELD})
+) -> None:
     """Put what v0.3 has no field for into an object's metadata.
 
     Args:
