@@ -326,6 +326,6 @@ async def test_page_is_usable_without_a_mouse(real: RealBackend, broker: ChildBr
 
 async def test_broker_without_tasks_says_how_to_begin(broker: ChildBroker, screen: Screen) -> None:
     await screen.page.goto(f"{broker.url}/ui/")
-    await screen.text("#home", "There are no tasks yet")
+    await screen.text("#tasks-empty", "There are no tasks yet")
     await screen.text("#home", "sidecast demo README.md")
     await screen.shot("empty")
