@@ -61,7 +61,10 @@ def extremes(story: Story) -> list[bytes]:
         story.artifact("line", {"text": word * 20, "mediaType": "text/plain"}, name="one-line.txt"),
         story.artifact(
             "rtl",
-            {"text": "# تقرير\n\nهذه فقرة من اليمين إلى اليسار.\n\n- أول\n- ثان", "mediaType": "text/markdown"},
+            {
+                "text": "# تقرير\n\nهذه فقرة من اليمين إلى اليسار.\n\n- أول\n- ثان",
+                "mediaType": "text/markdown",
+            },
             name="تقرير.md",
         ),
         story.artifact("json", {"data": {"k" * 300: [word, None, 1e300, {"<b>": "</script>"}]}}, name=word),
@@ -97,14 +100,17 @@ async def test_nothing_an_agent_sends_breaks_the_page(
         assert await screen.evaluate(WIDER) == 0, width
         assert await screen.evaluate(OUTSIDE) == [], width
         await screen.shot(f"failed-{width}")
-        await screen.at('[data-kind="thought"] >> nth=1').scroll_into_view_if_needed()
+        await screen.go_to('[data-kind="thought"] >> nth=1')
         await screen.shot(f"extremes-{width}")
-        await screen.at(".artifact >> nth=2").scroll_into_view_if_needed()
+        await screen.go_to(".artifact >> nth=1")
         await screen.shot(f"extremes-artifacts-{width}")
+    await screen.text(".artifact >> nth=6", "fake.png cannot be shown: its bytes are not image/png")
     await expect(screen.page).to_have_title(f"✕ {LONG_ID} · Sidecast")
     markup = "img:not([src^='blob:']), script, iframe, svg, style, link, meta, object, embed"
     await expect(screen.at(f".artifact :is({markup})")).to_have_count(0)
-    links = await screen.evaluate("() => [...document.querySelectorAll('.artifact a')].map((a) => a.protocol)")
+    links = await screen.evaluate(
+        "() => [...document.querySelectorAll('.artifact a')].map((a) => a.protocol)"
+    )
     assert set(links) <= {"https:", "blob:"}
     assert dialogs == []
 
@@ -115,7 +121,7 @@ async def test_two_hundred_steps_keep_the_running_one_in_sight(
     task = "two-hundred-steps"
     story = Story(task)
     records = [story.begin(), story.status("Many small things")]
-    for number in range(121):
+    for number in range(121):  # the last one runs
         records.append(story.step(number, f"Small thing {number + 1}", "running", total=200))
         if number < 120:
             records.append(story.step(number, f"Small thing {number + 1}", "done", 10.0 + number, 200))
@@ -125,3 +131,10 @@ async def test_two_hundred_steps_keep_the_running_one_in_sight(
     await screen.text("#steps-title", re.compile("120 of 200 done"))
     await screen.evaluate("() => { document.getElementById('main').scrollTop = 0 }")
     await screen.shot("steps-200")
+    await expect(screen.at(".step[data-state=running]")).to_be_in_viewport(ratio=1)
+    # Whoever reads in the list is left where they are.
+    await screen.at("#steps-list").focus()
+    await screen.evaluate("() => { document.getElementById('steps-list').scrollTop = 0 }")
+    await real.publish(story.step(150, "A later one", "running", total=200), task=task)
+    await screen.text(".step >> nth=-1", "A later one")
+    assert await screen.evaluate("() => document.getElementById('steps-list').scrollTop") == 0

@@ -30,7 +30,7 @@ export class HoldButton {
     this.#button.hidden = over && !held;
     this.#button.dataset.held = String(held);
     const waiting = size ? ` · ${size.toLocaleString("en")} new` : "";
-    setText(this.#button, held ? `Resume${waiting}` : "Pause");
+    setText(this.#button, held ? `Continue${waiting}` : "Pause");
   }
 
   release() {
@@ -41,7 +41,7 @@ export class HoldButton {
   #toggle() {
     const held = !this.#inbox.held;
     this.#inbox.hold(held);
-    announce(held ? "Paused: events are kept, and shown when you resume" : "Resumed");
+    announce(held ? "Paused: events are kept, and shown when you continue" : "Not paused any more");
     this.draw(false);
   }
 }

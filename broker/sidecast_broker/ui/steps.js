@@ -97,7 +97,7 @@ class Row {
     const length = step.duration_ms >= 0 ? step.duration_ms : began ? (step.endedAt ?? now) - began : NaN;
     setText(this.#time, state === "running" ? ticking(length) : duration(length));
     const known = began !== undefined && Number.isFinite(length);
-    const left = known ? Math.min(1, Math.max(0, (began - start) / span)) : 0;
+    const left = known ? Math.min(0.994, Math.max(0, (began - start) / span)) : 0;
     const width = known ? Math.min(1 - left, Math.max(0.006, length / span)) : 0;
     this.#bar.style.left = `${left * 100}%`;
     this.#bar.style.width = `${width * 100}%`;
