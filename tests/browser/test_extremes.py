@@ -1,4 +1,4 @@
-"""What agents send when nobody has told them what fits: long, hostile, right to left, hundreds of steps, failures."""
+"""What agents send when nobody has told them what fits: long, hostile, right to left, hundreds of steps."""
 
 from __future__ import annotations
 
@@ -23,13 +23,20 @@ HOSTILE = """# <img src=x onerror=alert(1)>
 <iframe src="https://evil.example/"></iframe>
 <svg onload=alert(1)><a xlink:href="javascript:alert(1)">x</a></svg>
 <style>body { display: none }</style>
-<link rel=stylesheet href="https://evil.example/x.css"><meta http-equiv=refresh content="0;url=https://evil.example">
+<link rel=stylesheet href="https://evil.example/x.css">
+<meta http-equiv=refresh content="0;url=https://evil.example">
 
-![pixel](https://evil.example/pixel.png) [run](javascript:alert(1)) [data](data:text/html,<script>alert(1)</script>)
+![pixel](https://evil.example/pixel.png) [run](javascript:alert(1))
+[data](data:text/html,<script>alert(1)</script>)
 [vb](vbscript:x) [tab](java\tscript:alert(1)) <https://evil.example/auto> [![nest](https://evil.example/n.png)](x)
 """
 
 WIDER = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+IN_LIST = """() => {
+  const list = document.getElementById('steps-list').getBoundingClientRect();
+  const step = document.querySelector('.step[data-state=running]').getBoundingClientRect();
+  return step.top >= list.top && step.bottom <= list.bottom;
+}"""
 OUTSIDE = """() => [...document.querySelectorAll('main *, #rail *')].filter((each) => {
   if (each.closest('.sr, pre, .scroll, .artifact-window, [hidden]') || !each.checkVisibility()) return false;
   const box = each.getBoundingClientRect();
@@ -129,9 +136,9 @@ async def test_two_hundred_steps_keep_the_running_one_in_sight(
     await screen.watch(broker.url, task)
     await screen.count(".step", 121)
     await screen.text("#steps-title", re.compile("120 of 200 done"))
-    await screen.evaluate("() => { document.getElementById('main').scrollTop = 0 }")
+    await screen.page.wait_for_function(IN_LIST)
+    await screen.go_to("#steps")
     await screen.shot("steps-200")
-    await expect(screen.at(".step[data-state=running]")).to_be_in_viewport(ratio=1)
     # Whoever reads in the list is left where they are.
     await screen.at("#steps-list").focus()
     await screen.evaluate("() => { document.getElementById('steps-list').scrollTop = 0 }")

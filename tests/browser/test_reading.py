@@ -1,4 +1,4 @@
-"""What a reader does with a task that is on the screen: narrows it, holds it still, links to it, takes it home."""
+"""What a reader does with a task on the screen: narrows it, holds it still, links to it, takes it home."""
 
 from __future__ import annotations
 
@@ -68,6 +68,33 @@ async def test_events_are_narrowed_by_kind_and_by_text(
     await screen.page.get_by_label("Search in events").fill("")
     await screen.text(".event", "stream.open")
     await screen.count(".event", 1)
+
+
+async def test_oldest_events_are_forgotten_also_where_only_some_are_shown(
+    broker: ChildBroker, screen: Screen
+) -> None:
+    await screen.page.goto(f"{broker.url}/ui/")
+    told = await screen.evaluate(
+        """async () => {
+          const { EventRows } = await import('/ui/event-rows.js');
+          const rows = new EventRows();
+          const type = (seq) => seq % 4 ? 'task.progress' : 'task.step';
+          const add = (seq) => rows.add({ id: `e-${seq}`, type: type(seq), raw: '{}' });
+          for (let seq = 1; seq <= 400_000; seq += 1) add(seq);
+          rows.narrow('step', '');
+          const before = [rows.shown.length, rows.first, rows.forgotten];
+          const gone = add(400_001);
+          const after = [rows.shown.length, rows.first, rows.forgotten, rows.total, rows.shown[0].id];
+          rows.narrow('', '');
+          return [before, gone, after, [rows.shown.length, rows.first, rows.shown[0].id]];
+        }"""
+    )
+    assert told == [
+        [100_000, 0, 0],
+        10_000,
+        [90_000, 10_000, 40_001, 400_001, "e-40004"],
+        [360_000, 40_001, "e-40002"],
+    ]
 
 
 async def test_address_names_an_event(real: RealBackend, broker: ChildBroker, screen: Screen) -> None:
@@ -182,16 +209,17 @@ async def test_long_text_is_cut_until_it_is_asked_for(
     whole = "word " * 2000 + "the end"
     lines = "\n".join(f"line {number}" for number in range(40))
     short = "\n".join(f"row {number}" for number in range(16))
-    await real.publish(story.begin(), *(story.activity("thought", text) for text in (whole, lines, short)), task=TASK)  # fmt: skip
+    thoughts = [story.activity("thought", text) for text in (whole, lines, short)]
+    await real.publish(story.begin(), *thoughts, task=TASK)
     await screen.watch(broker.url, TASK)
-    thoughts = screen.at('[data-kind="thought"]')
-    await expect(thoughts).to_have_count(3)
-    await expect(thoughts.nth(0).locator(".said")).not_to_contain_text("the end")
-    await expect(thoughts.nth(1).locator(".said")).to_contain_text("line 13 …")
-    await expect(thoughts.nth(2).get_by_role("button")).to_have_count(0)
+    shown = screen.at('[data-kind="thought"]')
+    await expect(shown).to_have_count(3)
+    await expect(shown.nth(0).locator(".said")).not_to_contain_text("the end")
+    await expect(shown.nth(1).locator(".said")).to_contain_text("line 13 …")
+    await expect(shown.nth(2).get_by_role("button")).to_have_count(0)
     await screen.page.get_by_role("button", name="Show all 10,007 characters").press("Enter")
-    await expect(thoughts.nth(0).locator(".said")).to_contain_text("the end")
-    await expect(thoughts.nth(0).locator(".said")).to_be_focused()
+    await expect(shown.nth(0).locator(".said")).to_contain_text("the end")
+    await expect(shown.nth(0).locator(".said")).to_be_focused()
 
 
 async def test_focus_goes_where_the_eye_goes_and_is_seen(
