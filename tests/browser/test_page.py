@@ -314,6 +314,8 @@ async def test_page_is_usable_without_a_mouse(real: RealBackend, broker: ChildBr
     await screen.text("#state", "Completed")
     for role in ("banner", "navigation", "main", "complementary"):
         await expect(screen.page.get_by_role(role)).to_have_count(1)
+    for kind in ("Thought", "Debug", "Error"):  # what only an icon tells the eye
+        await expect(screen.at("#entries").get_by_role("img", name=kind)).to_have_count(1)
     await screen.page.keyboard.press("Tab")
     await expect(screen.page.get_by_role("link", name="Skip to the content")).to_be_focused()
     unnamed = await screen.evaluate(

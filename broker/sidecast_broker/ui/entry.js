@@ -22,8 +22,8 @@ export class EntryView {
     this.entry = entry;
     this.element = el("li", { class: "entry", "data-kind": entry.kind });
     const name = entryName(entry.kind);
-    const mark = el("span", { class: "entry-mark", title: name }, icon(markOf(entry)));
-    mark.append(el("span", { class: "sr", text: `${name} ` }));
+    const label = { role: "img", "aria-label": name, title: name };
+    const mark = el("span", { class: "entry-mark", ...label }, icon(markOf(entry)));
     this.element.append(this.#time, mark, this.#body);
     if (entry.at !== null && entry.at !== undefined) {
       this.#time.dateTime = new Date(entry.at).toISOString();
