@@ -1,4 +1,4 @@
-"""The names of states and roles in v1.0, in v0.3's JSON-RPC form, and in its REST form, the ProtoJSON of its proto.
+"""The names of states and roles: in v1.0, in v0.3's JSON-RPC form, and in its REST form, which is ProtoJSON.
 
 Must not know where a name stands.
 """
@@ -54,7 +54,9 @@ def _quoted(name: str) -> bytes:
 
 
 def _states_to(column: int) -> dict[bytes, StateName]:
-    return {_quoted(row[0]): StateName(Raw(_quoted(row[column])), row[0] in TERMINAL_STATES) for row in _STATES}
+    return {
+        _quoted(row[0]): StateName(Raw(_quoted(row[column])), row[0] in TERMINAL_STATES) for row in _STATES
+    }
 
 
 _STATES_TO_RPC = _states_to(1)
@@ -120,7 +122,7 @@ def is_later_state(raw: Raw) -> bool:
 
 
 def role_to_v03(raw: Raw | None, *, rest: bool) -> tuple[Raw, bool]:
-    """Give v0.3's name of a role, and whether v0.3 has it: where it has not, it is the agent's, as in the SDK.
+    """Give v0.3's name of a role, and whether v0.3 has it; where not, it is the agent's, as in the SDK.
 
     Raises:
         Untranslatable: it is no string.
