@@ -41,7 +41,7 @@ class _RpcError(Struct):
 
 
 class _RpcAnswer(Struct):
-    result: Raw | None = None
+    result: Raw = Raw()
     error: _RpcError | None = None
 
 
@@ -142,7 +142,7 @@ def _payload(interface: Interface, body: bytes, status: int) -> bytes:
             rpc = _decode_rpc(body)
             if rpc.error is not None:
                 raise A2AError(_KINDS.get(rpc.error.code, ErrorKind.INTERNAL_ERROR), rpc.error.message)
-            if rpc.result is None:
+            if not rpc.result:
                 raise AgentAway(
                     "broken", f"the agent's answer has neither result nor error (status {status})"
                 )
