@@ -357,7 +357,7 @@ def test_of_what_the_log_takes_only_contents_can_be_untranslatable(document: Any
 
 def test_what_nests_too_deeply_is_refused_at_any_level() -> None:
     outcomes = set()
-    for depth in [*range(900, 1000, 3), 200_000]:
+    for depth in [*range(500, 1000, 5), 200_000]:
         deep = b'{"a":' * depth + b"1" + b"}" * depth
         outcomes.add(
             fault(
