@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 from a2a_documents import Current, Former, encoded, exactly, spelled
-from hypothesis import given
+from hypothesis import given, settings
 from msgspec import Raw
 
 from sidecast_broker.core.a2a.translate.messages import (
@@ -34,6 +34,7 @@ def back(document: Any, *, rest: bool = False) -> Any:
 
 @pytest.mark.parametrize("rest", [False, True])
 @given(Current.messages)
+@settings(max_examples=40)
 def test_a_message_comes_back_as_it_was(rest: bool, document: Any) -> None:
     former = msgspec.json.encode(message_tree_to_v03(fields(document), {}, rest=rest))
     current, _ = message_tree_from_v03(msgspec.json.decode(former, type=dict[str, Raw]), rest=rest)
@@ -41,6 +42,7 @@ def test_a_message_comes_back_as_it_was(rest: bool, document: Any) -> None:
 
 
 @given(Former(rest=False).messages)
+@settings(max_examples=40)
 def test_a_v03_message_comes_back_as_it_was(document: Any) -> None:
     current, _ = message_tree_from_v03(fields(document), rest=False)
     former = message_tree_to_v03(

@@ -240,6 +240,7 @@ def test_setting_a_push_config() -> None:
 @given(
     merged(extra, st.fixed_dictionaries({}, optional={"metadata": objects, "tenant": ids, "pageToken": ids}))
 )
+@settings(max_examples=25)
 def test_parameters_come_back_from_json_rpc_as_they_were(operation: str, document: Any) -> None:
     if operation == "CreateTaskPushNotificationConfig":
         document = {**document, "url": "u"}
@@ -290,7 +291,7 @@ def test_a_configuration_that_is_none_is_refused(configuration: Any, detail: str
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 @given(st.data())
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_spoiled_parameters_give_one_line_or_one_kind_of_error(operation: str, data: st.DataObject) -> None:
     message = st.one_of(Current.messages, Former(rest=False).messages, Former(rest=True).messages)
     params = merged(

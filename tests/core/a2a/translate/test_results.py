@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from a2a_documents import Current, encoded, exactly, spelled, spoiled, values
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecast_broker.core.a2a.translate import (
@@ -65,6 +65,7 @@ def test_a_deletion_says_nothing_whatever_the_agent_answers() -> None:
 
 
 @given(Current.tasks)
+@settings(max_examples=30)
 def test_a_list_of_tasks_comes_back_as_it_was(task: Any) -> None:
     document = encoded({"tasks": [task, task], "pageSize": 2})
     expected = exactly({"tasks": [task, task], "pageSize": 2})
@@ -92,6 +93,7 @@ def test_what_is_no_result_is_refused(operation: str, result: bytes, detail: str
 
 @pytest.mark.parametrize("operation", sorted({operation for operation, *_ in RESULTS}))
 @given(st.data())
+@settings(max_examples=25)
 def test_spoiled_results_give_one_line_or_one_kind_of_error(operation: str, data: st.DataObject) -> None:
     documents = [document for name, *forms in RESULTS if name == operation for document in forms]
     payload = encoded(data.draw(spoiled(st.sampled_from(documents)) | values))

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 from a2a_documents import Current, encoded, exactly, spelled
-from hypothesis import given
+from hypothesis import given, settings
 from msgspec import Raw
 
 from sidecast_broker.core.a2a.translate.raw import HELD
@@ -34,6 +34,7 @@ def plain(tree: Any) -> Any:
 
 @pytest.mark.parametrize("rest", [False, True])
 @given(Current.tasks)
+@settings(max_examples=40)
 def test_a_task_comes_back_as_it_was(rest: bool, document: Any) -> None:
     former = task_tree_to_v03(fields(document), {}, rest=rest)
     former.pop("kind", None)
@@ -43,6 +44,7 @@ def test_a_task_comes_back_as_it_was(rest: bool, document: Any) -> None:
 
 @pytest.mark.parametrize("rest", [False, True])
 @given(Current.artifact_updates)
+@settings(max_examples=40)
 def test_an_artifact_update_comes_back_as_it_was(rest: bool, document: Any) -> None:
     former = artifact_update_to_v03(fields(document), {}, rest=rest)
     former.pop("kind", None)
