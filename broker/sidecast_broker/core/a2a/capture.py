@@ -46,7 +46,7 @@ class Admitted(NamedTuple):
     left_out: LeftOut | None = None
 
 
-def admit(fold: Fold, event: Event, *, fresh: bool = False) -> Admitted:
+def admit(fold: Fold, event: Event, *, fresh: bool = False, resynchronised: bool = False) -> Admitted:
     """Work out what to publish for one event of an agent's stream.
 
     Args:
@@ -54,6 +54,7 @@ def admit(fold: Fold, event: Event, *, fresh: bool = False) -> Admitted:
         event: a StreamResponse of the agent.
         fresh: no event of this stream was admitted since its leading Task. A server that subscribes before
             it takes the Task (a2a-sdk 1.3 does) repeats what the Task contains; so such events are left out.
+        resynchronised: as in `difference`, where the event is a Task.
 
     Returns:
         The event as it is; before the first one of a log that is no Task, a Task (C11); for a further Task
@@ -67,11 +68,11 @@ def admit(fold: Fold, event: Event, *, fresh: bool = False) -> Admitted:
     if fold.terminal:
         return Admitted([], "after-terminal")
     if event.kind == "task":
-        payloads = _difference(fold, event, {})
+        payloads = _difference(fold, event, _MARK if resynchronised else {})
         return Admitted(payloads, None if payloads else "contained")
     if not fold.started:
         return Admitted([_first_task(event), event.payload])
-    if fresh and _contains(fold, event):
+    if fresh and contains(fold, event):
         return Admitted([], "contained")
     return Admitted([event.payload])
 
@@ -97,6 +98,37 @@ def difference(fold: Fold, task: bytes, *, resynchronised: bool = False) -> list
     if event.task_id != fold.task_id or fold.terminal:
         return []
     return _difference(fold, event, _MARK if resynchronised else {})
+
+
+def contains(fold: Fold, event: Event) -> bool:
+    """Tell whether the log says what an event says: by a message's id, else by the whole content.
+
+    A piece of an artifact is contained where the artifact ends with it; so two pieces that are the same can't
+    be told apart.
+    """
+    body = event.body
+    if fold.terminal or not fold.started:
+        return fold.terminal
+    if event.kind == "task":
+        return not _difference(fold, event, {})
+    if isinstance(body, StatusUpdateBody):
+        update = fields_of(_decode_payload(event.payload)["statusUpdate"])
+        if not _within(fields_of(update.get("metadata")), fold.metadata):
+            return False
+        status = fields_of(update["status"])
+        message_id = _message_id(status.get("message"))
+        if message_id:
+            return fold.knows_message(message_id)
+        return says(status) == says(fold.status)
+    assert isinstance(body, ArtifactUpdateBody)
+    known = fold.artifact(body.artifact.artifactId)
+    if known is None:
+        return False
+    artifact = fields_of(fields_of(_decode_payload(event.payload)["artifactUpdate"])["artifact"])
+    if body.append:
+        within = _within(fields_of(artifact.get("metadata")), known.metadata)
+        return within and ends_with(elements_of(known.parts), elements_of(artifact.get("parts")))
+    return _artifact_update(known, artifact) is None
 
 
 def bare_task(task: Event) -> bytes:
@@ -146,29 +178,6 @@ def _first_task(event: Event) -> bytes:
     if event.context_id:
         task["contextId"] = event.context_id
     return _encode({"task": {**task, "status": {"state": SUBMITTED}}})
-
-
-def _contains(fold: Fold, event: Event) -> bool:
-    """Whether the fold says what an event says: by a message's id, else by the whole content."""
-    body = event.body
-    if isinstance(body, StatusUpdateBody):
-        update = fields_of(_decode_payload(event.payload)["statusUpdate"])
-        if not _within(fields_of(update.get("metadata")), fold.metadata):
-            return False
-        status = fields_of(update["status"])
-        message_id = _message_id(status.get("message"))
-        if message_id:
-            return fold.knows_message(message_id)
-        return says(status) == says(fold.status)
-    assert isinstance(body, ArtifactUpdateBody)
-    known = fold.artifact(body.artifact.artifactId)
-    if known is None:
-        return False
-    artifact = fields_of(fields_of(_decode_payload(event.payload)["artifactUpdate"])["artifact"])
-    if body.append:
-        within = _within(fields_of(artifact.get("metadata")), known.metadata)
-        return within and ends_with(elements_of(known.parts), elements_of(artifact.get("parts")))
-    return _artifact_update(known, artifact) is None
 
 
 def _within(some: RawObject, more: Mapping[str, Raw]) -> bool:
