@@ -473,6 +473,7 @@ class Captor:
             await self._prepare(item)
             size = len(item.event.payload) if item.event is not None else 0
             await self._scribe.write(item)
+            self._begins[:0] = item.turns
             self._room.give(size)
         elif isinstance(item, Look):
             if item.voice is self._source and not await self._look(item.voice):
@@ -510,7 +511,9 @@ class Captor:
         if not isinstance(voice, Subscription):
             self._voices.discard(voice)
             if voice.turn in self._begins:
-                self._begins.remove(voice.turn)  # the agent has said nothing
+                self._begins.remove(voice.turn)
+                if voice.last is not None:
+                    await self._scribe.write(Said(voice, None, [voice.turn], 0.0))
             if how == "broke":
                 self._owe(voice)
             elif voice not in self._ending and voice.turn is not None:

@@ -65,14 +65,15 @@ class Scribe:
     async def write(self, said: Said) -> None:
         """Write what the log lacks of an event, and the turns that begin before it.
 
-        After each record that is another's, it is worked out again what the log still lacks.
+        After each record that is another's, it is worked out again what the log still lacks. Turns that don't
+        begin yet are left in `said.turns`.
         """
         left: list[bytes] | None = None
         while True:
             if said.event is not None and not self._is_source(said.voice):
                 self.count("followed")
                 said.event = None
-            begin = self._next_begin(said.turns)
+            begin = self._next_begin(said)
             if begin is not None:
                 if await self._put(begin) is None:
                     said.turns.pop(0)
@@ -96,13 +97,21 @@ class Scribe:
             return None
         return left[1:]
 
-    def _next_begin(self, turns: list[Turn]) -> bytes | None:
-        """Give the record of the next turn that begins: behind the Task, in a log that has none yet."""
+    def _next_begin(self, said: Said) -> bytes | None:
+        """Give the record of the next turn that begins.
+
+        It stands behind the Task in a log that has none yet; and before what a subscription says only where
+        that is new: it may have been made before the agent knew of the turn.
+        """
+        turns, event = said.turns, said.event
         while turns and self._fold.started:
             begin = turn_begin(self._fold, turns[0].id, turns[0].message)
-            if begin is not None:
-                return begin
-            turns.pop(0)
+            if begin is None:
+                turns.pop(0)
+                continue
+            if event is not None and isinstance(said.voice, Subscription):
+                return begin if admit(self._fold, event, fresh=self._is_fresh(said)).payloads else None
+            return begin
         return None
 
     async def end_turn(self, turn: Turn, reason: str) -> None:
@@ -124,9 +133,12 @@ class Scribe:
             self.count("stored")
         return stored
 
-    async def _admitted(self, said: Said, event: Event) -> list[bytes]:
+    def _is_fresh(self, said: Said) -> bool:
         voice = said.voice
-        fresh = isinstance(voice, Subscription) and self._fresh and said.at_s - voice.led_at_s < self._fresh_s
+        return isinstance(voice, Subscription) and self._fresh and said.at_s - voice.led_at_s < self._fresh_s
+
+    async def _admitted(self, said: Said, event: Event) -> list[bytes]:
+        fresh = self._is_fresh(said)
         if self.verifies and event.terminal and event.kind != "task":
             verified = await self._verified(event)
             if verified is not None:

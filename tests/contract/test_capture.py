@@ -273,11 +273,7 @@ async def test_ids_and_turns_of_a_message_sent_twice(backend: Backend) -> None:
     async with Capturing(backend, agent) as broker:
         for _time in range(2):
             broker.answer(message="u1")
-        agent.say(
-            task_record(),
-            encode({"statusUpdate": {"taskId": "task-1", "status": {"state": "TASK_STATE_WORKING"}}}),
-        )
-        agent.say(done())
+        agent.say(task_record(), status(), done())
         agent.hang_up("task-1")
         await broker.idle()
         assert await outline(backend) == ["task submitted", "begin u1", "working", "completed", "end u1"]
