@@ -491,7 +491,10 @@ class Captor:
         empty = not self._writer.hub.end
         if not await self._take_lead():
             self._source = None
-        elif not empty and not self._is_clean():
+            return
+        # What the agent may have said while nobody listened is asked for before the end.
+        self._scribe.verifies = not empty
+        if not empty and not self._is_clean():
             # Something may be missing between the log's end and this answer's beginning.
             if item.event.kind == "task":
                 item.resynchronised = True

@@ -82,9 +82,9 @@ def difference(fold: Fold, task: bytes, *, resynchronised: bool = False) -> list
 
     Applied to the fold they make its status, its artifacts and its metadata say what the Task says, as far as
     events can: nothing takes an artifact or a key of metadata away. A second difference is empty, and so is
-    that of a Task whose status differs in its timestamp only. Of the history, messages the log lacks after
-    the last one it has are said where the status changes too: one of the agent as a working status, one of
-    the user as a turn.
+    that of a Task whose status differs in its timestamp only, or by a message that stands in the log's
+    history because a turn has begun since. Of the history, messages the log lacks after the last one it has
+    are said where the status changes too: one of the agent as a working status, one of the user as a turn.
 
     Args:
         fold: what the log says so far.
@@ -203,7 +203,7 @@ def _difference(fold: Fold, event: Event, mark: dict[str, Any]) -> list[bytes]:
         names["contextId"] = context_id
     events: list[dict[str, Any]] = []
     status = fields_of(task["status"])
-    moved = says(status, ("timestamp",)) != says(fold.status, ("timestamp",))
+    moved = not _says_status(fold, status)
     if moved:
         known_status = _message_id(status.get("message"))
         events += _missed_messages(fold, elements_of(task.get("history")), known_status, names)
@@ -219,6 +219,15 @@ def _difference(fold: Fold, event: Event, mark: dict[str, Any]) -> list[bytes]:
         for fields in events[-1].values():
             fields["generation"] = task["generation"]
     return [_encode(_marked(each, mark)) for each in events]
+
+
+def _says_status(fold: Fold, status: RawObject) -> bool:
+    """Whether the log says a status, or did before a further message of the user moved its message on."""
+    known, new = says(fold.status, ("timestamp",)), says(status, ("timestamp",))
+    message_id = _message_id(status.get("message"))
+    if "message" not in known and message_id and fold.knows_message(message_id):
+        new.pop("message", None)
+    return known == new
 
 
 def _marked(event: dict[str, Any], mark: dict[str, Any]) -> dict[str, Any]:
