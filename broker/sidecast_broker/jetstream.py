@@ -265,7 +265,11 @@ class JetStream:
         client = self._ready_client()
         try:
             await client.request(subject, b"", timeout=ATTENDED_S)
-        except (TimeoutError, nats.errors.NoRespondersError):
+        except nats.errors.NoRespondersError:
+            return False
+        except TimeoutError as error:
+            if not client.is_connected:
+                raise Away("can't ask: disconnected") from error
             return False
         except (nats.errors.Error, OSError) as error:
             raise Away(f"can't ask: {error}") from error
