@@ -14,14 +14,15 @@ from typing import Any, NamedTuple, Self
 from brokers import Backend, FakeBackend, RealBackend, settings_of, subject_of
 from nats_server import read_records
 
+from sidecast_broker.agent_connections import AgentAway
 from sidecast_broker.captor import Periods
-from sidecast_broker.capture import Answer, Capture
+from sidecast_broker.capture import Capture, CapturedAnswer
 from sidecast_broker.core.fold import Fold
 from sidecast_broker.hub import Hub
 from sidecast_broker.hubs import Hubs
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.positioner import Positioner
-from sidecast_broker.voices import AgentAway, NoStream
+from sidecast_broker.voices import NoStream
 from sidecast_schemas.codec import decode_event
 from sidecast_schemas.subjects import TaskKey
 
@@ -53,9 +54,9 @@ class FakeAgent:
         self.said: defaultdict[str, list[bytes]] = defaultdict(list)
         self._tasks: dict[str, Fold] = {}
         self._queues: defaultdict[str, set[asyncio.Queue[bytes]]] = defaultdict(set)
-        self._answers: defaultdict[str, list[Answer]] = defaultdict(list)
+        self._answers: defaultdict[str, list[CapturedAnswer]] = defaultdict(list)
 
-    def answers(self, task: str, answer: Answer) -> Answer:
+    def answers(self, task: str, answer: CapturedAnswer) -> CapturedAnswer:
         """Say what is said of a task to an answer, too."""
         self._answers[task].append(answer)
         return answer
@@ -99,7 +100,7 @@ class FakeAgent:
         self.subscriptions += 1
         await asyncio.sleep(0)
         if self.away:
-            raise AgentAway("connection refused")
+            raise AgentAway("broken", "connection refused")
         fold = self._tasks.get(task_id)
         if fold is None or fold.terminal or not self.streams:
             raise NoStream
@@ -114,7 +115,7 @@ class FakeAgent:
                     yield payload
             while (payload := await queue.get()) != _END:
                 if payload == _BREAK:
-                    raise AgentAway("broken off")
+                    raise AgentAway("broken", "broken off")
                 yield payload
         finally:
             queues.discard(queue)
@@ -123,7 +124,7 @@ class FakeAgent:
         self.gets += 1
         await asyncio.sleep(0)
         if self.away:
-            raise AgentAway("connection refused")
+            raise AgentAway("broken", "connection refused")
         fold = self._tasks.get(task_id)
         return None if fold is None else fold.task()
 
@@ -199,7 +200,7 @@ class Capturing:
         self._watched.append(hub)
         return hub
 
-    def answer(self, task: str = "task-1", message: str | None = None, **fields: Any) -> Answer:
+    def answer(self, task: str = "task-1", message: str | None = None, **fields: Any) -> CapturedAnswer:
         """Have the agent answer a client of this broker."""
         sent = user_message(message) if message else None
         answer = self.capture.answer("", message=sent, **fields)

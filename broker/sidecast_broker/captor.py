@@ -13,13 +13,14 @@ from typing import NamedTuple
 
 import structlog
 
+from sidecast_broker.agent_connections import AgentAway
 from sidecast_broker.answers import Away
 from sidecast_broker.core.a2a.capture import contains
 from sidecast_broker.core.fold import Fold
 from sidecast_broker.jetstream import JetStream
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.scribe import Scribe
-from sidecast_broker.voices import Agent, AgentAway, How, Look, Over, Room, Said, Subscription, Turn, Voice
+from sidecast_broker.voices import AgentTasks, How, Look, Over, Room, Said, Subscription, Turn, Voice
 from sidecast_broker.writer import Writer
 from sidecast_schemas.codec import Event, InvalidEvent, TurnBody, decode_event
 from sidecast_schemas.events import TERMINAL_STATES
@@ -76,7 +77,7 @@ class Captor:
         self,
         writer: Writer,
         stream: JetStream,
-        agent: Agent,
+        agent: AgentTasks,
         room: Room,
         metrics: Metrics,
         periods: Periods,

@@ -23,7 +23,7 @@ from sidecast_broker.core.log import Stored
 from sidecast_broker.hubs import Hubs
 from sidecast_broker.jetstream import JetStream
 from sidecast_broker.metrics import Metrics
-from sidecast_broker.voices import Agent, Room, Turn, Voice
+from sidecast_broker.voices import AgentTasks, Room, Turn, Voice
 from sidecast_broker.writer import Writer
 from sidecast_schemas import headers as names
 from sidecast_schemas.codec import InvalidEvent, MessageBody, TurnBody, decode_event
@@ -39,7 +39,7 @@ RESULTS_MAX = 1024
 """Subjects one direct get answers for (nats-server 2.15)."""
 
 
-class Answer(Voice):
+class CapturedAnswer(Voice):
     """One answer of the agent to a client, streamed or not: what it says of a task is captured.
 
     Nothing here waits or raises: it stands in the way of a request. The client itself is served elsewhere.
@@ -127,7 +127,7 @@ class Capture:
         self,
         stream: JetStream,
         hubs: Hubs,
-        agent: Agent,
+        agent: AgentTasks,
         name: str,
         metrics: Metrics,
         *,
@@ -176,7 +176,7 @@ class Capture:
         task_id: str | None = None,
         owner: str | None = None,
         streams: bool = True,
-    ) -> Answer:
+    ) -> CapturedAnswer:
         """Begin to listen to an answer of the agent, before the request is forwarded.
 
         Args:
@@ -186,7 +186,7 @@ class Capture:
             owner: the principal who asks, where known.
             streams: whether the answer comes event by event.
         """
-        answer = Answer(self, tenant, _turn(message), owner, streams=streams)
+        answer = CapturedAnswer(self, tenant, _turn(message), owner, streams=streams)
         if task_id:
             answer.about(task_id)
         return answer

@@ -9,11 +9,12 @@ from collections.abc import Callable
 
 import structlog
 
+from sidecast_broker.agent_connections import AgentAway
 from sidecast_broker.answers import PublishRefused
 from sidecast_broker.core.a2a.capture import admit, bare_task, difference, turn_begin, turn_end
 from sidecast_broker.core.fold import Fold
 from sidecast_broker.metrics import Metrics
-from sidecast_broker.voices import Agent, AgentAway, Said, Subscription, Turn, Voice
+from sidecast_broker.voices import AgentTasks, Said, Subscription, Turn, Voice
 from sidecast_broker.writer import Writer
 from sidecast_schemas.codec import Event, InvalidEvent, decode_event
 
@@ -38,7 +39,7 @@ class Scribe:
     def __init__(
         self,
         writer: Writer,
-        agent: Agent,
+        agent: AgentTasks,
         metrics: Metrics,
         *,
         is_source: Callable[[Voice], bool],

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple, Protocol
 
 import structlog
 
+from sidecast_broker.agent_connections import AgentAway
 from sidecast_schemas.codec import Event, InvalidEvent, decode_event
 
 logger = structlog.get_logger(__name__)
@@ -18,15 +19,11 @@ logger = structlog.get_logger(__name__)
 How = Literal["ended", "broke", "refused"]
 
 
-class AgentAway(Exception):  # noqa: N818 - a state of the world
-    """The agent can't be reached, or what it was sending broke off."""
-
-
 class NoStream(Exception):  # noqa: N818
     """The agent won't be subscribed to: the task is over or unknown to it, or it doesn't stream."""
 
 
-class Agent(Protocol):
+class AgentTasks(Protocol):
     """What a captor asks of the agent."""
 
     def subscribe(self, task_id: str) -> AsyncIterator[bytes]:
@@ -89,7 +86,7 @@ class Subscription(Voice):
     def __init__(
         self,
         task_id: str,
-        agent: Agent,
+        agent: AgentTasks,
         hear: Callable[[Subscription, Event], None],
         over: Callable[[Subscription, How], None],
         report: Callable[[Exception | InvalidEvent], None],
@@ -103,7 +100,7 @@ class Subscription(Voice):
         self._over = over
         self.task = asyncio.get_running_loop().create_task(self._run(task_id, agent))
 
-    async def _run(self, task_id: str, agent: Agent) -> None:
+    async def _run(self, task_id: str, agent: AgentTasks) -> None:
         how: How = "ended"
         try:
             async for payload in agent.subscribe(task_id):

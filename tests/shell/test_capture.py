@@ -24,7 +24,6 @@ from capturing import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecast_broker.voices import AgentAway
 from sidecast_schemas import headers as names
 
 
@@ -709,7 +708,3 @@ async def _play(moves: list[str], *, repeats: bool) -> None:
     begun, ended = ([w.split()[1] for w in log if w.startswith(verb)] for verb in ("begin ", "end "))
     assert len(set(begun)) == len(begun)
     assert set(ended) <= set(begun)
-
-
-def test_an_agent_that_is_away_says_so() -> None:
-    assert str(AgentAway("why")) == "why"
