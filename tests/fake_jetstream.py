@@ -426,6 +426,11 @@ class FakeJetStream:
         messages = self._server.of(subject)
         return _stored(messages[-1], 0) if messages else None
 
+    async def at(self, sequence: int) -> Stored | None:
+        await self._ask()
+        message = self._server.messages.get(sequence)
+        return _stored(message, 0) if message else None
+
     async def next(self, subject: str, sequence: int) -> Stored | None:
         await self._ask()
         found = (message for message in self._server.of(subject) if message.sequence >= sequence)
