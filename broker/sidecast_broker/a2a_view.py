@@ -21,6 +21,9 @@ from sidecast_broker.hub import Hub
 from sidecast_schemas.events import INTERRUPTED_STATES, TERMINAL_STATES
 
 
+_ID_HERE = b'"urn:sidecast:id"'
+
+
 class AgentTurn:
     """What a send stream follows: the turn that one message began.
 
@@ -97,10 +100,13 @@ class A2AView(Struct, frozen=True):
         try:
             data = event_frame(self.wire, payload, event_id, final=final)
         except Untranslatable as error:
-            return error_frame(A2AError(ErrorKind.INTERNAL_ERROR, str(error)), self.wire, RPC_ID)
-        if len(data) > EVENT_BYTES_MAX:
-            return error_frame(A2AError(ErrorKind.INTERNAL_ERROR, TOO_LARGE), self.wire, RPC_ID)
-        return data
+            return self._fault(str(error))
+        return data if len(data) <= EVENT_BYTES_MAX else self._fault(TOO_LARGE)
+
+    def _fault(self, detail: str) -> bytes:
+        """Give an error in the place of an event, to be shared like it."""
+        error = A2AError(ErrorKind.INTERNAL_ERROR, detail)
+        return error_frame(error, self.wire, _ID_HERE).replace(_ID_HERE, RPC_ID)
 
     def snapshot(self, hub: Hub) -> bytes:
         """Give the frame with the task as it stands; encoded once per position."""
