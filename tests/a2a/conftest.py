@@ -13,6 +13,10 @@ from a2a_rig.stage import Stage
 from a2a_rig.wire import Door
 from nats_server import NatsServer, create_stream
 
+StageOf = Callable[..., Stage]
+
+SETUPS = [("v1", "adapter"), ("v1", "proxy"), ("v03", "adapter"), ("v03", "proxy")]
+
 
 @pytest.fixture(scope="session")
 def nats_of_a2a(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
@@ -92,3 +96,15 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 def door_to(session: aiohttp.ClientSession) -> Callable[[str], Door]:
     """Give a door to an address."""
     return lambda url: Door(session, url)
+
+
+@pytest.fixture
+def log(stage_of: StageOf) -> Stage:
+    """Give a broker without an agent: the test writes the log."""
+    return stage_of()
+
+
+@pytest.fixture(params=SETUPS, ids="-".join)
+def stage(request: pytest.FixtureRequest, stage_of: StageOf) -> Stage:
+    """Give a broker beside an agent of each generation, in each way of capture."""
+    return stage_of(*request.param)

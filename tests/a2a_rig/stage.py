@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 import msgspec
 import nats
 from a2a_rig.processes import Agent, Generation
+from brokers import artifact, task_record
 from e2e.broker import Broker
 from nats_server import NatsServer, read_records
 
@@ -130,3 +131,14 @@ class Stage:
         self.broker.stop()
         if self._agent is not None:
             self._agent.stop()
+
+
+def begin(task: str, **fields: Any) -> bytes:
+    """Give the record that begins a task."""
+    return task_record(task, **fields)
+
+
+def chunks(task: str, first: int, last: int, pad: int = 0) -> list[bytes]:
+    """Give pieces of the artifact `out`, as the script step of that name says them."""
+    tail = "x" * (pad - 1) + " " if pad else ""
+    return [artifact(f"{number} {tail}", task, "out", append=number > 1) for number in range(first, last + 1)]
