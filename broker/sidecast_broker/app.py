@@ -14,6 +14,10 @@ from typing import NamedTuple
 
 import structlog
 
+from sidecast_broker.agent import Agent
+from sidecast_broker.agent_calls import AgentCalls
+from sidecast_broker.agent_card import AgentCards
+from sidecast_broker.gateway import Gateway
 from sidecast_broker.health import Internal
 from sidecast_broker.hubs import Hubs
 from sidecast_broker.jetstream import JetStream
@@ -26,6 +30,7 @@ from sidecast_broker.routes import Public
 from sidecast_broker.settings import Nats, Settings
 from sidecast_broker.streams import Streams
 from sidecast_broker.task_list import TaskList
+from sidecast_broker.turns import Turns
 
 logger = structlog.get_logger(__name__)
 
@@ -66,11 +71,17 @@ async def serving(
     page = Page(settings, hubs, TaskList(stream, settings.agent.tenant, settings.agent.name))
     internal = Internal(settings, stream, positioner, hubs, streams, metrics)
     server = settings.server
-    open_to_all = Listener(Router([*public.routes(), *page.routes()]), settings, metrics)
+    agent = Agent(settings.agent)
+    cards = AgentCards(agent, settings)
+    turns = Turns(AgentCalls(agent, cards))
+    gateway = Gateway(settings, hubs, streams, agent, cards, turns, metrics)
+    routes = [*public.routes(), *page.routes(), *cards.routes()]
+    open_to_all = Listener(Router(routes, gateway.answer), settings, metrics)
     for_operators = Listener(Router(internal.routes()), settings, metrics)
     try:
         url = await open_to_all.open(server.host, server.port)
         internal_url = await for_operators.open(server.internal_host, server.internal_port)
+        agent.start()
         stream.start()
         positioner.start()
         hubs.start()
@@ -80,6 +91,9 @@ async def serving(
         streams.draining = True
         await open_to_all.close()
         await for_operators.close()
+        await turns.close()
+        await cards.close()
+        await agent.close()
         await streams.close()
         await hubs.close()
         await positioner.close()
@@ -123,4 +137,4 @@ def _calm_collector() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 50, 100)
+    gc.set_threshold(10_000, 10, 10_000)

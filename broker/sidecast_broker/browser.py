@@ -12,7 +12,7 @@ from msgspec import Struct
 from sidecast_broker.core.cursor import format_cursor
 from sidecast_broker.core.frame import HEARTBEAT
 from sidecast_broker.core.log import Record
-from sidecast_broker.core.resume import Mode
+from sidecast_broker.core.resume import Mode, Opening
 from sidecast_broker.core.views import events
 from sidecast_broker.core.views.events import EncodedFrame, Filter
 from sidecast_broker.core.views.shapes import StreamGapReason
@@ -42,6 +42,11 @@ class BrowserView(Struct, frozen=True):
         return (self.named, self.filter)
 
     @property
+    def insert(self) -> None:
+        """Nothing differs between clients."""
+        return
+
+    @property
     def format(self) -> str:
         """The format's name in metrics and logs."""
         return "events"
@@ -69,8 +74,22 @@ class BrowserView(Struct, frozen=True):
             data = hub.snapshots[key] = frame.data
         return data
 
-    def open(self, hub: Hub, mode: Mode, cursor: int) -> bytes:
-        """Give the first frame."""
+    def begin(self, hub: Hub, opening: Opening, requested: str) -> tuple[bytes, int]:
+        """Give what a stream begins with, and the sequence it leads up to.
+
+        Args:
+            hub: the task's.
+            opening: how to begin.
+            requested: the cursor the client sent, empty for none.
+        """
+        head = self._open(hub, opening.mode, opening.after)
+        if opening.gap is not None:
+            head += self._gap(hub, opening.gap.reason, requested, opening.gap.oldest)
+        if opening.mode != "snapshot":
+            return head, opening.after
+        return head + self.snapshot(hub), hub.end
+
+    def _open(self, hub: Hub, mode: Mode, cursor: int) -> bytes:
         return events.open_frame(
             mode,
             format_cursor(hub.epoch, cursor),
@@ -81,7 +100,11 @@ class BrowserView(Struct, frozen=True):
         ).data
 
     def gap(self, hub: Hub, reason: StreamGapReason, requested: str, oldest: int) -> bytes:
-        """Give the frame that tells of a hole."""
+        """Give the frame that tells of a hole, and the task as it stands where there is one."""
+        told = self._gap(hub, reason, requested, oldest)
+        return told + self.snapshot(hub) if hub.first is not None else told
+
+    def _gap(self, hub: Hub, reason: StreamGapReason, requested: str, oldest: int) -> bytes:
         return events.gap_frame(
             reason,
             requested or None,
@@ -97,6 +120,10 @@ class BrowserView(Struct, frozen=True):
     def drain(self, reconnect_in_ms: int) -> bytes:
         """Give the frame that sends a client to another broker."""
         return events.drain_frame(reconnect_in_ms, named=self.named).data
+
+    def ended(self, hub: Hub, cursor: int) -> bool:
+        """Tell whether the task is over and a cursor beyond its last event."""
+        return hub.ends_at(cursor)
 
     def end(self, hub: Hub) -> bytes:
         """Give what is sent after the task's terminal event."""

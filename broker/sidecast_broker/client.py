@@ -5,7 +5,6 @@ Must not know what the messages are.
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
@@ -13,6 +12,8 @@ from typing import TypeAlias
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 from nats.protocol.parser import AWAITING_MSG_PAYLOAD, Parser
+
+from sidecast_broker.turn import report
 
 Receive = Callable[[bytes, bytes, bytes], None]
 """Takes a message's subject, header block (empty without headers) and payload."""
@@ -28,15 +29,19 @@ class ShortClient(Client):
 
     nats-py makes a message object, a dict of all headers, a queue and a task per subscription: two thirds of
     what receiving a record costs the broker. Measured per event of a cold history: see docs/benchmarks.md.
+
+    Args:
+        on_burst_end: called when all messages that were read in one go have been handed on.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_burst_end: Callable[[], None] = lambda: None) -> None:
         super().__init__()
+        self._on_burst_end = on_burst_end
         self._ps = _ShortParser(self)
         self.receivers: dict[int, Receive] = {}
 
     async def receive(self, subject: str, receive: Receive) -> Subscription:
-        """Subscribe; `receive` is called in a later turn of the event loop for each message, in order.
+        """Subscribe; `receive` is called for each message, in order, as soon as it has been read.
 
         Messages that the server sends before this returns may be left out.
         """
@@ -59,21 +64,15 @@ class ShortClient(Client):
         self.take([(receive, subject, headers or b"", data)])
 
     def take(self, received: Sequence[_Received]) -> None:
-        """Hand messages on in the next turn of the event loop."""
+        """Hand messages on, and say when these were all."""
         self.stats["in_msgs"] += len(received)
         self.stats["in_bytes"] += sum(len(payload) for *_others, payload in received)
-        # In a turn of its own: what one raises must not end the loop that reads the connection.
-        asyncio.get_running_loop().call_soon(self._hand_on, received)
-
-    def _hand_on(self, received: Sequence[_Received]) -> None:
-        count = 0
-        try:
-            for receive, subject, headers, payload in received:
-                count += 1
+        for receive, subject, headers, payload in received:
+            try:
                 receive(subject, headers, payload)
-        finally:
-            if count < len(received):  # one has raised: the loop reports it, and the others get theirs
-                asyncio.get_running_loop().call_soon(self._hand_on, received[count:])
+            except Exception as error:  # noqa: BLE001 - must not end the loop that reads the connection
+                report(receive, error)
+        self._on_burst_end()
 
 
 class _ShortParser(Parser):

@@ -45,6 +45,9 @@ _SERVICE_LINK = re.compile(
 )
 _SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
 
+_PLAIN_PATH = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@-]+)*")
+_DOTS = re.compile(r"/\.{1,2}(?:/|$)")
+
 
 def load(
     file: bytes | None,
@@ -196,7 +199,26 @@ def _contradictions(settings: Settings) -> Iterator[str]:
         yield f"agent.name, agent.tenant: {error}"
     if log.task_bytes_max > log.bytes_max:
         yield "log.task_bytes_max: must not exceed log.bytes_max"
+    yield from _address_contradictions(settings)
     yield from _auth_contradictions(settings)
+
+
+def _address_contradictions(settings: Settings) -> Iterator[str]:
+    agent = settings.agent
+    for name, url in (("server.public_url", settings.server.public_url), ("agent.url", agent.url)):
+        if url and not _is_base_url(url):
+            yield (
+                f"{name}: {mask_url(url)!r} is not http:// or https:// with a host, and a path of plain "
+                "segments at most; credentials, a query and a fragment can't be used"
+            )
+    if not agent.url:
+        if agent.capture == "proxy":
+            yield "agent.capture: proxy needs agent.url"
+        if agent.passthrough:
+            yield "agent.passthrough: needs agent.url"
+    for path in agent.passthrough_paths:
+        if not _PLAIN_PATH.fullmatch(path) or _DOTS.search(path):
+            yield f"agent.passthrough: {path!r} is not a path of plain segments that begins with a slash"
 
 
 def _auth_contradictions(settings: Settings) -> Iterator[str]:
@@ -241,6 +263,14 @@ def _split_url(url: str) -> SplitResult | None:
 def _is_nats_url(url: str) -> bool:
     parts = _split_url(url)
     return parts is not None and parts.scheme in ("nats", "tls", "ws", "wss")
+
+
+def _is_base_url(url: str) -> bool:
+    parts = _split_url(url)
+    if parts is None or parts.scheme not in ("http", "https") or "@" in parts.netloc:
+        return False
+    plain = _PLAIN_PATH.fullmatch(parts.path.rstrip("/")) and not _DOTS.search(parts.path)
+    return bool(plain) and "?" not in url and "#" not in url and url.isascii() and "\\" not in url
 
 
 def mask_url(url: str) -> str:

@@ -46,7 +46,7 @@ class _Group:
 class _Pass:
     """One write to one group: the records between two positions, as the bytes they share."""
 
-    __slots__ = ("chunked", "count", "data", "end", "ended", "group", "members", "start", "written")
+    __slots__ = ("chunked", "count", "data", "end", "ended", "group", "members", "pieces", "start", "written")
 
     def __init__(self, group: _Group, start: int, end: int, data: bytes, count: int, ended: bool) -> None:
         self.group = group
@@ -55,6 +55,7 @@ class _Pass:
         self.end = end
         self.data = data
         self.chunked = chunk(data) if data else b""
+        self.pieces: list[bytes] | None = None
         self.count = count
         self.ended = ended
         self.written = 0
@@ -223,7 +224,10 @@ class Fanout:
             self.leave(subscriber)  # its stream is about to notice; uvloop raises on a write now
             return
         if current.data:
-            data = current.chunked if subscriber.chunked else current.data
+            if subscriber.insert is not None:
+                data = self._own(subscriber.insert, subscriber.chunked, current)
+            else:
+                data = current.chunked if subscriber.chunked else current.data
             subscriber.transport.write(data)
             subscriber.events += current.count
             subscriber.bytes_sent += len(data)
@@ -234,6 +238,13 @@ class Fanout:
             subscriber.wake("ended")
         elif subscriber.transport.get_write_buffer_size() > subscriber.buffer_bytes_max:
             self._fall_behind(subscriber)
+
+    def _own(self, insert: bytes, chunked: bool, current: _Pass) -> bytes:
+        """Give the shared bytes with what one client wants in its place: split once, joined for each."""
+        if current.pieces is None:
+            current.pieces = current.data.split(b"\0")
+        data = insert.join(current.pieces)
+        return chunk(data) if chunked else data
 
     def _fall_behind(self, subscriber: Subscriber) -> None:
         self.leave(subscriber)

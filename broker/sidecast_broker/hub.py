@@ -75,6 +75,7 @@ class Hub:
         self._reloading = False
         self._warned: set[str] = set()
         self._waiting: set[Callable[[], None]] = set()
+        self._listeners: set[Callable[[], None]] = set()
 
     # ------------------------------------------------------------------ the tail's sink
 
@@ -264,6 +265,14 @@ class Hub:
         """Take back a `wait`."""
         self._waiting.discard(tell)
 
+    def listen(self, tell: Callable[[], None]) -> None:
+        """Call `tell` after every turn of the event loop that brought records; `stop_listening` undoes it."""
+        self._listeners.add(tell)
+
+    def stop_listening(self, tell: Callable[[], None]) -> None:
+        """Take back a `listen`."""
+        self._listeners.discard(tell)
+
     def _tell_waiting(self) -> None:
         waiting, self._waiting = self._waiting, set()
         for tell in waiting:
@@ -276,7 +285,7 @@ class Hub:
 
     def last_frame(self, view: View, cursor: int) -> bytes | None:
         """Give what ends a stream that has been sent all up to a cursor; None: more may follow."""
-        return view.end(self) if self.ends_at(cursor) else None
+        return view.end(self) if view.ended(self, cursor) else None
 
     def join(self, subscriber: Subscriber) -> None:
         """Write to a subscriber from now on; it has been sent all records up to its cursor, the log's end."""
@@ -295,4 +304,6 @@ class Hub:
         if self.first is not None and self._waiting:
             self._tell_waiting()
         self._fanout.flush()
+        for tell in self._listeners:
+            tell()
         self._account()

@@ -21,7 +21,9 @@ from sidecast_broker.metrics import Metrics
 from sidecast_broker.positioner import Positioner
 from sidecast_broker.settings import Log
 from sidecast_broker.tail import Cause, Tail
-from sidecast_schemas.subjects import TaskKey, events_subject
+from sidecast_broker.turn import Turn
+from sidecast_schemas import headers as names
+from sidecast_schemas.subjects import TaskKey, events_subject, parse_subject
 
 logger = structlog.get_logger(__name__)
 
@@ -71,6 +73,8 @@ class Hubs:
         self._clock = clock
         self._entries: dict[TaskKey, _Entry] = {}
         self._sweeper = Background("sweeper", self._sweep)
+        self._turn = Turn()
+        stream.on_burst_end = self._turn.end
         self._shrinking = False
         self._shrink_above = settings.bytes_max
         self._closing: set[asyncio.Task[None]] = set()
@@ -96,6 +100,15 @@ class Hubs:
             Away: no answer.
         """
         return await self._stream.next(events_subject(key), 1)
+
+    async def task_at(self, sequence: int) -> TaskKey | None:
+        """Ask the stream's leader whose record stands at a sequence; None: there is none.
+
+        Raises:
+            Away: no answer.
+        """
+        stored = await self._stream.at(sequence)
+        return parse_subject(stored.headers[names.SUBJECT]) if stored is not None else None
 
     async def position_of(self, cursor: str | None, hub: Hub) -> StreamInfo:
         """Give the stream's state, fresh from the leader where the cursor lies beyond what is known.
@@ -195,7 +208,7 @@ class Hubs:
             info.epoch,
             log_bytes_max=self._settings.task_bytes_max,
             metrics=self._metrics,
-            soon=loop.call_soon,
+            soon=self._turn.soon,
             on_growth=lambda grown: self._grow(key, hub, grown),
             clock=self._clock,
         )

@@ -68,9 +68,13 @@ class JetStream:
     Args:
         settings: where NATS is, and how the stream is made where the broker makes it.
         on_doubt: called when messages may have been lost: reconnected, slow consumer, leader elected.
+
+    Attributes:
+        on_burst_end: called when all records that came in one go have been handed on.
     """
 
     def __init__(self, settings: Nats, on_doubt: Callable[[str], None]) -> None:
+        self.on_burst_end: Callable[[], None] = lambda: None
         self._settings = settings
         self._on_doubt = on_doubt
         self._client: ShortClient | None = None
@@ -121,7 +125,7 @@ class JetStream:
     async def _connect(self) -> None:
         pause_s = 0.1
         while True:
-            client = ShortClient()
+            client = ShortClient(lambda: self.on_burst_end())
             try:
                 await client.connect(
                     servers=self._servers,
@@ -319,6 +323,14 @@ class JetStream:
             Away: no answer.
         """
         return await self._message({"seq": max(sequence, 1), "next_by_subj": subject})
+
+    async def at(self, sequence: int) -> Stored | None:
+        """Ask the leader for the message at a sequence, on whichever subject; None: there is none.
+
+        Raises:
+            Away: no answer.
+        """
+        return await self._message({"seq": sequence}) if sequence > 0 else None
 
     async def _message(self, request: dict[str, Any]) -> Stored | None:
         answer = decode_message(await self._api(f"STREAM.MSG.GET.{self._settings.stream}", request))

@@ -61,5 +61,5 @@ def decode_segment(segment: str) -> str:
         raise Refused("bad-request", "a percent sign in the path starts no escape")
     try:
         return unquote_to_bytes(segment).decode()
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:  # also of bytes that stand in the target unescaped
         raise Refused("bad-request", "the path is not valid UTF-8") from error

@@ -53,9 +53,11 @@ class Router:
 
     Args:
         routes: the table; of several that match, the first counts.
+        otherwise: answers at every path the table doesn't have; None: nothing is there.
     """
 
-    def __init__(self, routes: Iterable[Route]) -> None:
+    def __init__(self, routes: Iterable[Route], otherwise: Handler | None = None) -> None:
+        self._otherwise = otherwise
         self._exact: dict[str, dict[str, Handler]] = {}
         self._patterns: dict[int, list[tuple[tuple[str, ...], dict[str, Handler]]]] = {}
         for method, path, handler in routes:
@@ -85,6 +87,8 @@ class Router:
         path = target.partition("?")[0]
         handlers = self._exact.get(path) or self._match(path.split("/"))
         if handlers is None:
+            if self._otherwise is not None:
+                return self._otherwise
             raise Refused("not-found", "there is nothing at this path")
         handler = handlers.get(method)
         if handler is None:

@@ -12,14 +12,14 @@ from functools import lru_cache, partial
 import structlog
 from aiohttp import hdrs, web
 
-from sidecast_broker.answers import Away
 from sidecast_broker.browser import BrowserView
 from sidecast_broker.core.cursor import Gap
-from sidecast_broker.core.resume import STARTS, Opening, Position, Start, open_at
+from sidecast_broker.core.resume import STARTS, Opening, Start
 from sidecast_broker.core.views import events
 from sidecast_broker.hub import Hub
 from sidecast_broker.hubs import Hubs
 from sidecast_broker.metrics import Metrics
+from sidecast_broker.opening import open_hub, opening_of
 from sidecast_broker.paths import path_segment, query_value
 from sidecast_broker.refused import TEMPORARY, Refused
 from sidecast_broker.router import Handler, Route, get
@@ -98,11 +98,9 @@ class Public:
         self._streams.admit()
         if wanted.json:
             return await self._answer(key)
-        hub = await self._acquire(key, wait=wanted.wait_s > 0)
+        hub = await open_hub(self._hubs, key, wait=wanted.wait_s > 0)
         try:
             opening = await self._open_at(hub, wanted) if hub.first is not None else None
-            if hub.first is None and not wanted.wait_s:
-                raise _unknown()
             if hub.first is None or opening is not None:
                 self._streams.admit()  # of those who came at once, some may have filled it meanwhile
                 stream = Stream(key, hub, self._hubs, wanted.view, self._settings.stream, self._metrics)
@@ -126,25 +124,9 @@ class Public:
             raise Refused("bad-request", f"task id: {error}") from error
         return TaskKey(self._settings.agent.tenant, self._settings.agent.name, task)
 
-    async def _acquire(self, key: TaskKey, *, wait: bool) -> Hub:
-        """Give the hub of a task that exists, or that the caller will wait for."""
-        try:
-            hub = self._hubs.peek(key)
-            known = hub is not None and hub.first is not None
-            if known or wait:
-                return await self._hubs.acquire(key)
-            first = await self._hubs.first(key)
-            if first is None:
-                raise _unknown()
-            return await self._hubs.acquire(key, first.sequence)
-        except Away as away:
-            raise Refused("unavailable", str(away), retry_after_s=1) from away
-
     async def _answer(self, key: TaskKey) -> web.Response:
-        hub = await self._acquire(key, wait=False)
+        hub = await open_hub(self._hubs, key)
         try:
-            if hub.first is None:
-                raise _unknown()
             body = events.answer(hub.fold, hub.end, hub.epoch, partial=not hub.complete)
         finally:
             self._hubs.release(hub)
@@ -157,7 +139,7 @@ class Public:
             if opening is None and await stream.wait_for_task(wanted.wait_s):
                 opening = await self._open_late(stream, wanted)
             if opening is not None:
-                await stream.begin(opening, wanted.cursor or "")
+                await stream.begin(*wanted.view.begin(stream.hub, opening, wanted.cursor or ""))
         except ConnectionResetError:
             stream.close("client-gone")
         except BaseException:
@@ -174,26 +156,7 @@ class Public:
         return opening or Opening("snapshot", stream.hub.end, None)
 
     async def _open_at(self, hub: Hub, wanted: _Wanted, start: Start | None = None) -> Opening | None:
-        """Decide how the stream begins; asks the leader again where a cursor lies beyond what is known."""
-        try:
-            info = await self._hubs.position_of(wanted.cursor, hub)
-        except Away as away:
-            raise Refused("unavailable", str(away), retry_after_s=1) from away
-        position = Position(
-            epoch=hub.epoch,
-            stream_first=info.first,
-            stream_last=max(info.last, hub.end),
-            interior_deletes=bool(info.deleted or hub.gap_below),
-            first=max(hub.first or 0, hub.gap_below + 1),
-            complete=hub.complete,
-            end=hub.end,
-            terminal=hub.fold.terminal_sequence,
-        )
-        opening = open_at(wanted.cursor, start or wanted.start, position)
-        if wanted.cursor is not None:
-            outcome = "ended" if opening is None else opening.gap.reason if opening.gap else "replay"
-            self._metrics.resumes.labels(outcome).inc()
-        return opening
+        return await opening_of(self._hubs, self._metrics, hub, wanted.cursor, start or wanted.start)
 
     def _busy(self, refused: Refused, *, named: bool) -> web.Response:
         """Turn an EventSource away for a moment: it never comes back after a 429 or 503."""
@@ -247,10 +210,6 @@ def _view(
 ) -> BrowserView:
     """Give the view of these options; streams with the same ones share it."""
     return BrowserView(named, wanted, heartbeat_event, heartbeat_s, retry_ms)
-
-
-def _unknown() -> Refused:
-    return Refused("not-found", "there is no such task, or it is not yours")
 
 
 def _flag(request: web.BaseRequest, name: str, default: bool) -> bool:

@@ -33,6 +33,14 @@ class Server(Struct, frozen=True):
         Port,
         Meta(description="Port of the internal listener (health, metrics, publish); 0 picks a free one."),
     ] = 8481
+    public_url: Annotated[
+        str,
+        Meta(
+            description="Base URL under which clients reach the public listener, as the agent card names "
+            "it; empty takes the request's `Host`, with `http`. Needed behind a proxy that ends TLS or adds "
+            "a path."
+        ),
+    ] = ""
     body_bytes_max: Annotated[
         int, Meta(ge=KIB, le=256 * MIB, description="Largest request body that is read, in bytes.")
     ] = 4 * MIB
@@ -123,6 +131,49 @@ class Agent(Struct, frozen=True):
     tenant: Annotated[
         str, Meta(description="Tenant of requests that carry none; empty is the tenant without a name.")
     ] = ""
+    url: Annotated[
+        str,
+        Meta(
+            description="Base URL of the agent; its card is at `/.well-known/agent-card.json` below it. "
+            "Empty is no agent: tasks can be watched, and every other A2A operation answers with an error.",
+        ),
+    ] = ""
+    capture: Annotated[
+        Literal["adapter", "proxy"],
+        Meta(
+            description="Who publishes the agent's events: the agent itself, with the adapter, or this "
+            "broker, from what the agent answers."
+        ),
+    ] = "adapter"
+    passthrough: Annotated[
+        str,
+        Meta(
+            description="Paths beyond A2A that are passed to the agent with all below them, separated by "
+            "commas, for example `/docs,/files`; `/` passes everything the broker doesn't serve itself."
+        ),
+    ] = ""
+    timeout_s: Annotated[
+        float,
+        Meta(
+            ge=0.1,
+            le=86400,
+            description="Silence of the agent after which a request is given up, in seconds; event streams "
+            "may be silent for longer once they have begun. Blocking sends take as long as the agent works.",
+        ),
+    ] = 60.0
+    card_s: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=86400,
+            description="Time the agent's card is kept before it is asked for again, in seconds.",
+        ),
+    ] = 60.0
+
+    @property
+    def passthrough_paths(self) -> tuple[str, ...]:
+        """The paths of `passthrough`, without a slash at their ends; `/` is the empty one."""
+        return tuple(path.strip().rstrip("/") for path in self.passthrough.split(",") if path.strip())
 
 
 class Auth(Struct, frozen=True):
@@ -151,6 +202,14 @@ class Stream(Struct, frozen=True):
     heartbeat_s: Annotated[
         float, Meta(ge=0.1, le=300, description="Silence after which a heartbeat is sent, in seconds.")
     ] = 15.0
+    a2a_heartbeat_s: Annotated[
+        float,
+        Meta(
+            ge=0.1,
+            le=300,
+            description="The same on A2A streams, in seconds: Python clients give up after 5 s of silence.",
+        ),
+    ] = 3.0
     retry_ms: Annotated[
         int, Meta(ge=0, le=600_000, description="Time clients are told to wait before reconnecting, in ms.")
     ] = 1000

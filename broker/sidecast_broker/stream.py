@@ -21,7 +21,6 @@ from aiohttp_sse import EventSourceResponse
 from sidecast_broker.answers import Away
 from sidecast_broker.core.frame import HEARTBEAT, chunk
 from sidecast_broker.core.log import Record
-from sidecast_broker.core.resume import Mode, Opening
 from sidecast_broker.core.views.shapes import StreamGapReason
 from sidecast_broker.hub import Hub
 from sidecast_broker.hubs import Hubs
@@ -41,14 +40,16 @@ SHORT_READS_MAX = 5
 class StreamView(View, Protocol):
     """What a stream needs of its format beside the frames of records."""
 
-    def open(self, hub: Hub, mode: Mode, cursor: int) -> bytes:
-        """Give the first frame."""
+    @property
+    def insert(self) -> bytes | None:
+        """What replaces each NUL in shared bytes; None: there are none."""
 
-    def gap(self, hub: Hub, reason: StreamGapReason, requested: str, oldest: int) -> bytes:
-        """Give the frame that tells of a hole."""
+    @property
+    def heartbeat_s(self) -> float:
+        """Silence after which a heartbeat is sent."""
 
-    def snapshot(self, hub: Hub) -> bytes:
-        """Give the frame with the task as it stands."""
+    def gap(self, hub: Hub, reason: StreamGapReason, requested: str, oldest: int) -> bytes | None:
+        """Give what tells of a hole and how the task stands after it; None: this format can't say it."""
 
     def lag(self, behind_events: int) -> bytes:
         """Give the frame that tells a client it is slow; empty where the format has none."""
@@ -193,6 +194,7 @@ class Stream:
             chunked=request.version >= HttpVersion11,
             buffer_bytes_max=self._settings.buffer_bytes_max,
             wake=self._wake,
+            insert=self.view.insert,
         )
 
     async def wait_for_task(self, wait_s: float) -> bool:
@@ -217,21 +219,14 @@ class Stream:
             return False
         return True
 
-    async def begin(self, opening: Opening, requested: str) -> None:
+    async def begin(self, head: bytes, after: int) -> None:
         """Send what the stream begins with; `follow` goes on from there.
 
         Args:
-            opening: how to begin.
-            requested: the cursor the client sent, empty for none.
+            head: the first frames.
+            after: the sequence they lead up to.
         """
-        hub, subscriber = self._hub, self.subscriber
-        head = self.view.open(hub, opening.mode, opening.after)
-        if opening.gap is not None:
-            head += self.view.gap(hub, opening.gap.reason, requested, opening.gap.oldest)
-        subscriber.cursor = opening.after
-        if opening.mode == "snapshot":
-            subscriber.cursor = hub.end
-            head += self.view.snapshot(hub)
+        self.subscriber.cursor = after
         await self.write(head)
 
     async def follow(self) -> None:
@@ -269,6 +264,11 @@ class Stream:
             self._hub.leave(self.subscriber)
             self._tell()
 
+    def look_again(self) -> None:
+        """Have it looked whether the stream has ended: something else than a record may say so."""
+        self._hub.leave(self.subscriber)
+        self._tell()
+
     def cut(self, reason: str) -> None:
         """Break the connection at once: the client takes nothing any more, and must not see a clean end."""
         self.closed_because = reason
@@ -285,7 +285,7 @@ class Stream:
                 raise ConnectionResetError("broken off")
             if subscriber.gap is not None or hub.epoch != self._epoch or subscriber.cursor < hub.gap_below:
                 await self._tell_gap()
-            elif hub.ends_at(subscriber.cursor):
+            elif self.view.ended(hub, subscriber.cursor):
                 self._ending = Ending("ended", self.view.end(hub))
             elif subscriber.cursor < hub.log.floor:
                 await self._replay_from_stream()
@@ -367,8 +367,9 @@ class Stream:
         subscriber.gap = None
         subscriber.cursor = hub.end
         data = self.view.gap(hub, reason, requested, hub.oldest_cursor)
-        if hub.first is not None:
-            data += self.view.snapshot(hub)
+        if data is None:
+            self.cut("gap")
+            raise ConnectionResetError("broken off")
         self._anchored = True
         await self.write(data)
 
@@ -396,6 +397,8 @@ class Stream:
             return
         if transport.is_closing():
             raise ConnectionResetError("the client left")
+        if subscriber.insert is not None:
+            data = bytes(data).replace(b"\0", subscriber.insert)
         subscriber.written_at_s = self._clock()
         if self._first_write:
             # Takes the response's head along, and frames the chunk itself.
@@ -430,7 +433,7 @@ class Stream:
             self.cut("lag")
             return
         if not unsent:
-            self._hub.beat(subscriber, self.view.heartbeat(), self._settings.heartbeat_s, now)
+            self._hub.beat(subscriber, self.view.heartbeat(), self.view.heartbeat_s, now)
 
     @property
     def lag_s(self) -> float:

@@ -140,7 +140,8 @@ class Streams:
             self._tell(*self._closed.popleft())
 
     async def _run(self) -> None:
-        pause_s = min(CHECK_S, self._settings.heartbeat_s / 4, self._settings.lag_s_max / 4) / TICKS
+        silent_s = min(self._settings.heartbeat_s, self._settings.a2a_heartbeat_s)
+        pause_s = min(CHECK_S, silent_s / 4, self._settings.lag_s_max / 4) / TICKS
         share = 0
         while True:
             await asyncio.sleep(pause_s)

@@ -47,8 +47,11 @@ class View(Protocol):
     def record(self, hub: Hub, record: Record) -> bytes:
         """Give the frame of a record, empty where this view leaves it out."""
 
+    def ended(self, hub: Hub, cursor: int) -> bool:
+        """Tell whether nothing this view would show follows a cursor, ever."""
+
     def end(self, hub: Hub) -> bytes:
-        """Give what is sent after the task's terminal event."""
+        """Give what is sent after the last event."""
 
 
 class Subscriber:
@@ -56,6 +59,7 @@ class Subscriber:
 
     Attributes:
         cursor: sequence of the newest record it has been sent.
+        insert: what replaces each NUL in the bytes that all clients of its view share; None: there are none.
         events: frames of records sent.
         bytes_sent: bytes of frames sent.
         written_at_s: when it was last sent something on its own (monotonic).
@@ -70,6 +74,7 @@ class Subscriber:
         "cursor",
         "events",
         "gap",
+        "insert",
         "joined",
         "transport",
         "view",
@@ -85,6 +90,7 @@ class Subscriber:
         chunked: bool,
         buffer_bytes_max: int,
         wake: Callable[[Wake], None],
+        insert: bytes | None = None,
     ) -> None:
         self.view = view
         self.transport = transport
@@ -92,6 +98,7 @@ class Subscriber:
         self.buffer_bytes_max = buffer_bytes_max
         self.wake = wake
         self.cursor = 0
+        self.insert = insert
         self.events = 0
         self.bytes_sent = 0
         self.written_at_s = 0.0

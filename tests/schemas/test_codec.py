@@ -316,7 +316,7 @@ def test_depth_is_counted_as_a_parser_counts_it(
     document: list[Any], depth_max: int, ascii_only: bool
 ) -> None:
     payload = json.dumps(document, ensure_ascii=ascii_only).encode()
-    assert codec._nests_deeper(payload, depth_max) == (depth_of(document) > depth_max)
+    assert codec.nests_deeper(payload, depth_max) == (depth_of(document) > depth_max)
 
 
 def lay_out(value: Any, space: Callable[[], str], ascii_only: bool) -> str:

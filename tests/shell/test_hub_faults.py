@@ -69,6 +69,9 @@ class Numbers:
     def record(self, _hub: Hub, record: Record) -> bytes:
         return b"" if self.even and record.sequence % 2 else b"%d;" % record.sequence
 
+    def ended(self, hub: Hub, cursor: int) -> bool:
+        return hub.ends_at(cursor)
+
     def end(self, _hub: Hub) -> bytes:
         return END
 

@@ -339,3 +339,57 @@ def test_described_settings_mask_secrets() -> None:
 def test_any_name_is_described_exactly(name: str) -> None:
     settings = load(None, {"SIDECAST_AGENT_NAME": name}, {})
     assert tomllib.loads("\n".join(describe(settings)))["agent"]["name"] == name
+
+
+@pytest.mark.parametrize("name", ["server.public_url", "agent.url"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:9000",
+        "ftp://h",
+        "http://",
+        "http://h:0",
+        "http://h:99999",
+        "http://user:secret@h",
+        "http://@h",
+        "http://h/?a=b",
+        "http://h?",
+        "http://h/#a",
+        "http://h//a",
+        "http://h/a/../b",
+        "http://h/./a",
+        "http://h/..",
+        "http://h/%2e%2e",
+        "http://h/a b",
+        "http://h/ä",
+        "http://h\\@g/",
+    ],
+)
+def test_base_urls_that_no_path_can_be_appended_to(name: str, url: str) -> None:
+    (problem,) = problems(**{name.replace(".", "__"): url})
+    assert problem.startswith(f"{name}: ")
+    assert "secret" not in problem
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:9000", "https://h/", "http://[::1]:9000/a/b-c.d/", "http://h:80"]
+)
+def test_base_urls(url: str) -> None:
+    settings = load(None, {"SIDECAST_AGENT_URL": url, "SIDECAST_SERVER_PUBLIC_URL": url}, {})
+    assert settings.agent.url == settings.server.public_url == url
+
+
+def test_what_needs_an_agent() -> None:
+    assert problems(agent__capture="proxy") == ["agent.capture: proxy needs agent.url"]
+    assert problems(agent__passthrough="/docs") == ["agent.passthrough: needs agent.url"]
+
+
+@pytest.mark.parametrize("path", ["docs", "/docs/../x", "/a//b", "/docs,x y", "/%2e%2e", "/a?b"])
+def test_paths_that_can_not_be_passed_on(path: str) -> None:
+    file = f'[agent]\nurl = "http://h"\npassthrough = "{path}"\n'.encode()
+    assert problems(file)[0].startswith("agent.passthrough: ")
+
+
+def test_paths_to_pass_on() -> None:
+    file = b'[agent]\nurl = "http://h"\npassthrough = "/docs/, /files/a ,, /"\n'
+    assert load(file, {}, {}).agent.passthrough_paths == ("/docs", "/files/a", "")

@@ -37,6 +37,13 @@ class RawActivity(NamedTuple):
     fields: RawObject
 
 
+class TurnSpan(NamedTuple):
+    """Where the control records of a turn stand; `end` is None while it is open."""
+
+    begin: int
+    end: int | None
+
+
 class _StatusUpdate(Struct):
     status: RawObject
     metadata: RawObject | None = None
@@ -177,7 +184,7 @@ class Fold:
         self._metadata: RawObject = {}
         self._other: RawObject = {}
         self._steps: RawObject = {}
-        self._turns: dict[str, TurnPhase] = {}
+        self._turns: dict[str, TurnSpan] = {}
         self._task: bytes | None = None
         self._size = 0
         self._status_bytes = 0
@@ -191,6 +198,11 @@ class Fold:
     def interrupted(self) -> bool:
         """Whether the task waits for input or credentials."""
         return self.state in INTERRUPTED_STATES
+
+    @property
+    def started(self) -> bool:
+        """Whether any record but control records was taken in."""
+        return self._started
 
     @property
     def steps(self) -> list[Raw]:
@@ -207,6 +219,11 @@ class Fold:
 
     def turn_phase(self, turn_id: str) -> TurnPhase | None:
         """Tell whether the turn of a message has begun or ended, or None where no record names it."""
+        span = self._turns.get(turn_id)
+        return None if span is None else "begin" if span.end is None else "end"
+
+    def turn_span(self, turn_id: str) -> TurnSpan | None:
+        """Tell where the turn of a message began and ended, or None where no record names it."""
         return self._turns.get(turn_id)
 
     def apply(self, event: Event, sequence: int) -> bool:
@@ -265,9 +282,11 @@ class Fold:
     def _apply_turn(self, event: Event) -> None:
         turn = event.body
         assert isinstance(turn, TurnBody)
-        if turn.id not in self._turns:
+        known = self._turns.get(turn.id)
+        if known is None:
             self._size += _FIELD_BYTES + len(turn.id)
-        self._turns[turn.id] = turn.phase
+        begin = self.sequence if known is None else known.begin
+        self._turns[turn.id] = TurnSpan(begin, self.sequence if turn.phase == "end" else None)
         if turn.phase == "end":
             if self.open_turn == turn.id:
                 self.open_turn = None

@@ -1,0 +1,1 @@
+"""The A2A protocol: both generations, both bindings; pure."""

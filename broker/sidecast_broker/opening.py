@@ -1,0 +1,81 @@
+"""A task's hub for a request, and how the stream of it begins.
+
+Must not know formats, nor who may ask.
+"""
+
+from __future__ import annotations
+
+from sidecast_broker.answers import Away
+from sidecast_broker.core.resume import Opening, Position, Start, open_at
+from sidecast_broker.hub import Hub
+from sidecast_broker.hubs import Hubs
+from sidecast_broker.metrics import Metrics
+from sidecast_broker.refused import Refused
+from sidecast_schemas.subjects import TaskKey
+
+
+def unknown() -> Refused:
+    """Give the answer to who asks for a task there is not, or may not see."""
+    return Refused("not-found", "there is no such task, or it is not yours")
+
+
+async def open_hub(hubs: Hubs, key: TaskKey, *, wait: bool = False) -> Hub:
+    """Give the hub of a task that exists, or that the caller will wait for; `Hubs.release` it after use.
+
+    Raises:
+        Refused: there is no such task, or what is stored of it can't be read at the moment.
+    """
+    try:
+        hub = hubs.peek(key)
+        known = hub is not None and hub.first is not None
+        if not known and not wait:
+            first = await hubs.first(key)
+            if first is None:
+                raise unknown()
+            hub = await hubs.acquire(key, first.sequence)
+        else:
+            hub = await hubs.acquire(key)
+    except Away as away:
+        raise Refused("unavailable", str(away), retry_after_s=1) from away
+    if hub.first is None and not wait:
+        hubs.release(hub)
+        raise unknown()
+    return hub
+
+
+async def opening_of(
+    hubs: Hubs, metrics: Metrics, hub: Hub, cursor: str | None, start: Start
+) -> Opening | None:
+    """Decide how a stream begins; None: nothing it could deliver will ever follow.
+
+    Asks the leader again where a cursor lies beyond what is known.
+
+    Args:
+        hubs: know where the stream stands.
+        metrics: where to count.
+        hub: the task's, with at least one record.
+        cursor: the client's as it sent it, None for none.
+        start: where to begin without one.
+
+    Raises:
+        Refused: the leader can't judge the cursor at the moment.
+    """
+    try:
+        info = await hubs.position_of(cursor, hub)
+    except Away as away:
+        raise Refused("unavailable", str(away), retry_after_s=1) from away
+    position = Position(
+        epoch=hub.epoch,
+        stream_first=info.first,
+        stream_last=max(info.last, hub.end),
+        interior_deletes=bool(info.deleted or hub.gap_below),
+        first=max(hub.first or 0, hub.gap_below + 1),
+        complete=hub.complete,
+        end=hub.end,
+        terminal=hub.fold.terminal_sequence,
+    )
+    opening = open_at(cursor, start, position)
+    if cursor is not None:
+        outcome = "ended" if opening is None else opening.gap.reason if opening.gap else "replay"
+        metrics.resumes.labels(outcome).inc()
+    return opening

@@ -1,0 +1,155 @@
+"""Turns under way at the agent: one for each message, however many clients wait for what comes of it.
+
+Must not know clients' requests or streams.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import NamedTuple
+
+import structlog
+
+from sidecast_broker.a2a_view import AgentTurn
+from sidecast_broker.agent_calls import AgentCalls, Headers
+from sidecast_broker.agent_connections import AgentAway
+from sidecast_broker.core.a2a.errors import A2AError, ErrorKind
+from sidecast_schemas.codec import InvalidEvent, decode_event
+
+logger = structlog.get_logger(__name__)
+
+KEPT_S = 300.0
+"""How long a turn that has ended is known by its message: a client that retries attaches to it."""
+TURNS_MAX = 10_000
+
+
+class Begun(NamedTuple):
+    """What came first of a turn.
+
+    Attributes:
+        task: the task it works on; None for an answer that is a message alone.
+        message: that message, a StreamResponse.
+    """
+
+    task: str | None
+    message: bytes
+
+
+class Sent(AgentTurn):
+    """A message that was sent to the agent.
+
+    Attributes:
+        begun: what came first, or why nothing came.
+        after: the task's newest sequence when it was sent, 0 for a new task.
+    """
+
+    __slots__ = ("_listeners", "after", "begun")
+
+    def __init__(self, message_id: str, after: int) -> None:
+        super().__init__(message_id)
+        self.after = after
+        self.begun: asyncio.Future[Begun] = asyncio.get_running_loop().create_future()
+        # Whoever waits sees why it failed; that nobody waits any more is no fault.
+        self.begun.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._listeners: set[Callable[[], None]] = set()
+
+    def listen(self, tell: Callable[[], None]) -> None:
+        """Call `tell` when the agent's answer has ended; `forget` undoes it."""
+        self._listeners.add(tell)
+
+    def forget(self, tell: Callable[[], None]) -> None:
+        """Take back a `listen`."""
+        self._listeners.discard(tell)
+
+    def finish(self) -> None:
+        """Know that the agent's answer has ended."""
+        self.answered = True
+        for tell in list(self._listeners):
+            tell()
+
+
+class Turns:
+    """Sends messages to the agent, and reads its answers to their ends whether anybody waits or not.
+
+    Args:
+        calls: reach the agent.
+    """
+
+    def __init__(self, calls: AgentCalls) -> None:
+        self._calls = calls
+        self._sent: dict[tuple[str, str, str], Sent] = {}
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """Stop reading."""
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    def find(self, tenant: str, principal: str, message_id: str) -> Sent | None:
+        """Give the turn a message has begun, where it came through this broker and not long ago."""
+        return self._sent.get((tenant, principal, message_id))
+
+    def send(
+        self, tenant: str, principal: str, message_id: str, params: bytes, headers: Headers, after: int
+    ) -> Sent:
+        """Send a message to the agent.
+
+        Args:
+            tenant: of the task.
+            principal: who sends it, empty for anybody.
+            message_id: the message's.
+            params: v1.0 SendMessageRequest.
+            headers: of the client's request.
+            after: the task's newest sequence, 0 for a new task.
+
+        Raises:
+            A2AError: too many messages are under way.
+        """
+        if len(self._running) >= TURNS_MAX:
+            raise A2AError(ErrorKind.RESOURCE_EXHAUSTED, "Too many messages are under way")
+        key = (tenant, principal, message_id)
+        sent = self._sent[key] = Sent(message_id, after)
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(self._run(sent, params, list(headers), principal or None))
+        self._running.add(task)
+
+        def ended(done: asyncio.Task[None]) -> None:
+            self._running.discard(done)
+            # One that came to nothing may be sent again; the others are known for a while.
+            failed = sent.begun.cancelled() or sent.begun.exception() is not None
+            loop.call_later(0 if failed else KEPT_S, self._drop, key, sent)
+
+        task.add_done_callback(ended)
+        return sent
+
+    def _drop(self, key: tuple[str, str, str], sent: Sent) -> None:
+        if self._sent.get(key) is sent:
+            del self._sent[key]
+
+    async def _run(self, sent: Sent, params: bytes, headers: Headers, principal: str | None) -> None:
+        try:
+            async with self._calls.send(params, headers, principal) as said:
+                async for payload in said:
+                    self._take(sent, payload)
+            if not sent.begun.done():
+                raise AgentAway("broken", "the agent's answer was empty")
+        except (AgentAway, A2AError, InvalidEvent) as error:
+            if sent.begun.done():
+                logger.info("agent_answer_broke_off", error=str(error))
+            else:
+                sent.begun.set_exception(error)
+        finally:
+            if not sent.begun.done():
+                sent.begun.cancel()
+            sent.finish()
+
+    def _take(self, sent: Sent, payload: bytes) -> None:
+        if sent.begun.done():
+            return
+        event = decode_event(payload)
+        if event.kind == "message":
+            sent.begun.set_result(Begun(None, event.payload))
+        elif event.task_id is not None:
+            sent.begun.set_result(Begun(event.task_id, b""))
