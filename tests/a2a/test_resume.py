@@ -13,6 +13,7 @@ from a2a_rig.wire import (
     V1_RPC,
     WIRES,
     Door,
+    Frame,
     Wire,
     numbers,
     outline,
@@ -80,6 +81,12 @@ async def test_c29_from_each_id_of_a_stream(wire: Wire, log: Stage, door_to: Doo
         assert [each.result for each in again[1:]] == [each.result for each in frames[index + 1 :]]
 
 
+def gap_of(frame: Frame) -> str:
+    """Give the reason for which a Task stands in for what a cursor asked for."""
+    marks = split(frame.result)[1]["metadata"]["urn:sidecast:log:v1"]
+    return str(marks["gap"]["reason"])
+
+
 BAD = [
     "epoch1-999999999",
     "other-1",
@@ -104,6 +111,7 @@ async def test_c30_a_cursor_that_is_none_gives_a_fresh_snapshot(
         frames = first + await stream.rest()
     assert outlines(frames) == [f"task submitted {numbers(1, 3)}", "artifact out+ 4 ", "status completed"]
     assert frames[0].id == f"epoch1-{last}", "another id than the one asked for: a reset"
+    assert gap_of(frames[0]), "and it says so"
 
 
 @pytest.mark.parametrize("wire", WIRES, ids=str)
@@ -121,6 +129,7 @@ async def test_c30_an_expired_cursor_gives_a_fresh_snapshot(
         await stream.silent(0.3)
     assert split(first.result)[0] == "task"
     assert first.id == f"epoch1-{last}", "another id than the one asked for: a reset"
+    assert gap_of(first) == "expired"
 
 
 @pytest.mark.parametrize("wire", WIRES, ids=str)

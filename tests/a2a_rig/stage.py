@@ -6,6 +6,7 @@ stage sees the tasks of another.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import uuid
 from pathlib import Path
@@ -109,6 +110,11 @@ class Stage:
         decoded: dict[str, Any] = msgspec.json.decode(answer.data)
         assert "error" not in decoded, decoded
         return int(decoded["seq"])
+
+    async def known(self, task: str) -> None:
+        """Wait until something of a task is stored: an adapter publishes beside its agent's answers."""
+        while not await self.records(task):
+            await asyncio.sleep(0.02)
 
     async def records(self, task: str) -> list[dict[str, Any]]:
         """Give everything that is stored of a task, oldest first."""

@@ -7,6 +7,7 @@ wires and SDKs into the same few words, for tests that compare them.
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import uuid
 from collections.abc import AsyncIterator, Mapping
@@ -165,6 +166,9 @@ class Stream:
             TimeoutError: nothing came.
             aiohttp.ClientPayloadError: the connection broke.
         """
+        if self.media_type != "text/event-stream":
+            status, body = self.response.status, await self.response.read()
+            raise AssertionError(f"no stream: {status} {self.media_type} {body[:2000]!r}")
         async with asyncio.timeout(timeout_s):
             while True:
                 frame = self._cut()
@@ -299,7 +303,7 @@ class Door:
             self._session.request(
                 method,
                 URL(self.url + path, encoded=True),
-                data=body,
+                data=None if body is None else io.BytesIO(body),
                 headers=headers,
                 allow_redirects=False,
             ) as response,
