@@ -78,6 +78,25 @@ class Screen:
         """Wait until so many elements are there."""
         await expect(self.at(selector)).to_have_count(number, timeout=timeout_s * 1000)
 
+    async def count_now(self, selector: str) -> int:
+        """Tell how many elements are there."""
+        return await self.at(selector).count()
+
+    async def go_to(self, selector: str) -> None:
+        """Scroll until an element stands in sight: what is laid out only on the way there moves it."""
+        await self.at(selector).evaluate(
+            """async (element) => {
+              const frame = () => new Promise(requestAnimationFrame);
+              for (let top = NaN, stable = 0; stable < 3; ) {
+                element.scrollIntoView({ block: "center" });
+                await frame();
+                const now = element.getBoundingClientRect().top;
+                stable = now === top ? stable + 1 : 0;
+                top = now;
+              }
+            }"""
+        )
+
     async def slowness(self) -> float:
         """Tell how many times slower than it could be this machine is just now, at least 1.
 

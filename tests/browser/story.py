@@ -99,9 +99,11 @@ class Story:
         """Give a progress report."""
         return self.activity("progress", text, progress=share)
 
-    def step(self, index: int, title: str, state: str, duration_ms: float | None = None) -> bytes:
-        """Give the state of one step of four."""
-        step = {"id": f"s{index}", "title": title, "state": state, "index": index, "total": 4}
+    def step(
+        self, index: int, title: str, state: str, duration_ms: float | None = None, total: int = 4
+    ) -> bytes:
+        """Give the state of one step."""
+        step = {"id": f"s{index}", "title": title, "state": state, "index": index, "total": total}
         return self.activity(
             "step", title, step=step | ({} if duration_ms is None else {"duration_ms": duration_ms})
         )

@@ -85,6 +85,8 @@ async def test_task_to_its_end_across_a_broker_restart(
     await screen.text("#connection", "Ended")
     await expect(screen.page).to_have_title(f"✓ {TASK} · Sidecast")
     await screen.text("#announcer", "Task completed. Nine of 1,284 trades settled late")
+    # The list never says otherwise than the page beside it, however old its last answer is.
+    await screen.text(".tasks-list a[aria-current]", "Completed", 0.1)
     await whole(screen, story)
     await screen.evaluate("() => document.querySelector('.artifact img').scrollIntoView({block: 'center'})")
     await screen.shot("done-figures")
@@ -290,6 +292,9 @@ async def test_phone_and_narrow_screens(real: RealBackend, broker: ChildBroker, 
         assert await screen.evaluate(wider) == 0, width
         if width == 390:
             await screen.shot("phone")
+        await screen.go_to(".artifact >> nth=3")
+        await expect(screen.at("#state")).to_be_in_viewport(ratio=1)
+        await screen.evaluate("() => scrollTo(0, 0)")
         await screen.page.get_by_role("button", name="Connection and events").click()
         await expect(screen.at("#rail")).to_be_visible()
         await screen.count(".event >> nth=3", 1)
@@ -309,6 +314,8 @@ async def test_page_is_usable_without_a_mouse(real: RealBackend, broker: ChildBr
     await screen.text("#state", "Completed")
     for role in ("banner", "navigation", "main", "complementary"):
         await expect(screen.page.get_by_role(role)).to_have_count(1)
+    for kind in ("Thought", "Debug", "Error"):  # what only an icon tells the eye
+        await expect(screen.at("#entries").get_by_role("img", name=kind)).to_have_count(1)
     await screen.page.keyboard.press("Tab")
     await expect(screen.page.get_by_role("link", name="Skip to the content")).to_be_focused()
     unnamed = await screen.evaluate(
@@ -326,6 +333,6 @@ async def test_page_is_usable_without_a_mouse(real: RealBackend, broker: ChildBr
 
 async def test_broker_without_tasks_says_how_to_begin(broker: ChildBroker, screen: Screen) -> None:
     await screen.page.goto(f"{broker.url}/ui/")
-    await screen.text("#home", "There are no tasks yet")
+    await screen.text("#tasks-empty", "There are no tasks yet")
     await screen.text("#home", "sidecast demo README.md")
     await screen.shot("empty")

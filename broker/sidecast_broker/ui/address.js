@@ -13,6 +13,22 @@ export function taskOfPage() {
   return new URLSearchParams(location.search).get("task") || null;
 }
 
+/** Give the id of the event this page's address names, or null. */
+export function eventOfPage() {
+  return new URLSearchParams(location.search).get("event") || null;
+}
+
+/** Give the whole address of an event of the task that is shown. */
+export function linkTo(event) {
+  return new URL(`${pageOf(taskOfPage())}&event=${encodeURIComponent(event)}`, location.href).href;
+}
+
+/** Have this page's address name an event, or none; no step in the browser's history. */
+export function noteEvent(event) {
+  if (event === eventOfPage()) return;
+  history.replaceState(null, "", event === null ? pageOf(taskOfPage()) : linkTo(event));
+}
+
 /**
  * Give the address of a task's stream.
  * @param {string} task any text.

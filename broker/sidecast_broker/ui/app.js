@@ -1,7 +1,7 @@
 // Owns the page as a whole: which task it shows, and what works everywhere on it.
 // Must not know how tasks are listed or watched.
 
-import { pageOf, taskOfPage } from "./address.js";
+import { eventOfPage, pageOf, taskOfPage } from "./address.js";
 import { Tasks } from "./tasks.js";
 import { Watch } from "./watch.js";
 
@@ -20,10 +20,11 @@ function show(task) {
   home.hidden = task !== null;
   article.hidden = task === null;
   document.getElementById("rail").hidden = task === null;
+  showPane(eventOfPage() ? "events" : "timeline");
   tasks.mark(task);
   main.scrollTop = 0;
   scrollTo(0, 0);
-  if (task !== null) watch = new Watch(task, () => tasks.refreshSoon());
+  if (task !== null) watch = new Watch(task, (state) => tasks.learn(task, state));
   else document.title = "Sidecast";
 }
 

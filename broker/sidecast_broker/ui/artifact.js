@@ -15,6 +15,16 @@ const BY_ENDING = {
   csv: "text/csv",
 };
 
+/** Give the bytes of base64, of either alphabet; null where it is none. */
+export function decodeBase64(text) {
+  try {
+    const binary = atob(text.replace(/-/g, "+").replace(/_/g, "/"));
+    return Uint8Array.from(binary, (character) => character.charCodeAt(0));
+  } catch {
+    return null;
+  }
+}
+
 export class Artifact {
   /** @type {Part[]} */ parts = [];
   /** Counts replacements: what was drawn of an earlier one is void. */ edition = 0;
@@ -64,8 +74,26 @@ export class Artifact {
     return this.parts.reduce((sum, part) => sum + (part.length ?? (part.raw ? part.raw.length * 0.75 : 0)), 0);
   }
 
-  /** Its whole text, of text parts only. */
+  /** What of it can be copied as text: text, and data as JSON. */
   get text() {
-    return this.parts.map((part) => (part.kind === "text" ? part.pieces.join("") : "")).join("");
+    const texts = this.parts.map((part) => {
+      if (part.kind === "text") return part.pieces.join("");
+      return part.kind === "data" ? `${JSON.stringify(part.data, null, 2)}\n` : "";
+    });
+    return texts.join("");
+  }
+
+  /**
+   * Give it as a file: its first bytes where it has any, else its text.
+   * @returns {[Blob, string]} what to save, and under which name.
+   */
+  file() {
+    const bytes = this.parts.map((part) => (part.kind === "raw" ? decodeBase64(part.raw) : null));
+    const index = bytes.findIndex((each) => each !== null);
+    const content = index < 0 ? this.text : bytes[index];
+    const ending = index >= 0 ? "bin" : this.parts.every(({ kind }) => kind === "data") ? "json" : "txt";
+    const name = this.parts[index]?.filename || this.name || `${this.id}.${ending}`;
+    // As bytes of no type: nothing an agent sends may be opened in this page's origin.
+    return [new Blob([content], { type: "application/octet-stream" }), name];
   }
 }

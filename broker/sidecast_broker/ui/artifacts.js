@@ -2,7 +2,7 @@
 // Must not know how parts are shown, nor tasks.
 
 import { Content } from "./content.js";
-import { copy, el, setText } from "./element.js";
+import { copy, el, save, setText } from "./element.js";
 import { count, size } from "./words.js";
 
 const OPEN_CHARS = 2400;
@@ -23,7 +23,7 @@ export class ArtifactCard {
   constructor(artifact, parent) {
     this.#artifact = artifact;
     this.#copy.addEventListener("click", () => copy(artifact.text, this.#copy));
-    this.#save.addEventListener("click", () => this.#download());
+    this.#save.addEventListener("click", () => save(...artifact.file()));
     this.#more.addEventListener("click", () => this.#toggle());
     this.#window.addEventListener("scroll", () => this.#scrolled(), { passive: true });
     this.#window.append(this.#content.element);
@@ -42,7 +42,8 @@ export class ArtifactCard {
       artifact.updates > 1 ? count(artifact.updates, "piece") : "",
     ];
     setText(this.#facts, facts.filter(Boolean).join(" · "));
-    this.#copy.hidden = this.#save.hidden = !artifact.parts.some((part) => part.kind === "text");
+    this.#copy.hidden = !artifact.text;
+    this.#save.hidden = !artifact.parts.some(({ kind }) => kind !== "url");
     const long = artifact.parts.some((part) => part.kind === "text" && part.length > OPEN_CHARS);
     this.#more.hidden = !long;
     frame.classList.toggle("folded", long && !this.#open);
@@ -66,12 +67,5 @@ export class ArtifactCard {
     this.#open = !this.#open;
     this.draw();
     if (!this.#open) this.#more.scrollIntoView({ block: "nearest" });
-  }
-
-  #download() {
-    const address = URL.createObjectURL(new Blob([this.#artifact.text], { type: "application/octet-stream" }));
-    const anchor = el("a", { href: address, download: this.#artifact.name || `${this.#artifact.id}.txt` });
-    anchor.click();
-    setTimeout(() => URL.revokeObjectURL(address), 10_000);
   }
 }

@@ -26,7 +26,11 @@ export class ConnectionCard {
   #detail = el("p", { class: "note" });
   #now = el("button", { class: "quiet", type: "button", text: "Reconnect now", hidden: true });
   #spark = document.createElementNS("http://www.w3.org/2000/svg", "path");
-  #sparkBox = el("div", { class: "spark", hidden: true });
+  #sparkBox = el(
+    "div",
+    { class: "delays", hidden: true },
+    el("span", { class: "remark", text: "Publish to arrival" }),
+  );
   #delays = el("p", { class: "note figure" });
   #id = el("code", { class: "figure" });
   #copyId = el("button", { class: "quiet", type: "button", text: "Copy" });
@@ -51,9 +55,9 @@ export class ConnectionCard {
     svg.setAttribute("preserveAspectRatio", "none");
     svg.setAttribute("aria-hidden", "true");
     svg.append(this.#spark);
-    this.#sparkBox.append(svg);
+    this.#sparkBox.append(this.#delays, el("div", { class: "spark" }, svg));
     this.#state.append(el("span", { class: "dot", "aria-hidden": "true" }), this.#text, this.#now);
-    const parts = [this.#state, this.#detail, this.#sparkBox, this.#delays, this.#lastId, this.#incidents];
+    const parts = [this.#state, this.#detail, this.#sparkBox, this.#lastId, this.#incidents];
     this.#card.replaceChildren(...parts);
   }
 
@@ -129,7 +133,7 @@ export class ConnectionCard {
     if (!quantiles || Date.now() - this.#sparkAt < 400) return;
     this.#sparkAt = Date.now();
     const [p50, p95, most] = quantiles.map(duration);
-    setText(this.#delays, `Publish to arrival: p50 ${p50} · p95 ${p95} · max ${most}`);
+    setText(this.#delays, `p50 ${p50} · p95 ${p95} · max ${most}`);
     const recent = delays.recent(SPARKS);
     const top = Math.max(10, ...recent);
     const left = SPARKS - recent.length + 0.5;

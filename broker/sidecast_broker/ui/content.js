@@ -1,6 +1,7 @@
 // Owns how the parts of an artifact are shown, by media type. Content is never put in as HTML.
 // Must not know tasks or timelines.
 
+import { decodeBase64 } from "./artifact.js";
 import { el } from "./element.js";
 import { GrowingText } from "./growing-text.js";
 import { link, safeAddress } from "./inline.js";
@@ -53,8 +54,7 @@ export class Content {
     const bytes = decodeBase64(part.raw);
     if (!bytes) return el("p", { class: "note", text: `${name}: what was sent is not valid base64` });
     if (IMAGES.has(part.mediaType)) {
-      const address = this.#addressOf(bytes, part.mediaType);
-      return el("figure", {}, el("img", { src: address, alt: part.filename || "image without a name" }));
+      return imageView(this.#addressOf(bytes, part.mediaType), part);
     }
     if (TEXTS.test(part.mediaType)) {
       const text = new TextDecoder().decode(bytes);
@@ -114,18 +114,17 @@ class TextView {
   }
 }
 
+function imageView(address, { filename, mediaType }) {
+  const image = el("img", { src: address, alt: filename || "image without a name" });
+  const figure = el("figure", {}, image);
+  const text = `${filename || "An image"} cannot be shown: its bytes are not ${mediaType}`;
+  image.addEventListener("error", () => figure.replaceChildren(el("p", { class: "note", text })));
+  return figure;
+}
+
 function urlView(part) {
   const name = part.filename || part.url;
   // Shown as a link and never loaded: this page asks nobody but its broker.
   const shown = safeAddress(part.url) ? link(part.url, name) : el("code", { text: part.url });
   return el("p", { class: "file" }, shown, part.mediaType ? ` · ${part.mediaType}` : "");
-}
-
-function decodeBase64(text) {
-  try {
-    const binary = atob(text.replace(/-/g, "+").replace(/_/g, "/"));
-    return Uint8Array.from(binary, (character) => character.charCodeAt(0));
-  } catch {
-    return null;
-  }
 }

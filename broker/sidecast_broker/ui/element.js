@@ -63,3 +63,10 @@ export async function copy(text, button) {
   }
   setTimeout(() => (button.textContent = label), 1200);
 }
+
+/** Save bytes as a file. */
+export function save(blob, name) {
+  const address = URL.createObjectURL(blob);
+  el("a", { href: address, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 10_000);
+}

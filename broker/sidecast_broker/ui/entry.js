@@ -4,9 +4,10 @@
 import { ArtifactCard } from "./artifacts.js";
 import { el, icon } from "./element.js";
 import { jsonView } from "./json.js";
+import { longText } from "./long-text.js";
 import { textOf } from "./task.js";
 import { duration, full, offset } from "./time.js";
-import { count, gapReason, percent, stateName, stateTone } from "./words.js";
+import { count, entryName, gapReason, percent, stateName, stateTone } from "./words.js";
 
 const STEP_TONES = { done: "good", failed: "bad", running: "active" };
 
@@ -20,7 +21,10 @@ export class EntryView {
   constructor(entry, startedAt) {
     this.entry = entry;
     this.element = el("li", { class: "entry", "data-kind": entry.kind });
-    this.element.append(this.#time, el("span", { class: "entry-mark" }, icon(markOf(entry))), this.#body);
+    const name = entryName(entry.kind);
+    const label = { role: "img", "aria-label": name, title: name };
+    const mark = el("span", { class: "entry-mark", ...label }, icon(markOf(entry)));
+    this.element.append(this.#time, mark, this.#body);
     if (entry.at !== null && entry.at !== undefined) {
       this.#time.dateTime = new Date(entry.at).toISOString();
       this.#time.title = full(entry.at);
@@ -76,7 +80,7 @@ const line = (...children) => el("p", { class: "line" }, ...children);
 function said({ text, message }) {
   const nodes = [];
   const words = text || textOf(message);
-  if (words) nodes.push(paragraph(words));
+  if (words) nodes.push(...longText(words, "said"));
   for (const part of message?.parts ?? []) {
     if ("data" in part) nodes.push(jsonView(part.data));
     else if (typeof part.text !== "string") {
@@ -106,12 +110,13 @@ const DRAW = {
   },
   step(entry) {
     const { title, id, state, index, total, duration_ms: ms } = entry.step;
-    const place = total > 0 ? `Step ${Number(index ?? 0) + 1} of ${total}` : "Step";
+    const number = Number(index ?? 0) + 1;
+    const place = total >= number ? `Step ${number} of ${total}` : `Step ${total > 0 ? number : ""}`.trim();
     const end = state === "running" ? state : [state, duration(ms)].filter(Boolean).join(" in ");
     return [
       line(
         el("span", { class: "remark", text: place }),
-        el("strong", { text: title || id }),
+        el("strong", { class: "entry-title", text: title || id }),
         el("span", { class: "figure", text: end }),
       ),
     ];

@@ -8,7 +8,7 @@ import { brokerNow, duration, moment, ticking } from "./time.js";
 import { percent, stateName, stateTone } from "./words.js";
 
 const SIGNS = { completed: "✓", failed: "✕", rejected: "✕", canceled: "–" };
-const PARTS = ["task-id", "state", "task-step", "task-text", "progress", "progress-bar", "facts"];
+const PARTS = ["task-id", "state", "task-step", "task-text", "progress", "progress-bar", "facts", "share"];
 
 export class Header {
   #parts = Object.fromEntries(PARTS.map((id) => [id, document.getElementById(id)]));
@@ -68,7 +68,7 @@ export class Header {
       progress.setAttribute("aria-valuetext", percent(done));
     }
     bar.style.transform = `scaleX(${done ?? 0})`;
-    progress.dataset.label = done === null ? "" : percent(done);
+    setText(this.#parts.share, done === null ? "" : percent(done));
   }
 
   #fact(name, value) {

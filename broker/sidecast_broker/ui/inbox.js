@@ -10,6 +10,7 @@ export class Inbox {
   #take;
   #done;
   #scheduled = false;
+  #held = false;
 
   /**
    * @param {(item: any) => void} take is given each item, in order.
@@ -30,13 +31,24 @@ export class Inbox {
     this.#schedule();
   }
 
+  /** Whether nothing is handed on for now. */
+  get held() {
+    return this.#held;
+  }
+
+  /** Hold everything back, or hand it on again. */
+  hold(held) {
+    this.#held = held;
+    if (this.size) this.#schedule();
+  }
+
   clear() {
     this.#items = [];
     this.#next = 0;
   }
 
   #schedule() {
-    if (this.#scheduled) return;
+    if (this.#scheduled || this.#held) return;
     this.#scheduled = true;
     // A hidden page gets no animation frames, and its title and state should still move.
     if (document.hidden) setTimeout(() => this.#slice(), HIDDEN_MS);
@@ -45,6 +57,7 @@ export class Inbox {
 
   #slice() {
     this.#scheduled = false;
+    if (this.#held) return;
     const until = performance.now() + SLICE_MS;
     do {
       for (let count = 0; count < 50 && this.#next < this.#items.length; count += 1) {

@@ -14,7 +14,7 @@ const QUOTES_MAX = 8;
 
 export class GrowingMarkdown {
   /** The element that shows it. */
-  element = el("div", { class: "markdown" });
+  element = el("div", { class: "markdown", dir: "auto" });
   #open = "";
   #nodes = [];
 

@@ -12,6 +12,7 @@ export class Steps {
   #list = document.getElementById("steps-list");
   #title = document.getElementById("steps-title");
   #rows = new Map();
+  #inSight = null;
 
   constructor() {
     this.release();
@@ -29,6 +30,7 @@ export class Steps {
       this.#row(id).draw(step, { start, span, now, over: task.endedAt !== null });
       done += step.state === "done" ? 1 : 0;
     }
+    this.#keepInSight([...task.steps.values()].findLast((step) => step.state === "running"));
     const total = Math.max(task.steps.size, ...[...task.steps.values()].map((step) => Number(step.total) || 0));
     setText(this.#title, `Steps · ${done} of ${total} done`);
   }
@@ -36,7 +38,20 @@ export class Steps {
   release() {
     this.#rows.clear();
     this.#list.replaceChildren();
+    this.#list.removeAttribute("tabindex");
     this.#section.hidden = true;
+  }
+
+  /** Scroll to a step that has begun to run, unless somebody is at the list. */
+  #keepInSight(step) {
+    if (!step || step.id === this.#inSight) return;
+    this.#inSight = step.id;
+    const list = this.#list;
+    // Only a list that scrolls is a stop for the keyboard.
+    if (list.scrollHeight > list.clientHeight) list.tabIndex = 0;
+    if (list.matches(":hover, :focus-within")) return;
+    const { offsetTop, offsetHeight } = this.#rows.get(step.id).element;
+    list.scrollTop = offsetTop + offsetHeight * 2 - list.clientHeight;
   }
 
   #row(id) {
@@ -82,7 +97,7 @@ class Row {
     const length = step.duration_ms >= 0 ? step.duration_ms : began ? (step.endedAt ?? now) - began : NaN;
     setText(this.#time, state === "running" ? ticking(length) : duration(length));
     const known = began !== undefined && Number.isFinite(length);
-    const left = known ? Math.min(1, Math.max(0, (began - start) / span)) : 0;
+    const left = known ? Math.min(0.994, Math.max(0, (began - start) / span)) : 0;
     const width = known ? Math.min(1 - left, Math.max(0.006, length / span)) : 0;
     this.#bar.style.left = `${left * 100}%`;
     this.#bar.style.width = `${width * 100}%`;

@@ -17,10 +17,12 @@ export class Tasks {
   #note = document.getElementById("tasks-note");
   #filter = document.getElementById("filter");
   #lead = document.getElementById("home-lead");
+  #empty = document.getElementById("tasks-empty");
   #agent = document.getElementById("agent");
   #rows = new Map();
   #answer = null;
   #current = null;
+  #learned = { task: null, state: null };
   #failures = 0;
   #timer = 0;
 
@@ -42,6 +44,7 @@ export class Tasks {
   /** Mark which task is shown. */
   mark(task) {
     this.#current = task;
+    this.#learned = { task: null, state: null }; // nobody watches it any more: the list knows better
     this.#draw();
   }
 
@@ -50,8 +53,10 @@ export class Tasks {
     this.#filter.select();
   }
 
-  /** Ask for the list in a moment: something is known to have changed. */
-  refreshSoon() {
+  /** Take what is known of the task that is shown, and ask for the list in a moment. */
+  learn(task, state) {
+    this.#learned = { task, state };
+    this.#draw();
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.refresh(), SOON_MS);
   }
@@ -94,11 +99,12 @@ export class Tasks {
     const { tasks, agent, tenant } = this.#answer;
     setText(this.#agent, [tenant, agent].filter(Boolean).join(" / "));
     setText(this.#count, tasks.length ? tasks.length.toLocaleString("en") : "");
+    this.#empty.hidden = tasks.length > 0;
     setText(
       this.#lead,
       tasks.length
         ? "Choose a task from the list. Its page stays connected, and misses nothing when the connection drops."
-        : "There are no tasks yet. This page shows them as soon as an agent publishes one.",
+        : "This page stays connected, and misses nothing when the connection drops.",
     );
     const wanted = this.#filter.value.trim().toLowerCase();
     const found = tasks.filter(
@@ -116,7 +122,8 @@ export class Tasks {
     shown.forEach((told, index) => {
       const row = this.#rows.get(told.task) ?? new Row(told.task);
       this.#rows.set(told.task, row);
-      row.draw(told, told.task === this.#current);
+      const { task: learned, state } = this.#learned;
+      row.draw(learned === told.task && state ? { ...told, state } : told, told.task === this.#current);
       const there = this.#list.children[index] ?? null;
       if (there !== row.element) this.#list.insertBefore(row.element, there);
     });

@@ -29,10 +29,10 @@ export function ago(ms) {
   return `${Math.floor(ms / 86_400_000)} days ago`;
 }
 
-/** Give the offset from a beginning, short enough for a column: `0.0`, `12.3`, `2:05`, `1:12:00`. */
+/** Give the offset from a beginning, short enough for a column: `0.0 s`, `12.3 s`, `2:05`, `1:12:00`. */
 export function offset(ms) {
   const seconds = Math.max(0, ms) / 1000;
-  if (seconds < 59.95) return seconds.toFixed(1);
+  if (seconds < 59.95) return `${seconds.toFixed(1)} s`;
   const whole = Math.round(seconds);
   const two = (number) => String(number).padStart(2, "0");
   const [hours, minutes] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60];

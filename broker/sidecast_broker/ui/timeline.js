@@ -2,18 +2,19 @@
 // on demand; it follows the end while the reader is there. Must not know what entries say.
 
 import { EntryView } from "./entry.js";
+import { TextPace } from "./text-pace.js";
 
 const WINDOW = 200;
 const WINDOW_READING = 2000;
 const NEAR_END_PX = 120;
 const WIDE = matchMedia("(min-width: 1180px)"); // as in layout.css: there the columns scroll, not the page
-const TEXT_MS = 80;
-const TEXT_MS_PER_CHAR = 1 / 2000;
 
 export class Timeline {
   #list = document.getElementById("entries");
   #earlier = document.getElementById("earlier");
   #follow = document.getElementById("follow");
+  #kind = document.getElementById("timeline-kind");
+  #none = document.getElementById("timeline-none");
   #main = document.getElementById("main");
   #task;
   #views = new Map();
@@ -22,8 +23,8 @@ export class Timeline {
   #window = WINDOW;
   #following = false;
   #reading = false;
-  #textDueAt = 0;
-  #textTimer = 0;
+  #kinds = null;
+  #pace = new TextPace();
   #scrolledTo = 0;
   #abort = new AbortController();
   // Told by the browser after its own layout: asking for positions would force one more per frame.
@@ -40,6 +41,8 @@ export class Timeline {
     this.#list.replaceChildren();
     this.#earlier.addEventListener("click", () => this.#showEarlier(), { signal });
     this.#follow.addEventListener("click", () => this.#goToEnd(), { signal });
+    this.#kind.value = "";
+    this.#kind.addEventListener("change", () => this.#narrow(), { signal });
     for (const source of [this.#main, window]) {
       source.addEventListener("scroll", () => this.#scrolled(), { signal, passive: true });
     }
@@ -53,23 +56,18 @@ export class Timeline {
     const isNew = task.entries.length + task.forgotten - this.#taken;
     const fresh = isNew > 0 ? task.entries.slice(-isNew) : [];
     this.#taken += isNew;
-    // Of a burst, entries that would leave at once are never drawn.
-    const surplus = Math.max(0, fresh.length - this.#window);
-    fresh.forEach((entry, index) => {
-      if (index >= surplus || entry.pinned) this.#append(entry);
-      else this.#hidden += 1;
-    });
+    this.#appendAll(fresh.filter((entry) => this.#isAskedFor(entry)));
     this.#trim();
-    const textToo = performance.now() >= this.#textDueAt;
+    const textToo = this.#pace.due;
     let drewText = false;
     for (const entry of changed) {
       const view = this.#views.get(entry);
       if (!view) continue;
       view.draw(textToo);
       drewText ||= entry.kind === "artifact" && textToo;
-      if (view.behind) this.#drawTextLater();
+      if (view.behind) this.#pace.later(() => this.draw(this.#artifacts()));
     }
-    if (drewText) this.#textDueAt = performance.now() + this.#textPause();
+    if (drewText) this.#pace.drew(task.artifacts.values());
     this.#label();
     if (this.#following) this.#scrollToEnd();
   }
@@ -84,9 +82,18 @@ export class Timeline {
     this.#abort.abort();
     this.#resized.disconnect();
     this.#seen.disconnect();
-    clearTimeout(this.#textTimer);
-    for (const view of this.#views.values()) view.release();
+    this.#pace.release();
+    this.#clear();
     this.#earlier.hidden = this.#follow.hidden = true;
+  }
+
+  #appendAll(entries) {
+    // Of a burst, entries that would leave at once are never drawn.
+    const surplus = Math.max(0, entries.length - this.#window);
+    entries.forEach((entry, index) => {
+      if (index >= surplus || entry.pinned) this.#append(entry);
+      else this.#hidden += 1;
+    });
   }
 
   #append(entry) {
@@ -109,23 +116,33 @@ export class Timeline {
     }
   }
 
-  /** Growing text is laid out a few times a second, and the less often the longer it is. */
-  #textPause() {
-    const growing = [...this.#task.artifacts.values()].filter((artifact) => !artifact.complete);
-    const longest = Math.max(0, ...growing.map((artifact) => artifact.size));
-    return TEXT_MS + longest * TEXT_MS_PER_CHAR;
+  #clear() {
+    for (const view of this.#views.values()) view.release();
+    this.#views.clear();
   }
 
-  #drawTextLater() {
-    if (this.#textTimer) return;
-    this.#textTimer = setTimeout(() => {
-      this.#textTimer = 0;
-      this.draw([...this.#views.keys()].filter((entry) => entry.kind === "artifact"));
-    }, Math.max(0, this.#textDueAt - performance.now()) + 1);
+  #artifacts() {
+    return [...this.#views.keys()].filter((entry) => entry.kind === "artifact");
+  }
+
+  #isAskedFor(entry) {
+    return this.#kinds === null || this.#kinds.has(entry.kind);
+  }
+
+  /** Show the entries of some kinds only, the newest of them first drawn. */
+  #narrow() {
+    this.#kinds = this.#kind.value ? new Set(this.#kind.value.split(" ")) : null;
+    this.#clear();
+    this.#hidden = 0;
+    this.#window = WINDOW;
+    this.#taken = this.#task.entries.length + this.#task.forgotten;
+    this.#appendAll(this.#task.entries.filter((entry) => this.#isAskedFor(entry)));
+    for (const view of this.#views.values()) view.draw();
+    this.draw([]);
   }
 
   #showEarlier() {
-    const { entries } = this.#task;
+    const entries = this.#task.entries.filter((entry) => this.#isAskedFor(entry));
     const oldest = [...this.#views.keys()].find((entry) => !entry.pinned);
     const stop = oldest ? entries.indexOf(oldest) : entries.length;
     const start = Math.max(0, stop - WINDOW);
@@ -155,6 +172,7 @@ export class Timeline {
 
   #label() {
     const older = this.#hidden;
+    this.#none.hidden = this.#kinds === null || this.#views.size > 0;
     this.#earlier.hidden = older <= 0;
     const text = `Show ${Math.min(WINDOW, older)} of ${older.toLocaleString("en")} earlier entries`;
     if (this.#earlier.textContent !== text) this.#earlier.textContent = text;

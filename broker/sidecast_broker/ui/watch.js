@@ -7,6 +7,7 @@ import { Delays } from "./delays.js";
 import { el } from "./element.js";
 import { EventsList } from "./events-list.js";
 import { Header } from "./header.js";
+import { HoldButton } from "./hold-button.js";
 import { Inbox } from "./inbox.js";
 import { Steps } from "./steps.js";
 import { Task } from "./task.js";
@@ -25,7 +26,8 @@ export class Watch {
   #header;
   #steps = new Steps();
   #timeline;
-  #events = new EventsList();
+  #hold;
+  #events;
   #delays = new Delays();
   #inbox = new Inbox(
     (item) => this.#take(item),
@@ -44,13 +46,15 @@ export class Watch {
 
   /**
    * @param {string} id the task to watch.
-   * @param {() => void} onState is called when the task's state has changed.
+   * @param {(state: string|null) => void} onState is called when the task's state has changed.
    */
   constructor(id, onState) {
     this.#onState = onState;
     this.#task = new Task(id);
     this.#header = new Header(id);
     this.#timeline = new Timeline(this.#task);
+    this.#events = new EventsList(id);
+    this.#hold = new HoldButton(this.#inbox);
     this.#connection = new Connection(
       id,
       (frame, raw, eventId, arrivedAt) => this.#inbox.put({ frame, raw, eventId, arrivedAt, now: brokerNow() }),
@@ -72,6 +76,7 @@ export class Watch {
     this.#events.release();
     this.#steps.release();
     this.#header.release();
+    this.#hold.release();
   }
 
   #take({ frame, raw, eventId, arrivedAt, now, awayMs }) {
@@ -99,15 +104,16 @@ export class Watch {
 
   #changed(connection, what) {
     this.#card.note(connection, what);
-    this.#card.draw(connection, this.#delays, this.#inbox.size);
-    if (what === "resumed") this.#onState(); // the list has missed as much
+    this.#card.draw(connection, this.#delays, this.#inbox.held ? 0 : this.#inbox.size);
+    if (what === "resumed") this.#onState(this.#task.state); // the list has missed as much
     if (what === "resumed") this.#inbox.put({ awayMs: Date.now() - connection.lostAt });
   }
 
   #tick() {
     const { phase } = this.#connection;
-    this.#card.draw(this.#connection, this.#delays, this.#inbox.size);
-    if (!this.#task.terminal) {
+    this.#card.draw(this.#connection, this.#delays, this.#inbox.held ? 0 : this.#inbox.size);
+    this.#hold.draw(this.#task.terminal);
+    if (!this.#task.terminal && !this.#inbox.held) {
       this.#steps.draw(this.#task);
       this.#header.draw(this.#task, this.#delays);
     }
@@ -116,6 +122,7 @@ export class Watch {
     const caughtUp = this.#delays.count > 0 || Date.now() - this.#heardAt > SETTLED_MS;
     if (!this.#settled && this.#task.events && caughtUp && !this.#inbox.size) {
       this.#settled = true;
+      this.#events.settle();
       if (!this.#task.terminal) this.#timeline.follow();
     }
   }
@@ -131,7 +138,7 @@ export class Watch {
       this.#events.draw();
     }
     this.#header.draw(this.#task, this.#delays);
-    if (this.#state !== this.#task.state) this.#onState();
+    if (this.#state !== this.#task.state) this.#onState(this.#task.state);
     this.#state = this.#task.state;
   }
 }

@@ -28,6 +28,25 @@ export function stateTone(state) {
   return state === "working" ? "active" : "calm";
 }
 
+const ENTRIES = {
+  status: "State",
+  note: "Said",
+  progress: "Progress",
+  step: "Step",
+  thought: "Thought",
+  debug: "Debug",
+  error: "Error",
+  message: "Message",
+  artifact: "Artifact",
+  loss: "Loss",
+  gap: "Gap",
+  resumed: "Reconnected",
+  end: "End",
+};
+
+/** Give what an entry of the timeline is called where its icon isn't seen, or isn't understood. */
+export const entryName = (kind) => ENTRIES[kind] ?? kind;
+
 const GAPS = {
   expired: "The stream no longer holds what came next: it has passed its age or size limit, or was purged.",
   epoch: "The stream has begun anew, so the last position means nothing in it.",

@@ -32,6 +32,7 @@ from sidecast_broker.core.a2a.translate.updates import (
 from sidecast_schemas.codec import RawObject
 
 _MEMBERS = ("task", "message", "statusUpdate", "artifactUpdate")
+_MEMBER_NAMES = frozenset(_MEMBERS)
 _MEMBER_OF_KIND = {
     "task": "task",
     "message": "message",
@@ -63,7 +64,7 @@ def response_to_v03(payload: bytes, *, final: bool | None = None) -> bytes:
 def response_to_v03_rest(payload: bytes, *, final: bool | None = None) -> bytes:
     """Give the ProtoJSON of v0.3's REST of a StreamResponse.
 
-    Python's v0.3 clients refuse fields that are not in the proto, so fields it does not have go into metadata.
+    Python's v0.3 clients refuse fields that are not in the proto, so those go into metadata.
 
     Args:
         payload: v1.0 JSON.
@@ -149,11 +150,14 @@ def _member_from_v03(member: str, fields: RawObject, *, rest: bool) -> tuple[Tre
 
 
 def _only_member(members: RawObject) -> tuple[str, RawObject]:
+    if len(members) == 1:
+        ((name, raw),) = members.items()
+        if name in _MEMBER_NAMES and raw != NULL:
+            return name, {}
     found = [name for name in _MEMBERS if is_set(members, name)]
     if len(found) != 1:
         raise Untranslatable(f"response: exactly one of {', '.join(_MEMBERS)} is needed, not {len(found)}")
-    beside = {} if len(members) == 1 else {key: raw for key, raw in members.items() if key not in _MEMBERS}
-    return found[0], beside
+    return found[0], {key: raw for key, raw in members.items() if key not in _MEMBER_NAMES}
 
 
 def _response(member: str, tree: Tree, beside: RawObject, held: RawObject) -> Tree:
@@ -161,7 +165,7 @@ def _response(member: str, tree: Tree, beside: RawObject, held: RawObject) -> Tr
     raw = held.get("response", NULL)
     if is_object(raw):
         for key, value in object_of(raw, HELD).items():
-            if key not in _MEMBERS:
+            if key not in _MEMBER_NAMES:
                 response.setdefault(key, value)
     return response
 

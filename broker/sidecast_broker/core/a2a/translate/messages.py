@@ -56,9 +56,8 @@ def message_tree_to_v03(fields: RawObject, held: Tree, *, rest: bool) -> Tree:
     lost = pop_other(fields, _IN_REST) if rest else pop_named(fields, _COLLIDING)
     if lost:
         held["fields"] = lost
-    tree: Tree
     if rest:
-        tree = {**fields, "role": role, "content": parts}
+        tree: Tree = {**fields, "role": role, "content": parts}
     else:
         tree = {"kind": _KIND, **fields, "role": role, "parts": parts}
         if "messageId" not in fields:
@@ -92,7 +91,8 @@ def message_tree_from_v03(fields: RawObject, *, rest: bool) -> tuple[Tree, RawOb
         if "parts" not in fields:
             raise Untranslatable("message: parts are missing")
         raw_parts = fields.pop("parts")
-    tree: Tree = {**fields, "role": role}
+    tree: Tree = fields
+    tree["role"] = role
     if raw_parts != NULL:
         tree["parts"] = parts_from_v03(raw_parts, rest=rest)
     elif not rest:

@@ -1,4 +1,4 @@
-"""The names of states and roles in v1.0, in v0.3's JSON-RPC form, and in its REST form, the ProtoJSON of its proto.
+"""The names of states and roles: in v1.0, in v0.3's JSON-RPC form, and in its REST form, which is ProtoJSON.
 
 Must not know where a name stands.
 """
@@ -122,7 +122,7 @@ def is_later_state(raw: Raw) -> bool:
 
 
 def role_to_v03(raw: Raw | None, *, rest: bool) -> tuple[Raw, bool]:
-    """Give v0.3's name of a role, and whether v0.3 has it: where it has not, it is the agent's, as in the SDK.
+    """Give v0.3's name of a role, and whether v0.3 has it; where not, it is the agent's, as in the SDK.
 
     Raises:
         Untranslatable: it is no string.

@@ -30,13 +30,14 @@ from sidecast_broker.core.a2a.translate.spellings import spelled_object, spelled
 from sidecast_schemas.codec import RawObject
 
 DATA_PART_COMPAT = "data_part_compat"
-"""Metadata key by which a2a-sdk 1.3 marks a data part whose `data` is `{"value": x}` because x is no object."""
+"""Metadata key of a2a-sdk 1.3: `data` is `{"value": x}` because x is no object."""
 
 _CONTENTS = ("text", "raw", "url", "data")
 _CONTENTS_V03 = ("text", "file", "data")
 _FILE_CONTENTS = {"bytes": "raw", "fileWithBytes": "raw", "uri": "url", "fileWithUri": "url"}
 _FILE_NAMES = frozenset({*_FILE_CONTENTS, "mimeType", "name"})
 _TEXT = frozenset({"text", "metadata"})
+_TEXT_V03 = _TEXT | {"kind"}
 _BLOCKED = frozenset({*_CONTENTS, "metadata"})
 _COLLIDING = ("kind", "file", "mediaType", "filename")
 _IN_REST = frozenset({"text", "file", "data", "metadata"})
@@ -163,8 +164,20 @@ def part_from_v03(fields: RawObject, *, rest: bool) -> Tree:
         rest: whether it is ProtoJSON.
 
     Raises:
-        Untranslatable: its kind is missing or unknown, its content is not what the kind says, or there are two.
+        Untranslatable: its kind is missing or unknown, its content is not what that says, or there are two.
     """
+    tree: Tree
+    if (
+        not rest
+        and fields.get("kind") == _KINDS["text"]
+        and fields.keys() <= _TEXT_V03
+        and is_set(fields, "text")
+    ):
+        del fields["kind"]
+        tree = fields
+        if "metadata" in tree:
+            restore(tree, release(tree)[0], _BLOCKED)
+        return tree
     found = [name for name in _CONTENTS_V03 if is_set(fields, name)]
     if len(found) != 1:
         raise Untranslatable(f"part: has {' and '.join(found) or 'no content'}")
@@ -178,7 +191,6 @@ def part_from_v03(fields: RawObject, *, rest: bool) -> Tree:
         if is_set(fields, name):
             raise Untranslatable(f"part: has {kind} and {name}")
         fields.pop(name, None)
-    tree: Tree
     if kind == "text":
         tree = {"text": content, **fields}
         restore(tree, release(tree)[0], _BLOCKED)

@@ -1,12 +1,12 @@
-"""JSON objects taken apart level by level, and what v0.3 has no field for, held in metadata until it comes back.
+"""JSON taken apart level by level, and what v0.3 has no field for, held in metadata until it comes back.
 
 Must not know A2A's objects. Every value that is not looked at stays raw, so numbers keep their spelling.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Raw
@@ -37,6 +37,11 @@ NULL = Raw(b"null")
 EMPTY = Raw(b'""')
 _FALSE = Raw(b"false")
 
+_T = TypeVar("_T")
+
+# The depth JSON may have shrinks with each call, so that a level can fail which the one above it took.
+_UNREADABLE = (msgspec.DecodeError, RecursionError)
+
 _decode_object = msgspec.json.Decoder(RawObject).decode
 _decode_objects = msgspec.json.Decoder(list[RawObject]).decode
 _decode_list = msgspec.json.Decoder(list[Raw]).decode
@@ -52,17 +57,14 @@ class Untranslatable(ValueError):  # noqa: N818 - named as the answer reads: thi
 
 
 def decode_line(payload: bytes, what: str) -> RawObject:
-    """Take apart the outermost object, whose raw values are then known to be valid JSON on one line.
+    """Take apart the outermost object, whose raw values are then valid JSON on one line.
 
     Lone surrogates become U+FFFD, as in every stored payload.
 
     Raises:
         Untranslatable: not UTF-8, not JSON, not an object, or nested too deeply to be read.
     """
-    try:
-        return _decode_object(_valid_line(payload, _decode_object))
-    except msgspec.DecodeError as error:
-        raise Untranslatable(f"{what}: {error}") from error
+    return _decode_line(payload, what, _decode_object)
 
 
 def decode_list_line(payload: bytes, what: str) -> list[RawObject]:
@@ -71,33 +73,28 @@ def decode_list_line(payload: bytes, what: str) -> list[RawObject]:
     Raises:
         Untranslatable: as there.
     """
-    try:
-        return _decode_objects(_valid_line(payload, _decode_objects))
-    except msgspec.DecodeError as error:
-        raise Untranslatable(f"{what}: {error}") from error
+    return _decode_line(payload, what, _decode_objects)
 
 
-def _valid_line(payload: bytes, decode: Any) -> bytes:
+def _decode_line(payload: bytes, what: str, decode: Callable[[bytes], _T]) -> _T:
     try:
         if not payload.isascii():
             payload.decode()
-        if 10 in payload or 13 in payload or b"\\u" in payload:
-            try:
-                decode(payload)
-            except msgspec.ValidationError:
+        try:
+            decoded = decode(payload)
+        except msgspec.ValidationError:
+            raise
+        except msgspec.DecodeError:
+            payload, repaired = replace_lone_surrogates(payload)
+            if not repaired:
                 raise
-            except msgspec.DecodeError:
-                payload, repaired = replace_lone_surrogates(payload)
-                if not repaired:
-                    raise
-                decode(payload)
-            # Only of valid JSON: in a string a line end is an error, which squeezing would hide.
-            return one_line(payload)
+            decoded = decode(payload)
+        # Only of what is valid: in a string a line end is an error, which squeezing it out would hide.
+        return decode(one_line(payload)) if b"\n" in payload or b"\r" in payload else decoded
     except UnicodeDecodeError as error:
-        raise Untranslatable(f"not valid UTF-8 at byte {error.start}") from error
-    except RecursionError as error:
-        raise Untranslatable("nested too deeply") from error
-    return payload
+        raise Untranslatable(f"{what}: not valid UTF-8 at byte {error.start}") from error
+    except _UNREADABLE as error:
+        raise Untranslatable(f"{what}: {error}") from error
 
 
 def object_of(raw: Raw, what: str) -> RawObject:
@@ -108,7 +105,7 @@ def object_of(raw: Raw, what: str) -> RawObject:
     """
     try:
         return _decode_object(raw)
-    except msgspec.DecodeError as error:
+    except _UNREADABLE as error:
         raise Untranslatable(f"{what}: {error}") from error
 
 
@@ -120,7 +117,7 @@ def objects_of(raw: Raw, what: str) -> list[RawObject]:
     """
     try:
         return _decode_objects(raw)
-    except msgspec.DecodeError as error:
+    except _UNREADABLE as error:
         raise Untranslatable(f"{what}: {error}") from error
 
 
@@ -132,7 +129,7 @@ def list_of(raw: Raw, what: str) -> list[Raw]:
     """
     try:
         return _decode_list(raw)
-    except msgspec.DecodeError as error:
+    except _UNREADABLE as error:
         raise Untranslatable(f"{what}: {error}") from error
 
 
@@ -144,7 +141,7 @@ def text_of(raw: Raw, what: str) -> str:
     """
     try:
         return _decode_str(raw)
-    except msgspec.DecodeError as error:
+    except _UNREADABLE as error:
         raise Untranslatable(f"{what}: {error}") from error
 
 
@@ -168,9 +165,8 @@ def drop_unset(fields: RawObject, name: str) -> None:
 
 def pop_other(fields: RawObject, known: frozenset[str]) -> RawObject:
     """Take out the fields that are not among those known."""
-    if fields.keys() <= known:
-        return {}
-    return {name: fields.pop(name) for name in list(fields) if name not in known}
+    other = fields.keys() - known
+    return {name: fields.pop(name) for name in list(fields) if name in other} if other else {}
 
 
 def pop_named(fields: RawObject, names: Iterable[str]) -> RawObject:
@@ -261,4 +257,9 @@ def restore(tree: Tree, held: RawObject, blocked: frozenset[str], name: str = "f
 def _mentions(raw: Raw, keys: Iterable[str]) -> bool:
     """Whether raw metadata may have one of these keys: an escape may spell any of them."""
     text = bytes(raw)
-    return b"\\" in text or any(key.encode() in text for key in keys)
+    if b"\\" in text:
+        return True
+    for key in keys:  # noqa: SIM110 - runs for every object that has metadata; a generator doubles its time
+        if key.encode() in text:
+            return True
+    return False

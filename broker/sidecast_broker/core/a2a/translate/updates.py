@@ -71,7 +71,7 @@ def status_update_to_v03(fields: RawObject, held: Tree, *, rest: bool, final: bo
     lost = pop_other(fields, _STATUS_UPDATE) if rest else pop_named(fields, _KIND_FINAL)
     if lost:
         held["fields"] = lost
-    tree: Tree = {**fields} if rest else {"kind": _KIND_STATUS_UPDATE, **fields}
+    tree: Tree = fields if rest else {"kind": _KIND_STATUS_UPDATE, **fields}
     tree["status"] = status
     tree["final"] = _BOOLEANS[terminal if final is None else final]
     _finish(tree, held, rest=rest)
@@ -93,7 +93,7 @@ def artifact_update_to_v03(fields: RawObject, held: Tree, *, rest: bool) -> Tree
     lost = pop_other(fields, _ARTIFACT_UPDATE) if rest else pop_named(fields, _KIND)
     if lost:
         held["fields"] = lost
-    tree: Tree = {**fields} if rest else {"kind": _KIND_ARTIFACT_UPDATE, **fields}
+    tree: Tree = fields if rest else {"kind": _KIND_ARTIFACT_UPDATE, **fields}
     tree["artifact"] = artifact
     _finish(tree, held, rest=rest)
     return tree
@@ -114,7 +114,7 @@ def task_tree_to_v03(fields: RawObject, held: Tree, *, rest: bool) -> Tree:
     lost = pop_other(fields, _TASK) if rest else pop_named(fields, _KIND)
     if lost:
         held["fields"] = lost
-    tree: Tree = {**fields} if rest else {"kind": _KIND_TASK, **fields}
+    tree: Tree = fields if rest else {"kind": _KIND_TASK, **fields}
     tree["status"] = status
     artifacts = fields.get("artifacts")
     if artifacts is not None and artifacts != NULL:
@@ -144,7 +144,8 @@ def _status_to_v03(raw: Raw, held: Tree, *, rest: bool) -> tuple[Tree, bool]:
         lost["state"] = state
     if lost:
         held["status"] = lost
-    tree: Tree = {**fields, "state": name.raw}
+    tree: Tree = fields
+    tree["state"] = name.raw
     if "message" in fields:
         tree["message"] = nested_message_to_v03(fields["message"], rest=rest)
     return tree, name.terminal
