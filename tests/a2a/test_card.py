@@ -107,7 +107,7 @@ async def test_c58_a_signature_that_no_longer_holds_is_not_served(
 
 async def test_a_card_that_changes_is_served_anew(own_stage: StageOf, door_to: DoorTo) -> None:
     async with AwkwardAgent() as agent:
-        door = door_to(own_stage(agent__url=agent.url, agent__card_s=0.2).url)
+        door = door_to(own_stage(agent__url=agent.url, agent__card_s=1).url)
         first = await door.raw("GET", CARD)
         assert agent.card is not None
         agent.card["description"] = "Changed."
