@@ -24,7 +24,7 @@ from sidecast_broker.core.a2a.operations import (
     rpc_method,
 )
 from sidecast_broker.core.a2a.translate import events as translate
-from sidecast_broker.core.a2a.translate import sends
+from sidecast_broker.core.a2a.translate import requests
 from sidecast_broker.core.a2a.translate.raw import Untranslatable
 from sidecast_broker.core.a2a.wire import VERSION_HEADER
 
@@ -96,7 +96,9 @@ class AgentCalls:
     def _request(self, interface: Interface, operation: Operation, params: bytes) -> tuple[str, bytes]:
         if interface.version == "0.3":
             to_v03 = (
-                sends.send_params_to_v03_rest if interface.binding == "rest" else sends.send_params_to_v03
+                requests.send_params_to_v03_rest
+                if interface.binding == "rest"
+                else requests.send_params_to_v03
             )
             params = to_v03(params)
         if interface.binding == "rest":

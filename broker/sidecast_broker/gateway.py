@@ -32,7 +32,7 @@ from sidecast_broker.core.a2a.operations import (
 )
 from sidecast_broker.core.a2a.target import Call, WrongMethod, match, refusal_wire
 from sidecast_broker.core.a2a.translate import events as translate
-from sidecast_broker.core.a2a.translate import sends
+from sidecast_broker.core.a2a.translate import requests
 from sidecast_broker.core.a2a.translate.raw import Untranslatable
 from sidecast_broker.core.a2a.wire import (
     EXTENSIONS_HEADERS,
@@ -520,7 +520,7 @@ def _v1_params(asked: Asked) -> bytes:
         return raw
     try:
         if asked.wire.binding == "rest":
-            return sends.send_params_from_v03_rest(raw)
-        return sends.send_params_from_v03(raw)
+            return requests.send_params_from_v03_rest(raw)
+        return requests.send_params_from_v03(raw)
     except Untranslatable as error:
         raise A2AError(ErrorKind.INVALID_PARAMS, str(error)) from error
