@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from a2a_rig.awkward import AwkwardAgent, frames, streamed, unary
+from a2a_rig.awkward import AwkwardAgent, frames, saying, streamed, unary
 from a2a_rig.stage import Stage
 from a2a_rig.wire import V03_REST, V03_RPC, V1_REST, V1_RPC, WIRES, Door, Wire, numbers, outlines, text_after
 from aiohttp import web
@@ -91,9 +91,7 @@ async def test_c72_headers_that_pass_and_headers_that_dont(
     wire: Wire, do: Any, own_stage: StageOf, door_to: DoorTo
 ) -> None:
     async with AwkwardAgent() as agent:
-        agent.answer = unary(MESSAGE) if do == "send" else streamed([frames(MESSAGE, rpc_id=1)])
-        if wire.binding == "rest" and do == "stream":
-            agent.answer = streamed([frames(MESSAGE)])
+        agent.answer = unary(MESSAGE) if do == "send" else saying(MESSAGE)
         door = door_to(own_stage(agent__url=agent.url, agent__capture="proxy").url)
         trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
         passing = {
@@ -289,8 +287,7 @@ async def test_a_slow_first_event_keeps_headers_within_what_clients_wait(
 
         async def answer(request: web.Request, body: bytes) -> web.StreamResponse:
             await gate.wait()
-            rpc_id = json.loads(body)["id"] if request.path == "/" else None
-            return await streamed([frames(MESSAGE, rpc_id=rpc_id)])(request, body)
+            return await saying(MESSAGE)(request, body)
 
         agent.answer = answer
         door = door_to(own_stage(agent__url=agent.url, agent__capture="proxy").url)

@@ -129,6 +129,16 @@ def streamed(
     return answer
 
 
+def saying(*events: dict[str, Any]) -> Answer:
+    """Answer with a stream of these events, on JSON-RPC as on REST."""
+
+    async def answer(request: web.Request, body: bytes) -> web.StreamResponse:
+        rpc_id = json.loads(body)["id"] if request.path == "/" else None
+        return await streamed([frames(*events, rpc_id=rpc_id)])(request, body)
+
+    return answer
+
+
 def frames(*objects: dict[str, Any], rpc_id: object = None, end: bytes = b"\n") -> bytes:
     """Write events as an SDK does: one `data:` line each; with an id as JSON-RPC results."""
     lines = []
