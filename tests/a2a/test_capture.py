@@ -1,0 +1,176 @@
+"""Capture by the broker and by the adapter: agents that are killed, nothing doubled, equal logs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from a2a_rig.stage import Stage
+from a2a_rig.wire import (
+    V1_REST,
+    V1_RPC,
+    WIRES,
+    Door,
+    Wire,
+    numbers,
+    outline,
+    outlines,
+    split,
+    task_of,
+    text_after,
+)
+
+DoorTo = Callable[[str], Door]
+StageOf = Callable[..., Stage]
+
+CAPTURE = "urn:sidecast:capture:v1"
+
+
+def events_in(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Give the records that are events."""
+    return [record for record in records if "turn" not in record]
+
+
+async def test_no_event_is_doubled(stage: Stage, door_to: DoorTo) -> None:
+    """What the agent said is stored once, whoever captured it, and however many watched."""
+    gate = stage.new_task()
+    door = door_to(stage.url)
+    async with door.open(V1_RPC, "stream", text=f"chunks 3; gate {gate}; say hi; chunks 3 4") as stream:
+        first = await stream.take(1)
+        task = task_of(first[0].result)
+        async with door.open(V1_REST, "subscribe", task=task) as other:
+            await other.take(1)
+            await asyncio.to_thread(stage.agent.reached, gate)
+            await door.ask(V1_REST, "get", task=task)
+            stage.agent.open(gate)
+            await stream.rest()
+            await other.rest()
+    await door.ask(V1_REST, "get", task=task)
+    events = events_in(await stage.records(task))
+    assert [outline(event) for event in events if split(event)[0] == "artifact"] == [
+        f"artifact out{'+' if number > 1 else ''} {number} " for number in range(1, 7)
+    ]
+    states = [outline(event) for event in events if split(event)[0] == "status"]
+    assert states == ["status working", "status working hi", "status completed"]
+    assert [split(event)[0] for event in events].count("task") == 1
+    assert split(events[0])[0] == "task"
+
+
+@pytest.mark.parametrize("generation", ["v1", "v03"])
+async def test_an_agent_that_is_killed_and_restarted(
+    generation: str, own_stage: StageOf, door_to: DoorTo
+) -> None:
+    """In capture by the broker: watchers stay, and get what the agent did where nobody watched."""
+    stage = own_stage(generation, "proxy")
+    door = door_to(stage.url)
+    async with door.open(V1_RPC, "stream", text="chunks 3; gate never") as stream:
+        before = await stream.until("artifact out+ 3 ")
+        task = task_of(before[0].result)
+        context = split(before[0].result)[1]["contextId"]
+        async with door.open(V1_REST, "subscribe", task=task) as watcher:
+            seen = await watcher.take(1)
+            await asyncio.to_thread(stage.agent.kill9)
+
+            def work(kept: dict[str, Any]) -> None:
+                text = {"text": "4 "} if generation == "v1" else {"kind": "text", "text": "4 "}
+                kept["artifacts"][0]["parts"].append(text)
+
+            stage.agent.edit(task, work)
+            await asyncio.to_thread(stage.agent.start)
+            marked = await watcher.take(1)
+            assert text_after([frame.result for frame in seen + marked]) == numbers(1, 4)
+            assert CAPTURE in marked[-1].raw.decode(), "an update that stands for what was missed says so"
+            async with door.open(
+                V1_RPC, "stream", text="chunks 2 5", task=task, context=context
+            ) as next_turn:
+                turn = await next_turn.rest()
+            rest = await watcher.rest()
+    assert outline(turn[-1].result) == "status completed"
+    assert text_after([frame.result for frame in turn]) == numbers(1, 6)
+    assert text_after([frame.result for frame in seen + marked + rest]) == numbers(1, 6)
+    assert outlines(rest)[-1] == "status completed"
+    assert text_after(events_in(await stage.records(task))) == numbers(1, 6)
+
+
+async def test_a_send_stream_whose_agent_is_killed_does_not_look_complete(
+    own_stage: StageOf, door_to: DoorTo
+) -> None:
+    """The agent comes back with its task ended; who sent the message sees the end, or that there is more."""
+    stage = own_stage("v1", "proxy")
+    door = door_to(stage.url)
+    async with door.open(V1_RPC, "stream", text="chunks 3; gate never") as stream:
+        before = await stream.until("artifact out+ 3 ")
+        task = task_of(before[0].result)
+        await asyncio.to_thread(stage.agent.kill9)
+
+        def end(kept: dict[str, Any]) -> None:
+            kept["status"]["state"] = "TASK_STATE_COMPLETED"
+
+        stage.agent.edit(task, end)
+        await asyncio.to_thread(stage.agent.start)
+        after = await stream.rest()
+    assert after, "a clean end looks like completion"
+    last = after[-1]
+    assert last.event == "error" or outline(last.result) == "status completed"
+    async with asyncio.timeout(10):
+        while outline(events_in(await stage.records(task))[-1]) != "status completed":
+            await asyncio.sleep(0.05)
+
+
+async def test_a_broker_that_is_killed_goes_on_capturing(own_stage: StageOf, door_to: DoorTo) -> None:
+    stage = own_stage("v1", "proxy")
+    door = door_to(stage.url)
+    gate = stage.new_task()
+    sent: dict[str, Any] = {"text": f"chunks 3; gate {gate}; chunks 2 4", "message_id": gate}
+    async with door.open(V1_RPC, "stream", **sent) as stream:
+        before = await stream.until("artifact out+ 3 ")
+        task = task_of(before[0].result)
+    await asyncio.to_thread(stage.broker.kill9)
+    await asyncio.to_thread(stage.broker.start)
+    cursor = {"Last-Event-ID": before[-1].id or ""}
+    async with door.open(V1_REST, "subscribe", task=task, headers=cursor) as watcher:
+        first = await watcher.take(1)
+        stage.agent.open(gate)
+        after = first + await watcher.rest()
+    assert text_after([frame.result for frame in after]) == numbers(1, 5)
+    assert outlines(after)[-1] == "status completed"
+    assert len(stage.agent.seen["messages"]) == 1
+    events = events_in(await stage.records(task))
+    assert text_after(events) == numbers(1, 5)
+
+
+@pytest.mark.parametrize("wire", WIRES, ids=str)
+@pytest.mark.parametrize("capture", ["adapter", "proxy"])
+async def test_get_task_while_the_agent_is_away(
+    capture: str, wire: Wire, own_stage: StageOf, door_to: DoorTo
+) -> None:
+    """Answered from the log, and marked: it may be older than what the agent knows."""
+    stage = own_stage("v1", capture)
+    door = door_to(stage.url)
+    async with door.open(V1_RPC, "stream", text="chunks 3; ask why") as stream:
+        task = task_of((await stream.rest())[0].result)
+    await asyncio.to_thread(stage.agent.kill9)
+    answer = await door.ask(wire, "get", task=task)
+    assert answer.status == 200
+    held = answer.result
+    assert text_after([{"task": held}]) == numbers(1, 3)
+    assert outline({"task": held}).startswith("task input-required")
+    assert any(key.startswith("urn:sidecast:") for key in held["metadata"]), "marked"
+    unknown = await door.ask(wire, "get", task=stage.new_task())
+    assert b"-32001" in unknown.body or unknown.status == 404
+
+
+async def test_c66_the_log_of_an_adapter_and_of_the_broker_say_the_same(
+    stage_of: StageOf, door_to: DoorTo
+) -> None:
+    found = []
+    for setup in (("v1", "adapter"), ("v1", "proxy"), ("v03", "adapter"), ("v03", "proxy")):
+        stage = stage_of(*setup)
+        async with door_to(stage.url).open(V1_RPC, "stream", text="chunks 3; parts; say hi") as stream:
+            task = task_of((await stream.rest())[0].result)
+        found.append([outline(event) for event in events_in(await stage.records(task))])
+    assert found[0] == found[1] == found[2] == found[3]
+    assert found[0][0] == "task submitted"
+    assert found[0][-1] == "status completed"

@@ -1,0 +1,105 @@
+"""Where the other SDK generations live: Python environments and npm folders, made once and kept in `.cache`.
+
+Must not know what is run in them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CACHE = ROOT / ".cache" / "a2a"
+INSTALL_S_MAX = 600
+NODE_MAJOR_MIN = 20
+NODE_HOW = "install Node.js 20 or newer with npm (https://nodejs.org), and have `node` and `npm` on the PATH"
+
+PYTHON_PACKAGES = {
+    "0.3.26": ("a2a-sdk[http-server]==0.3.26", "uvicorn", "nats-py>=2.11", "msgspec>=0.19"),
+}
+"""What an environment of that a2a-sdk needs to serve, to publish and to be a client."""
+
+
+def python_of(sdk: str) -> Path:
+    """Give a Python with that a2a-sdk: the running one for 1.x; made for 0.3.x, which takes half a minute."""
+    if sdk not in PYTHON_PACKAGES:
+        return Path(sys.executable)
+
+    def make(folder: Path) -> None:
+        _run([sys.executable, "-m", "venv", "--clear", folder])
+        install = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+        _run([folder / "bin" / "python", *install, *PYTHON_PACKAGES[sdk]])
+
+    folder = _made(f"python-{sdk}", PYTHON_PACKAGES[sdk], make)
+    return folder / "bin" / "python"
+
+
+def node_modules_of(sdk: str) -> Path:
+    """Give the folder that holds `node_modules` with that @a2a-js/sdk."""
+    node()
+    packages = (f"@a2a-js/sdk@{sdk}",)
+
+    def make(folder: Path) -> None:
+        (folder / "package.json").write_text('{"private": true, "type": "module"}\n')
+        # Scripts of packages run with our rights and none is needed: nothing here is compiled.
+        _run(["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", *packages], folder)
+
+    return _made(f"npm-{sdk}", packages, make)
+
+
+def node() -> str:
+    """Give the path of Node.js; where it is missing or too old, the test fails and says how to get it."""
+    found = shutil.which("node")
+    if found is None or shutil.which("npm") is None:
+        pytest.fail(f"the tests with JavaScript clients need Node.js: {NODE_HOW}")
+    version = subprocess.run([found, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    if int(version.lstrip("v").partition(".")[0]) < NODE_MAJOR_MIN:
+        pytest.fail(f"Node.js here is {version}: {NODE_HOW}")
+    return found
+
+
+def _made(name: str, packages: tuple[str, ...], make: Callable[[Path], None]) -> Path:
+    # The name says which packages: another list is another folder, and no old one is ever taken for it.
+    tag = hashlib.sha256(repr(packages).encode()).hexdigest()[:8]
+    folder = CACHE / f"{name}-{tag}"
+    ready = folder / "ready"
+    with _alone(folder):
+        if not ready.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            make(folder)
+            ready.touch()
+    return folder
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder: test processes beside each other make it once."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _run(command: list[str | Path], folder: Path | None = None) -> None:
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}
+    done = subprocess.run(
+        [str(word) for word in command],
+        cwd=folder,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=INSTALL_S_MAX,
+        check=False,
+    )
+    if done.returncode:
+        pytest.fail(f"`{' '.join(map(str, command))}` failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
