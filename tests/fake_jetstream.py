@@ -18,6 +18,7 @@ from sidecast_broker.answers import (
     Headers,
     Page,
     PublishAnswer,
+    PublishConflict,
     PublishRefused,
     StreamInfo,
     parse_time,
@@ -174,6 +175,9 @@ class FakeServer:
         created: when the stream was made, as the server writes it.
         epoch: of the stream's metadata; None: none is written there.
         exists: whether there is a stream.
+        publishes_to_lose: so many publishes don't reach the server.
+        acks_to_lose: so many acknowledgements don't reach the publisher.
+        gate: while it is closed, publishes are on their way.
     """
 
     def __init__(self) -> None:
@@ -184,6 +188,10 @@ class FakeServer:
         self.created = ""
         self.epoch: str | None = None
         self.exists = False
+        self.publishes_to_lose = 0
+        self.acks_to_lose = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
         self._of: dict[str, dict[int, _Message]] = {}
         self._message_ids: dict[str, int] = {}
         self._connections: set[FakeJetStream] = set()
@@ -275,7 +283,7 @@ class FakeServer:
         of_subject = self._of.setdefault(subject, {})
         previous = next(reversed(of_subject), 0)
         if int(headers.get(names.EXPECTED_LAST_SUBJECT_SEQUENCE, previous)) != previous:
-            raise PublishRefused(f"wrong last sequence: {previous}")
+            raise PublishConflict(f"wrong last sequence: {previous}")
         self.last += 1
         at = _at(next(_now_ms))
         message = _Message(self.last, previous, at, subject, dict(headers), payload)
@@ -285,6 +293,10 @@ class FakeServer:
         live = subject.replace(EVENTS_PREFIX, LIVE_PREFIX, 1)
         self.deliver(live, payload, _with_server_headers(message, message.previous))
         return self.last
+
+    def is_attended(self, subject: str) -> bool:
+        """Tell whether any connection attends a subject."""
+        return any(subject in connection.attending.values() for connection in self._connections)
 
     def deliver(self, subject: str, payload: bytes, headers: dict[str, str] | None) -> None:
         """Hand a core message to all who have subscribed to its subject."""
@@ -349,6 +361,7 @@ class FakeJetStream:
         self._faults = faults
         self._subscriptions: dict[object, _Subscription] = {}
         self._started = False
+        self.attending: dict[object, str] = {}
 
     @property
     def connected(self) -> bool:
@@ -381,7 +394,16 @@ class FakeJetStream:
         await self._ask(leader=False)
         self._subscriptions[token] = _Subscription(subject, self._faults.through(handler))
 
+    async def attend(self, token: object, subject: str) -> None:
+        await self._ask(leader=False)
+        self.attending[token] = subject
+
+    async def attended(self, subject: str) -> bool:
+        await self._ask(leader=False)
+        return self._server.is_attended(subject)
+
     async def unsubscribe(self, token: object) -> None:
+        self.attending.pop(token, None)
         subscription = self._subscriptions.pop(token, None)
         if subscription is not None:
             await subscription.close()
@@ -403,6 +425,11 @@ class FakeJetStream:
         await self._ask()
         messages = self._server.of(subject)
         return _stored(messages[-1], 0) if messages else None
+
+    async def at(self, sequence: int) -> Stored | None:
+        await self._ask()
+        message = self._server.messages.get(sequence)
+        return _stored(message, 0) if message else None
 
     async def next(self, subject: str, sequence: int) -> Stored | None:
         await self._ask()
@@ -444,7 +471,14 @@ class FakeJetStream:
     async def publish(self, subject: str, payload: bytes, headers: dict[str, str]) -> PublishAnswer:
         await self._ask()
         before = len(self._server.messages)
+        await self._server.gate.wait()
+        if self._server.publishes_to_lose:
+            self._server.publishes_to_lose -= 1
+            raise Away("publish: nats: timeout")
         sequence = self._server.publish(subject, payload, headers)
+        if self._server.acks_to_lose:
+            self._server.acks_to_lose -= 1
+            raise Away("publish: nats: timeout")
         return PublishAnswer(sequence, duplicate=len(self._server.messages) == before)
 
     async def _ask(self, *, leader: bool = True) -> None:

@@ -10,14 +10,18 @@ from collections.abc import Hashable
 from msgspec import Struct
 
 from sidecast_broker.core.a2a.errors import A2AError, ErrorKind, error_frame
+from sidecast_broker.core.a2a.translate.raw import Untranslatable
 from sidecast_broker.core.a2a.wire import Wire
 from sidecast_broker.core.cursor import format_cursor
 from sidecast_broker.core.frame import HEARTBEAT
 from sidecast_broker.core.log import Record
-from sidecast_broker.core.views.a2a import event_frame, marked, task_frame
+from sidecast_broker.core.views.a2a import EVENT_BYTES_MAX, RPC_ID, TOO_LARGE, event_frame, marked, task_frame
 from sidecast_broker.core.views.shapes import StreamGapReason
 from sidecast_broker.hub import Hub
 from sidecast_schemas.events import INTERRUPTED_STATES, TERMINAL_STATES
+
+
+_ID_HERE = b'"urn:sidecast:id"'
 
 
 class AgentTurn:
@@ -86,10 +90,23 @@ class A2AView(Struct, frozen=True):
             if closing and (state := record.event.state) is not None:
                 final = state in TERMINAL_STATES or state in INTERRUPTED_STATES
             event_id = format_cursor(hub.epoch, record.sequence)
-            data = record.frames[key] = event_frame(self.wire, record.event.payload, event_id, final=final)
+            data = self._frame(record.event.payload, event_id, final)
+            record.frames[key] = data
             hub.log.grow(record, len(data))
         assert isinstance(data, bytes)
         return data
+
+    def _frame(self, payload: bytes, event_id: str, final: bool | None) -> bytes:
+        try:
+            data = event_frame(self.wire, payload, event_id, final=final)
+        except Untranslatable as error:
+            return self._fault(str(error))
+        return data if len(data) <= EVENT_BYTES_MAX else self._fault(TOO_LARGE)
+
+    def _fault(self, detail: str) -> bytes:
+        """Give an error in the place of an event, to be shared like it."""
+        error = A2AError(ErrorKind.INTERNAL_ERROR, detail)
+        return error_frame(error, self.wire, _ID_HERE).replace(_ID_HERE, RPC_ID)
 
     def snapshot(self, hub: Hub) -> bytes:
         """Give the frame with the task as it stands; encoded once per position."""

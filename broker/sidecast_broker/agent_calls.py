@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import msgspec
 from msgspec import Raw, Struct
 
-from sidecast_broker.agent import Agent, Answer
+from sidecast_broker.agent import Agent, Answer, Reply
 from sidecast_broker.agent_card import AgentCards
 from sidecast_broker.agent_connections import AgentAway
 from sidecast_broker.core.a2a.card import Interface
@@ -19,12 +19,12 @@ from sidecast_broker.core.a2a.errors import A2AError, ErrorKind
 from sidecast_broker.core.a2a.operations import (
     SEND_MESSAGE,
     SEND_STREAMING_MESSAGE,
+    SUBSCRIBE_TO_TASK,
     Operation,
     rest_call,
     rpc_method,
 )
-from sidecast_broker.core.a2a.translate import events as translate
-from sidecast_broker.core.a2a.translate import requests
+from sidecast_broker.core.a2a.translate import events, requests, results
 from sidecast_broker.core.a2a.translate.raw import Untranslatable
 from sidecast_broker.core.a2a.wire import VERSION_HEADER
 
@@ -41,7 +41,7 @@ class _RpcError(Struct):
 
 
 class _RpcAnswer(Struct):
-    result: Raw | None = None
+    result: Raw = Raw()
     error: _RpcError | None = None
 
 
@@ -93,6 +93,91 @@ class AgentCalls:
         ) as answer:
             yield _payloads(interface, answer)
 
+    async def subscribe(self, task_id: str) -> AsyncIterator[bytes]:
+        """Subscribe to a task; give what the agent says of it, as v1.0 StreamResponses, until it ends.
+
+        Raises:
+            AgentAway: it can't be reached, or the stream broke off.
+            A2AError: it refuses.
+        """
+        interface = _preferred((await self._cards.card()).interfaces)
+        params = msgspec.json.encode({"id": task_id, **_tenant(interface)})
+        if interface.binding == "rest":
+            form = rest_call(SUBSCRIBE_TO_TASK, interface.version, task=task_id, tenant=interface.tenant)
+            target, body, method = self._agent.target(interface, form.path), None, form.methods[0]
+        else:
+            target, body = self._rpc(interface, SUBSCRIBE_TO_TASK, params)
+            method = "POST"
+        headers = _headers(interface, ())
+        async with self._agent.stream(body, target=target, method=method, headers=headers) as answer:
+            async for payload in _payloads(interface, answer):
+                yield payload
+
+    async def call(
+        self, operation: Operation, params: bytes, headers: Headers = (), *, task: str = "", config: str = ""
+    ) -> bytes:
+        """Call an operation that is answered at once; give its v1.0 result.
+
+        Args:
+            operation: which.
+            params: of v1.0.
+            headers: of the client's request.
+            task: the task it names, for REST.
+            config: the push notification configuration it names, for REST.
+
+        Raises:
+            AgentAway: no usable answer.
+            A2AError: the agent's own error, or the agent has no such operation.
+        """
+        interface = _preferred((await self._cards.card()).interfaces)
+        name = operation.name
+        if interface.binding == "rest":
+            form = rest_call(operation, interface.version, task=task, config=config, tenant=interface.tenant)
+            target, method = self._agent.target(interface, form.path), form.methods[0]
+            body = None if method in ("GET", "DELETE") else params
+            if body is not None and interface.version == "0.3":
+                body = requests.params_to_v03_rest(name, body)
+        else:
+            if interface.version == "0.3":
+                params = requests.params_to_v03(name, params)
+            target, body = self._rpc(interface, operation, params)
+            method = "POST"
+        reply = await self._agent.call(
+            body, target=target, method=method, headers=_headers(interface, headers)
+        )
+        return self.result(interface, operation, reply)
+
+    def result(self, interface: Interface, operation: Operation, reply: Reply) -> bytes:
+        """Give the v1.0 result in an answer of the agent.
+
+        Args:
+            interface: it was asked by.
+            operation: what it was asked for.
+            reply: the whole answer.
+
+        Raises:
+            AgentAway: it can't be read.
+            A2AError: it says why there is none.
+        """
+        try:
+            result = _result(interface, reply.body, reply.status)
+            if interface.version == "1.0":
+                return result
+            if interface.binding == "rest":
+                return results.result_from_v03_rest(operation.name, result)
+            return results.result_from_v03(operation.name, result)
+        except (msgspec.DecodeError, Untranslatable) as error:
+            raise _unreadable(reply.status) from error
+
+    def _rpc(self, interface: Interface, operation: Operation, params: bytes) -> tuple[str, bytes]:
+        method = rpc_method(operation, interface.version)
+        if method is None:
+            raise A2AError(
+                ErrorKind.UNSUPPORTED_OPERATION, f"The agent speaks A2A {interface.version}, without this"
+            )
+        body = b'{"jsonrpc":"2.0","id":1,"method":"%b","params":%b}' % (method.encode(), params)
+        return self._agent.target(interface), body
+
     def _request(self, interface: Interface, operation: Operation, params: bytes) -> tuple[str, bytes]:
         if interface.version == "0.3":
             to_v03 = (
@@ -104,10 +189,7 @@ class AgentCalls:
         if interface.binding == "rest":
             path = rest_call(operation, interface.version, tenant=interface.tenant).path
             return self._agent.target(interface, path), params
-        method = rpc_method(operation, interface.version)
-        assert method is not None
-        body = b'{"jsonrpc":"2.0","id":1,"method":"%b","params":%b}' % (method.encode(), params)
-        return self._agent.target(interface), body
+        return self._rpc(interface, operation, params)
 
 
 def _preferred(interfaces: tuple[Interface, ...]) -> Interface:
@@ -138,25 +220,34 @@ def _payload(interface: Interface, body: bytes, status: int) -> bytes:
         A2AError: it says why there is none.
     """
     try:
-        if interface.binding == "jsonrpc":
-            rpc = _decode_rpc(body)
-            if rpc.error is not None:
-                raise A2AError(_KINDS.get(rpc.error.code, ErrorKind.INTERNAL_ERROR), rpc.error.message)
-            if rpc.result is None:
-                raise AgentAway(
-                    "broken", f"the agent's answer has neither result nor error (status {status})"
-                )
-            result = bytes(rpc.result)
-        else:
-            _raise_rest_error(body, status)
-            result = body
+        result = _result(interface, body, status)
         if interface.version == "1.0":
             return result
         if interface.binding == "rest":
-            return translate.response_from_v03_rest(result)
-        return translate.response_from_v03(result)
+            return events.response_from_v03_rest(result)
+        return events.response_from_v03(result)
     except (msgspec.DecodeError, Untranslatable) as error:
-        raise AgentAway("broken", f"the agent's answer can't be read (status {status})") from error
+        raise _unreadable(status) from error
+
+
+def _result(interface: Interface, body: bytes, status: int) -> bytes:
+    if interface.binding == "rest":
+        _raise_rest_error(body, status)
+        return body
+    rpc = _decode_rpc(body)
+    if rpc.error is not None:
+        raise A2AError(_KINDS.get(rpc.error.code, ErrorKind.INTERNAL_ERROR), rpc.error.message)
+    if not rpc.result:
+        raise AgentAway("broken", f"the agent's answer has neither result nor error (status {status})")
+    return bytes(rpc.result)
+
+
+def _unreadable(status: int) -> AgentAway:
+    return AgentAway("broken", f"the agent's answer can't be read (status {status})")
+
+
+def _tenant(interface: Interface) -> dict[str, str]:
+    return {"tenant": interface.tenant} if interface.tenant and interface.version == "1.0" else {}
 
 
 def _raise_rest_error(body: bytes, status: int) -> None:

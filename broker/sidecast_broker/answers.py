@@ -29,6 +29,10 @@ class PublishRefused(Exception):  # noqa: N818
     """The server took a publish for wrong, for example with an unexpected last sequence."""
 
 
+class PublishConflict(PublishRefused):
+    """The subject's last sequence is another than the publish expected: somebody else has written."""
+
+
 class TooManyResults(Away):
     """More subjects match than one direct get answers for (nats-server 2.15: 1,024)."""
 

@@ -14,9 +14,12 @@ from typing import NamedTuple
 
 import structlog
 
+from sidecast_broker.a2a_streams import A2AStreams
 from sidecast_broker.agent import Agent
 from sidecast_broker.agent_calls import AgentCalls
 from sidecast_broker.agent_card import AgentCards
+from sidecast_broker.agent_tasks import AgentTasks
+from sidecast_broker.capture import Capture
 from sidecast_broker.gateway import Gateway
 from sidecast_broker.health import Internal
 from sidecast_broker.hubs import Hubs
@@ -25,6 +28,7 @@ from sidecast_broker.listener import Listener
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.page import Page
 from sidecast_broker.positioner import Positioner
+from sidecast_broker.relay import Relay
 from sidecast_broker.router import Router
 from sidecast_broker.routes import Public
 from sidecast_broker.settings import Nats, Settings
@@ -73,8 +77,14 @@ async def serving(
     server = settings.server
     agent = Agent(settings.agent)
     cards = AgentCards(agent, settings)
-    turns = Turns(AgentCalls(agent, cards))
-    gateway = Gateway(settings, hubs, streams, agent, cards, turns, metrics)
+    calls = AgentCalls(agent, cards)
+    capture = None
+    if settings.agent.capture == "proxy" and agent.configured:
+        capture = Capture(stream, hubs, AgentTasks(calls), settings.agent.name, metrics)
+    turns = Turns(calls, capture)
+    a2a_streams = A2AStreams(settings, hubs, streams, turns, metrics)
+    relay = Relay(hubs, agent, cards, calls, capture)
+    gateway = Gateway(settings, a2a_streams, relay, agent, cards, metrics)
     routes = [*public.routes(), *page.routes(), *cards.routes()]
     open_to_all = Listener(Router(routes, gateway.answer), settings, metrics)
     for_operators = Listener(Router(internal.routes()), settings, metrics)
@@ -86,12 +96,16 @@ async def serving(
         positioner.start()
         hubs.start()
         streams.start()
+        if capture is not None:
+            capture.start()
         yield Listening(url, internal_url, streams)
     finally:
         streams.draining = True
         await open_to_all.close()
         await for_operators.close()
         await turns.close()
+        if capture is not None:
+            await capture.close()
         await cards.close()
         await agent.close()
         await streams.close()

@@ -26,6 +26,7 @@ from sidecast_broker.answers import (
     InfoAnswer,
     Page,
     PublishAnswer,
+    PublishConflict,
     PublishRefused,
     StreamInfo,
     TooManyResults,
@@ -57,9 +58,13 @@ REPLICA_S = 0.05
 """A replica that is behind gets, or another is picked after, so long."""
 PING_S_MAX = 10
 CLOSE_S_MAX = 1.0
+ATTENDED_S = 1.0
+"""Who is there answers in a round trip; who is not is known at once, but where its host was cut off."""
 
 _STREAM_NOT_FOUND = 10059
 _NO_MESSAGE = 10037
+_WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
+"""The second where the publish that was first is still on its way to the replicas."""
 
 
 class JetStream:
@@ -84,6 +89,7 @@ class JetStream:
         self._read_inbox = ""
         self._history_slots = asyncio.Semaphore(settings.history_reads_max)
         self._resubscribe: dict[object, tuple[str, Callable[[Stored], None]]] = {}
+        self._attended: dict[object, str] = {}
         self._subscriptions: dict[object, Subscription] = {}
         self._reported: object = None
         self._examined: object = None
@@ -167,7 +173,11 @@ class JetStream:
         subscriptions = {}
         for token, (subject, handler) in list(self._resubscribe.items()):
             subscriptions[token] = await client.receive(subject, _live(handler))
-        while dropped := subscriptions.keys() - self._resubscribe.keys():  # while others were subscribed
+        for token, subject in list(self._attended.items()):
+            subscriptions[token] = await client.subscribe(subject, cb=_answer)
+        while (
+            dropped := subscriptions.keys() - self._resubscribe.keys() - self._attended.keys()
+        ):  # while others were subscribed
             for token in dropped:
                 await client.forget(subscriptions.pop(token))
         self._subscriptions = subscriptions
@@ -225,10 +235,45 @@ class JetStream:
     async def unsubscribe(self, token: object) -> None:
         """End a subscription; unknown tokens are fine."""
         self._resubscribe.pop(token, None)
+        self._attended.pop(token, None)
         subscription = self._subscriptions.pop(token, None)
         if subscription is not None and self._client is not None:
             with contextlib.suppress(nats.errors.Error, OSError):
                 await self._client.forget(subscription)
+
+    async def attend(self, token: object, subject: str) -> None:
+        """Be there for whoever asks `attended`, also after a reconnect, until `unsubscribe(token)`.
+
+        Raises:
+            Away: NATS can't be reached.
+        """
+        client = self._ready_client()
+        self._attended[token] = subject
+        try:
+            self._subscriptions[token] = await client.subscribe(subject, cb=_answer)
+            await self._round_trip(client)
+        except (TimeoutError, nats.errors.Error, OSError) as error:
+            await self.unsubscribe(token)
+            raise Away(f"can't subscribe: {error}") from error
+
+    async def attended(self, subject: str) -> bool:
+        """Ask whether anybody attends a subject: at once where the servers know of none.
+
+        Raises:
+            Away: NATS can't be reached.
+        """
+        client = self._ready_client()
+        try:
+            await client.request(subject, b"", timeout=ATTENDED_S)
+        except nats.errors.NoRespondersError:
+            return False
+        except TimeoutError as error:
+            if not client.is_connected:
+                raise Away("can't ask: disconnected") from error
+            return False
+        except (nats.errors.Error, OSError) as error:
+            raise Away(f"can't ask: {error}") from error
+        return True
 
     async def _round_trip(self, client: Client) -> None:
         self._read_count += 1
@@ -516,6 +561,7 @@ class JetStream:
 
         Raises:
             Away: no acknowledgement; it may be stored or not.
+            PublishConflict: the last sequence is another than `Nats-Expected-Last-Subject-Sequence` says.
             PublishRefused: the server says why it won't store it.
         """
         client = self._ready_client()
@@ -531,6 +577,8 @@ class JetStream:
         if ack.error is not None:
             if ack.error.code >= 500:
                 raise Away(ack.error.description)
+            if ack.error.err_code in _WRONG_LAST_SEQUENCE:
+                raise PublishConflict(ack.error.description)
             raise PublishRefused(ack.error.description)
         return ack
 
@@ -556,6 +604,11 @@ def _live(handler: Callable[[Stored], None]) -> Receive:
         handler(stored)
 
     return receive
+
+
+async def _answer(message: Msg) -> None:
+    with contextlib.suppress(nats.errors.Error, OSError):
+        await message.respond(b"")
 
 
 async def _close_quietly(client: Client) -> None:

@@ -126,6 +126,12 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
+        self.captured_events = Counter(
+            "sidecast_captured_events",
+            "Events heard from the agent in capture mode proxy, by outcome: stored, or why they were not.",
+            ["outcome"],
+            registry=registry,
+        )
         self.tasks = Gauge("sidecast_tasks", "Tasks in memory.", registry=registry)
         self.log_bytes = Gauge(
             "sidecast_log_bytes", "Memory of the logs and folds of all tasks.", registry=registry

@@ -266,7 +266,8 @@ class Stream:
 
     def look_again(self) -> None:
         """Have it looked whether the stream has ended: something else than a record may say so."""
-        self._hub.leave(self.subscriber)
+        if self._subscriber is not None:
+            self._hub.leave(self._subscriber)
         self._tell()
 
     def cut(self, reason: str) -> None:

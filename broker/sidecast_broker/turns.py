@@ -9,11 +9,14 @@ import asyncio
 from collections.abc import Callable
 from typing import NamedTuple
 
+import msgspec
 import structlog
+from msgspec import Raw, Struct
 
 from sidecast_broker.a2a_view import AgentTurn
 from sidecast_broker.agent_calls import AgentCalls, Headers
 from sidecast_broker.agent_connections import AgentAway
+from sidecast_broker.capture import Capture, CapturedAnswer
 from sidecast_broker.core.a2a.errors import A2AError, ErrorKind
 from sidecast_schemas.codec import InvalidEvent, decode_event
 
@@ -22,6 +25,18 @@ logger = structlog.get_logger(__name__)
 KEPT_S = 300.0
 """How long a turn that has ended is known by its message: a client that retries attaches to it."""
 TURNS_MAX = 10_000
+
+
+class _Params(Struct):
+    message: Raw
+
+
+class _Message(Struct):
+    taskId: str | None = None  # noqa: N815 - the wire's name
+
+
+_decode_params = msgspec.json.Decoder(_Params).decode
+_decode_message = msgspec.json.Decoder(_Message).decode
 
 
 class Begun(NamedTuple):
@@ -74,10 +89,12 @@ class Turns:
 
     Args:
         calls: reach the agent.
+        capture: publishes what the agent says; None: the agent does.
     """
 
-    def __init__(self, calls: AgentCalls) -> None:
+    def __init__(self, calls: AgentCalls, capture: Capture | None) -> None:
         self._calls = calls
+        self._capture = capture
         self._sent: dict[tuple[str, str, str], Sent] = {}
         self._running: set[asyncio.Task[None]] = set()
 
@@ -112,7 +129,8 @@ class Turns:
         key = (tenant, principal, message_id)
         sent = self._sent[key] = Sent(message_id, after)
         loop = asyncio.get_running_loop()
-        task = loop.create_task(self._run(sent, params, list(headers), principal or None))
+        heard = self._listen(tenant, params, principal or None)
+        task = loop.create_task(self._run(sent, params, list(headers), principal or None, heard))
         self._running.add(task)
 
         def ended(done: asyncio.Task[None]) -> None:
@@ -128,19 +146,43 @@ class Turns:
         if self._sent.get(key) is sent:
             del self._sent[key]
 
-    async def _run(self, sent: Sent, params: bytes, headers: Headers, principal: str | None) -> None:
+    def _listen(self, tenant: str, params: bytes, principal: str | None) -> CapturedAnswer | None:
+        if self._capture is None:
+            return None
+        message = _decode_params(params).message
+        task = _decode_message(message).taskId
+        return self._capture.answer(tenant, message=bytes(message), task_id=task or None, owner=principal)
+
+    async def _run(
+        self,
+        sent: Sent,
+        params: bytes,
+        headers: list[tuple[str, str]],
+        principal: str | None,
+        heard: CapturedAnswer | None,
+    ) -> None:
+        error: AgentAway | A2AError | InvalidEvent | None = None
         try:
             async with self._calls.send(params, headers, principal) as said:
                 async for payload in said:
+                    if heard is not None:
+                        heard.take(payload)
                     self._take(sent, payload)
             if not sent.begun.done():
                 raise AgentAway("broken", "the agent's answer was empty")
-        except (AgentAway, A2AError, InvalidEvent) as error:
+        except (AgentAway, A2AError, InvalidEvent) as caught:
+            error = caught
             if sent.begun.done():
                 logger.info("agent_answer_broke_off", error=str(error))
             else:
                 sent.begun.set_exception(error)
         finally:
+            if heard is not None:
+                refused = isinstance(error, A2AError) and heard.key is None
+                if error is None or refused:
+                    heard.end()
+                else:
+                    heard.broke()
             if not sent.begun.done():
                 sent.begun.cancel()
             sent.finish()

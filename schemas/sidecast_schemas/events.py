@@ -31,6 +31,10 @@ ACTIVITY = "urn:sidecast:activity:v1"
 LOSS = "urn:sidecast:loss:v1"
 """Key of `statusUpdate.metadata` that holds a `Loss`."""
 
+CAPTURE = "urn:sidecast:capture:v1"
+"""Key of an update's `metadata` in what a broker captured: `{"resynchronised": true}` where it was away from
+the agent, so that one update stands for several the agent sent."""
+
 TaskState = Annotated[str, Meta(pattern=f"^{TASK_STATE_PATTERN}$", examples=sorted(TASK_STATES))]
 
 WholeNumber: TypeAlias = int | Annotated[float, Meta(multiple_of=1)]

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 EVENTS_PREFIX = "sidecast.v1.events"
 LIVE_PREFIX = "sidecast.v1.live"
+CAPTORS_PREFIX = "sidecast.v1.captors"
 
 ID_BYTES_MAX = 256
 """Longest id in UTF-8 bytes: four encoded ids and a prefix stay far below the server's 4 KiB control line."""
@@ -103,6 +104,15 @@ def live_subject(key: TaskKey) -> str:
         InvalidId: one of the ids can't be a token.
     """
     return _join(LIVE_PREFIX, key)
+
+
+def captor_subject(key: TaskKey) -> str:
+    """Give the subject that the broker which captures a task attends, for others to ask; nothing stores it.
+
+    Raises:
+        InvalidId: one of the ids can't be a token.
+    """
+    return _join(CAPTORS_PREFIX, key)
 
 
 def parse_subject(subject: str) -> TaskKey:

@@ -574,6 +574,29 @@ def test_steps_are_bounded():
     assert [json.loads(bytes(raw))["id"] for raw in fold.steps] == [str(n) for n in range(50, STEPS_MAX + 50)]
 
 
+# --- what others may look at ---
+
+
+def test_what_the_fold_says_can_be_looked_at():
+    fold = fold_of()
+    assert (fold.started, dict(fold.status), dict(fold.metadata), fold.artifact("a")) == (False, {}, {}, None)
+    fold.apply(turn("u1"), 1)
+    assert not fold.started
+    fold.apply(task(metadata={"k": 1}, history=[said("m1")]), 2)
+    fold.apply(artifact("a", {"text": "x"}, name="n", metadata={"l": 2}), 3)
+    fold.apply(artifact("a", {"text": "y"}, append=True), 4)
+    fold.apply(status(message=said("m2")), 5)
+    found = fold.artifact("a")
+    assert fold.started
+    assert bytes(fold.status["state"]) == b'"TASK_STATE_WORKING"'
+    assert bytes(fold.metadata["k"]) == b"1"
+    assert found is not None
+    assert found.fields.keys() == {"artifactId", "name"}
+    assert bytes(found.metadata["l"]) == b"2"
+    assert json.loads(bytes(found.parts)) == [{"text": "x"}, {"text": "y"}]
+    assert [fold.knows_message(each) for each in ("u1", "m1", "m2", "m3", "")] == [True] * 3 + [False] * 2
+
+
 # --- cost ---
 
 

@@ -15,6 +15,7 @@ from sidecast_schemas.subjects import (
     LIVE_PREFIX,
     InvalidId,
     TaskKey,
+    captor_subject,
     decode_token,
     encode_token,
     events_subject,
@@ -210,6 +211,7 @@ def test_an_id_encodes_unless_it_holds_a_lone_surrogate(value: str) -> None:
 def test_subjects_of_a_task(key: TaskKey, tail: str) -> None:
     assert events_subject(key) == f"sidecast.v1.events.{tail}"
     assert live_subject(key) == f"sidecast.v1.live.{tail}"
+    assert captor_subject(key) == f"sidecast.v1.captors.{tail}"
     assert parse_subject(events_subject(key)) == parse_subject(live_subject(key)) == key
 
 

@@ -6,6 +6,7 @@ survive untouched.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -42,6 +43,20 @@ class TurnSpan(NamedTuple):
 
     begin: int
     end: int | None
+
+
+class FoldedArtifact(NamedTuple):
+    """An artifact as the records so far make it.
+
+    Attributes:
+        fields: of it, but `parts` and `metadata`.
+        metadata: merged key by key.
+        parts: the parts as a JSON array.
+    """
+
+    fields: Mapping[str, Raw]
+    metadata: Mapping[str, Raw]
+    parts: Raw
 
 
 class _StatusUpdate(Struct):
@@ -203,6 +218,30 @@ class Fold:
     def started(self) -> bool:
         """Whether any record but control records was taken in."""
         return self._started
+
+    @property
+    def status(self) -> Mapping[str, Raw]:
+        """The fields of the present status; empty before any record set one."""
+        return self._status
+
+    @property
+    def metadata(self) -> Mapping[str, Raw]:
+        """The task's metadata, merged key by key."""
+        return self._metadata
+
+    def artifact(self, artifact_id: str) -> FoldedArtifact | None:
+        """Give the artifact that updates of this id go to, or None."""
+        artifact = self._artifact_of.get(artifact_id)
+        if artifact is None:
+            return None
+        return FoldedArtifact(artifact.fields, artifact.metadata, _array(artifact.parts))
+
+    def knows_message(self, message_id: str) -> bool:
+        """Tell whether a message is in the history, is the present status's, or began a turn."""
+        if message_id in self._message_ids or message_id in self._turns:
+            return True
+        message = self._status.get("message")
+        return message is not None and bool(message_id) and _message_id(message) == message_id
 
     @property
     def steps(self) -> list[Raw]:

@@ -10,15 +10,20 @@ import msgspec
 from msgspec import Raw
 
 from sidecast_broker.core.a2a.errors import escape_line_ends
-from sidecast_broker.core.a2a.translate import events as translate
+from sidecast_broker.core.a2a.translate import events
 from sidecast_broker.core.a2a.wire import Wire
 from sidecast_broker.core.frame import CR, LF
-from sidecast_schemas.codec import RawObject, one_line
+from sidecast_schemas.codec import RawObject
 
 RPC_ID = b"\0"
 
 LOG = "urn:sidecast:log:v1"
 """Metadata of a Task the broker has made: `cursor`, the event id it was folded at, and why it begins anew."""
+
+EVENT_BYTES_MAX = (4 << 20) - 512
+"""Longest frame: @a2a-js/sdk 1.3 takes 4 MiB; the rest is for the id of a request (C23)."""
+
+TOO_LARGE = "An event is larger than the 4 MiB that A2A clients take"
 
 _RPC_HEAD = b'{"jsonrpc":"2.0","id":' + RPC_ID + b',"result":'
 
@@ -36,7 +41,7 @@ def event_frame(wire: Wire, payload: bytes, event_id: str | None, *, final: bool
         final: of a v0.3 status update: whether the stream ends with it; None: by its state (C34, C35).
     """
     if wire.version == "0.3":
-        to_v03 = translate.response_to_v03_rest if wire.binding == "rest" else translate.response_to_v03
+        to_v03 = events.response_to_v03_rest if wire.binding == "rest" else events.response_to_v03
         payload = to_v03(payload, final=final)
     return _frame(wire, payload, event_id)
 
@@ -67,8 +72,9 @@ def marked(task: bytes, **fields: object) -> bytes:
 
 
 def _frame(wire: Wire, result: bytes, event_id: str | None) -> bytes:
-    if LF in result or CR in result:
-        result = one_line(result)
+    if LF in result or CR in result or b'": ' in result:
+        # Blanks between tokens, as a publisher without an adapter may write them (C23).
+        result = msgspec.json.format(result, indent=-1)
     result = escape_line_ends(result)
     head = f"id: {event_id}\ndata: ".encode() if event_id is not None else b"data: "
     if wire.binding == "jsonrpc":

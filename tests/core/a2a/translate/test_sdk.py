@@ -118,7 +118,7 @@ configurations = st.fixed_dictionaries(
 sends = merged(
     extra, st.fixed_dictionaries({"message": messages}, optional={"configuration": configurations})
 )
-slow = settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+slow = settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=50)
 
 
 def proto(document: Any, kind: Any = a2a_pb2.StreamResponse) -> Any:

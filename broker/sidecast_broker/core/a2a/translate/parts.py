@@ -5,7 +5,7 @@ Must not know what holds them. A part of another kind than v0.3 has becomes a da
 
 from __future__ import annotations
 
-from base64 import b64decode, b64encode, urlsafe_b64decode
+from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 
 from msgspec import Raw
@@ -45,6 +45,7 @@ _RESERVED = frozenset({HELD})
 _RESERVED_OF_DATA = frozenset({HELD, DATA_PART_COMPAT})
 _KINDS = {kind: Raw(f'"{kind}"'.encode()) for kind in _CONTENTS_V03}
 _TRUE = Raw(b"true")
+_STANDARD_ALPHABET = str.maketrans("-_", "+/")
 
 
 def parts_to_v03(raw: Raw | None, *, rest: bool) -> list[Tree]:
@@ -267,11 +268,8 @@ def _decode_twice(raw: Raw) -> Raw:
 
 def _decode_base64(raw: Raw) -> bytes:
     """Decode what ProtoJSON takes as bytes: either alphabet of base64, padded or not."""
-    text = text_of(raw, "part: bytes").rstrip("=")
-    padded = text + "=" * (-len(text) % 4)
+    text = text_of(raw, "part: bytes").rstrip("=").translate(_STANDARD_ALPHABET)
     try:
-        if "-" in text or "_" in text:
-            return urlsafe_b64decode(padded)
-        return b64decode(padded, validate=True)
+        return b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (Base64Error, ValueError) as error:
         raise Untranslatable(f"part: bytes are not base64: {error}") from error

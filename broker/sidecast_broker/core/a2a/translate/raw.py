@@ -165,8 +165,9 @@ def drop_unset(fields: RawObject, name: str) -> None:
 
 def pop_other(fields: RawObject, known: frozenset[str]) -> RawObject:
     """Take out the fields that are not among those known."""
-    other = fields.keys() - known
-    return {name: fields.pop(name) for name in list(fields) if name in other} if other else {}
+    if known.issuperset(fields):
+        return {}
+    return {name: fields.pop(name) for name in list(fields) if name not in known}
 
 
 def pop_named(fields: RawObject, names: Iterable[str]) -> RawObject:

@@ -250,8 +250,9 @@ def _configuration_to_v03(fields: RawObject, held: Tree, *, rest: bool) -> Tree:
     elif rest:
         # ProtoJSON leaves out what is false, so absent would say the opposite of v1.0's default.
         tree["blocking"] = _TRUE
-    if is_set(fields, "taskPushNotificationConfig"):
-        flat = object_of(fields.pop("taskPushNotificationConfig"), "taskPushNotificationConfig")
+    config = fields.pop("taskPushNotificationConfig", NULL)
+    if config != NULL:
+        flat = object_of(config, "taskPushNotificationConfig")
         inner, beside = inner_config_to_v03(flat, rest=rest)
         if rest and beside:
             held["pushConfig"] = beside
@@ -273,8 +274,9 @@ def _configuration_from_v03(fields: RawObject, held: Mapping[str, Raw], *, rest:
     elif rest:
         tree["returnImmediately"] = _TRUE
     name = "pushNotification" if rest else "pushNotificationConfig"
-    if is_set(fields, name):
-        inner = inner_config_from_v03(object_of(fields.pop(name), name), rest=rest)
+    config = fields.pop(name, NULL)
+    if config != NULL:
+        inner = inner_config_from_v03(object_of(config, name), rest=rest)
         restore(inner, dict(held), _INNER_CONFIG, "pushConfig")
         tree["taskPushNotificationConfig"] = inner
     _limit_from_v03(fields)

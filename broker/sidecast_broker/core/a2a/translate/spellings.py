@@ -32,6 +32,7 @@ _CAMEL = {
     "status_update": "statusUpdate",
     "task_id": "taskId",
 }
+_NAMES = frozenset(_CAMEL)
 
 
 def respell(fields: RawObject, own: dict[str, str] | None = None) -> RawObject:
@@ -41,10 +42,11 @@ def respell(fields: RawObject, own: dict[str, str] | None = None) -> RawObject:
         fields: one object.
         own: further names that only this object has.
     """
-    for name in fields.keys() & _CAMEL.keys():
-        _rename(fields, name, _CAMEL[name])
+    if not _NAMES.isdisjoint(fields):
+        for name in _NAMES.intersection(fields):
+            _rename(fields, name, _CAMEL[name])
     if own is not None:
-        for name in fields.keys() & own.keys():
+        for name in own.keys() & fields.keys():
             _rename(fields, name, own[name])
     return fields
 

@@ -1,0 +1,212 @@
+"""The A2A operations that are answered by a stream: subscribing to a task, and sending a message.
+
+Must not know how requests are read, nor the agent's wire.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import hdrs, web
+
+from sidecast_broker.a2a_view import A2AView
+from sidecast_broker.answers import Away
+from sidecast_broker.asked import Asked, cursor_of, message_id_of, v1_params
+from sidecast_broker.core.a2a.errors import EVENT_STREAM, A2AError, ErrorKind
+from sidecast_broker.core.cursor import MalformedCursor, parse_cursor
+from sidecast_broker.core.resume import Opening
+from sidecast_broker.core.views.a2a import EVENT_BYTES_MAX, TOO_LARGE, event_frame
+from sidecast_broker.hub import Hub
+from sidecast_broker.hubs import Hubs
+from sidecast_broker.metrics import Metrics
+from sidecast_broker.opening import open_hub, opening_of
+from sidecast_broker.past import folded_at
+from sidecast_broker.settings import Settings
+from sidecast_broker.stream import Stream
+from sidecast_broker.streams import Streams
+from sidecast_broker.turns import Begun, Sent, Turns
+from sidecast_schemas.subjects import TaskKey
+
+LOG_S_MAX = 4.0
+"""How long the first event may take from the agent's answer to the log: Python clients give up after 5 s."""
+
+
+class A2AStreams:
+    """Serves tasks and turns from the log.
+
+    Args:
+        settings: all settings.
+        hubs: the tasks.
+        streams: the open streams.
+        turns: messages under way.
+        metrics: where to count.
+    """
+
+    def __init__(
+        self, settings: Settings, hubs: Hubs, streams: Streams, turns: Turns, metrics: Metrics
+    ) -> None:
+        self._settings = settings
+        self._hubs = hubs
+        self._streams = streams
+        self._turns = turns
+        self._metrics = metrics
+
+    async def subscribe(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
+        """Serve a task from the log: a Task first, then what follows it (C01 to C05, C29 to C32)."""
+        self._streams.admit()
+        hub = await open_hub(self._hubs, asked.key)
+        try:
+            head, after, opening = await self._resumed(hub, asked, cursor_of(request, asked.params))
+            if opening is None or (hub.ends_at(after) and opening.mode == "snapshot"):
+                raise A2AError(ErrorKind.UNSUPPORTED_OPERATION, "The task has ended")
+            view = self._view(asked)
+            return await self._stream(
+                request,
+                Stream(asked.key, hub, self._hubs, view, self._settings.stream, self._metrics),
+                opening,
+                head or view.snapshot(hub),
+                after,
+            )
+        finally:
+            self._hubs.release(hub)
+
+    def _view(self, asked: Asked, turn: Sent | None = None) -> A2AView:
+        return A2AView(asked.wire, asked.rpc_id, self._settings.stream.a2a_heartbeat_s, turn)
+
+    async def _resumed(self, hub: Hub, asked: Asked, cursor: str | None) -> tuple[bytes, int, Opening | None]:
+        """Give what a subscriber begins with and from where; nothing to begin with: the task as it stands."""
+        opening = await opening_of(self._hubs, self._metrics, hub, cursor, "snapshot")
+        if opening is None:
+            return b"", hub.end, None
+        view = self._view(asked)
+        if opening.mode == "replay":
+            try:
+                fold, at = await folded_at(hub, self._hubs.tail(hub.key), opening.after)
+            except Away as away:
+                raise A2AError(ErrorKind.UNAVAILABLE, str(away)) from away
+            return view.task(hub, fold.task(), at), at, opening
+        if cursor is not None and opening.gap is not None:
+            return view.anew(hub, opening.gap.reason, cursor), hub.end, opening
+        return b"", hub.end, opening
+
+    async def _stream(
+        self, request: web.BaseRequest, stream: Stream, opening: Opening | None, head: bytes, after: int
+    ) -> web.StreamResponse:
+        """Run a stream to its end."""
+        if len(head) > EVENT_BYTES_MAX:
+            raise A2AError(ErrorKind.INTERNAL_ERROR, TOO_LARGE)
+        self._streams.admit()
+        await stream.start(request)
+        self._streams.add(stream, opening)
+        try:
+            await stream.begin(head, after)
+            await stream.follow()
+        except ConnectionResetError:
+            pass  # the client left: not an error, and no word to the agent (C17)
+        finally:
+            self._streams.remove(stream)
+        return stream.response
+
+    # ------------------------------------------------------------------ send
+
+    async def send(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
+        """Start a turn at the agent, or attach to the one this message has begun, and serve the log of it."""
+        self._streams.admit()
+        message_id = message_id_of(asked.params)
+        cursor = cursor_of(request, asked.params)
+        sent = self._turns.find(asked.key.tenant, "", message_id)
+        key = asked.key
+        if sent is None and not key.task and cursor is not None:
+            key = await self._task_at(cursor, key) or key
+        if sent is None and key.task:
+            hub = await open_hub(self._hubs, key, wait=True)
+            try:
+                if hub.fold.turn_span(message_id) is not None:
+                    sent = _Past(message_id)
+                elif cursor is not None and hub.first is not None:
+                    raise A2AError(ErrorKind.INVALID_PARAMS, "No turn of this message is known to resume")
+                elif hub.ended:
+                    raise A2AError(ErrorKind.UNSUPPORTED_OPERATION, "The task has ended")
+            finally:
+                self._hubs.release(hub)
+        if sent is None:
+            params = v1_params(asked)
+            sent = self._turns.send(
+                asked.key.tenant, "", message_id, params, list(request.headers.items()), self._end_of(key)
+            )
+        begun = Begun(key.task, b"") if isinstance(sent, _Past) else await asyncio.shield(sent.begun)
+        if begun.task is None:
+            return await self._message(request, asked, begun.message)
+        return await self._follow_turn(request, asked, key._replace(task=begun.task), sent, cursor)
+
+    def _end_of(self, key: TaskKey) -> int:
+        hub = self._hubs.peek(key) if key.task else None
+        return hub.end if hub is not None else 0
+
+    async def _task_at(self, cursor: str, key: TaskKey) -> TaskKey | None:
+        """Give the task a cursor was handed out for, where it is of this tenant and agent."""
+        try:
+            sequence = parse_cursor(cursor).sequence
+        except MalformedCursor:
+            return None
+        found = await self._hubs.task_at(sequence)
+        return found if found is not None and found[:2] == key[:2] else None
+
+    async def _message(self, request: web.BaseRequest, asked: Asked, payload: bytes) -> web.Response:
+        """Answer with a message alone: one frame, then the end (C12)."""
+        frame = event_frame(asked.wire, payload, None).replace(b"\0", asked.rpc_id)
+        return web.Response(
+            body=frame,
+            headers={hdrs.CONTENT_TYPE: f"{EVENT_STREAM}; charset=utf-8", hdrs.CACHE_CONTROL: "no-store"},
+        )
+
+    async def _follow_turn(
+        self, request: web.BaseRequest, asked: Asked, key: TaskKey, sent: Sent, cursor: str | None
+    ) -> web.StreamResponse:
+        """Serve a turn from the log, from its first byte or from a cursor."""
+        hub = await open_hub(self._hubs, key, wait=True)
+        try:
+            await self._until_logged(hub, sent)
+            view = self._view(asked, sent)
+            head, after, opening = b"", 0, None
+            if cursor is not None:
+                head, after, opening = await self._resumed(hub, asked, cursor)
+            if not head:
+                span = hub.fold.turn_span(sent.message_id)
+                fold, after = await folded_at(
+                    hub, self._hubs.tail(key), span.begin if span is not None else sent.after
+                )
+                head = view.task(hub, fold.task(), after)
+                opening = Opening("snapshot", after, None)
+            stream = Stream(key, hub, self._hubs, view, self._settings.stream, self._metrics)
+            sent.listen(stream.look_again)
+            try:
+                return await self._stream(request, stream, opening, head, after)
+            finally:
+                sent.forget(stream.look_again)
+        finally:
+            self._hubs.release(hub)
+
+    async def _until_logged(self, hub: Hub, sent: Sent) -> None:
+        """Wait until the log has the task and this turn: the agent's answer may be faster than the log."""
+        deadline_s = asyncio.get_running_loop().time() + LOG_S_MAX
+        arrived = asyncio.Event()
+        while not hub.fold.started or (hub.fold.turn_span(sent.message_id) is None and hub.end <= sent.after):
+            hub.listen(arrived.set)
+            try:
+                async with asyncio.timeout_at(deadline_s):
+                    await arrived.wait()
+            except TimeoutError:
+                raise A2AError(ErrorKind.UNAVAILABLE, "The agent's events have not reached the log") from None
+            finally:
+                hub.stop_listening(arrived.set)
+            arrived.clear()
+
+
+class _Past(Sent):
+    """A turn the log knows, whoever has sent its message."""
+
+    __slots__ = ()
+
+    def __init__(self, message_id: str) -> None:
+        super().__init__(message_id, 0)

@@ -1,0 +1,179 @@
+"""What passes to the agent: A2A operations that are not the broker's, in the client's form or translated.
+
+Must not know streams of tasks.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from aiohttp import hdrs, web
+from msgspec import Raw
+
+from sidecast_broker.agent import Agent
+from sidecast_broker.agent_calls import AgentCalls
+from sidecast_broker.agent_card import AgentCards
+from sidecast_broker.agent_connections import AgentAway
+from sidecast_broker.asked import Asked, decode_object, v1_message
+from sidecast_broker.capture import Capture
+from sidecast_broker.core.a2a.card import Interface
+from sidecast_broker.core.a2a.errors import A2AError, ErrorKind
+from sidecast_broker.core.a2a.operations import (
+    CANCEL_TASK,
+    GET_EXTENDED_CARD,
+    GET_TASK,
+    SEND_MESSAGE,
+)
+from sidecast_broker.core.a2a.translate import events, requests, results
+from sidecast_broker.core.a2a.translate.raw import Untranslatable
+from sidecast_broker.core.cursor import format_cursor
+from sidecast_broker.core.views.a2a import marked
+from sidecast_broker.hubs import Hubs
+from sidecast_broker.opening import open_hub
+from sidecast_broker.refused import Code, Refused
+
+_TELLING = (SEND_MESSAGE, GET_TASK, CANCEL_TASK)
+"""Operations whose answers say something of a task."""
+
+
+class Relay:
+    """Passes operations on, and answers for the agent what the log can say.
+
+    Args:
+        hubs: the tasks.
+        agent: the connection to the agent.
+        cards: say what it speaks.
+        calls: reach it in another form than the client's.
+        capture: publishes what the agent answers; None: the agent does.
+    """
+
+    def __init__(
+        self, hubs: Hubs, agent: Agent, cards: AgentCards, calls: AgentCalls, capture: Capture | None
+    ) -> None:
+        self._hubs = hubs
+        self._agent = agent
+        self._cards = cards
+        self._calls = calls
+        self._capture = capture
+
+    async def operation(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
+        """Pass an operation to the agent: in the client's own form where the agent speaks it (C71)."""
+        try:
+            if not self._agent.configured:
+                raise AgentAway("none", "no agent is configured to ask")
+            interface = (await self._cards.card()).interface(asked.wire.binding, asked.wire.version)
+            if interface is None:
+                return await self._translated(request, asked)
+            rpc = asked.wire.binding == "jsonrpc"
+            target = self._agent.target(interface, "" if rpc else asked.call.target)
+            if asked.operation is GET_EXTENDED_CARD or (self._capture and asked.operation in _TELLING):
+                return await self._listened_to(request, asked, interface, target)
+            return await self._agent.pass_on(request, asked.body, target=target)
+        except AgentAway as away:
+            if asked.operation is GET_TASK and away.reason != "broken":
+                return await self._from_log(asked)
+            raise
+
+    async def _listened_to(
+        self, request: web.BaseRequest, asked: Asked, interface: Interface, target: str
+    ) -> web.Response:
+        """Pass an operation on, and take in what the answer says before it is passed back."""
+        headers = list(request.headers.items())
+        message = (asked.params.fields.get("message") or b"") if asked.operation is SEND_MESSAGE else b""
+        heard = None
+        if self._capture is not None and message:
+            heard = self._capture.answer(
+                asked.key.tenant,
+                message=v1_message(asked),
+                task_id=asked.key.task or None,
+                streams=False,
+            )
+        body = asked.body or None
+        try:
+            reply = await self._agent.call(body, target=target, method=request.method, headers=headers)
+        except AgentAway:
+            if heard is not None:
+                heard.broke()
+            raise
+        answer = web.Response(status=reply.status, headers=reply.headers, body=reply.body)
+        try:
+            result = self._calls.result(interface, asked.operation, reply)
+        except (AgentAway, A2AError):
+            result = None  # what it says of itself is passed back as it is
+        if heard is not None:
+            if result is not None:
+                heard.take(result)
+            heard.end()
+        elif self._capture is not None and result is not None and asked.operation is not GET_EXTENDED_CARD:
+            self._capture.hint(asked.key.tenant, result)
+        if asked.operation is GET_EXTENDED_CARD and result is not None:
+            answer.body = self._own_card(request, asked, reply.body)
+        return answer
+
+    def _own_card(self, request: web.BaseRequest, asked: Asked, body: bytes) -> bytes:
+        """Give an extended card with this broker's addresses, not the agent's."""
+        prefixed = bool(asked.call.agent)
+        if asked.wire.binding == "rest":
+            return self._cards.rewritten(request, body, prefixed=prefixed)
+        envelope = decode_object(body)
+        envelope["result"] = Raw(self._cards.rewritten(request, bytes(envelope["result"]), prefixed=prefixed))
+        return msgspec.json.encode(envelope)
+
+    async def _translated(self, request: web.BaseRequest, asked: Asked) -> web.Response:
+        """Ask the agent in its own generation, and answer in the client's."""
+        name, wire = asked.operation.name, asked.wire
+        fields: dict[str, object] = dict(asked.params.fields)
+        if asked.params.message is not None:
+            fields["message"] = asked.params.message
+        raw = msgspec.json.encode(fields)
+        try:
+            if wire.version == "0.3":
+                from_v03 = (
+                    requests.params_from_v03_rest if wire.binding == "rest" else requests.params_from_v03
+                )
+                raw = from_v03(name, raw)
+            if asked.call.task:
+                own = decode_object(raw)
+                own[asked.operation.task or "id"] = Raw(msgspec.json.encode(asked.call.task))
+                raw = msgspec.json.encode(own)
+            result = await self._calls.call(
+                asked.operation, raw, request.headers.items(), task=asked.key.task, config=asked.call.config
+            )
+            if self._capture is not None and asked.operation in (GET_TASK, CANCEL_TASK):
+                self._capture.hint(asked.key.tenant, result)
+            if wire.version == "0.3":
+                to_v03 = results.result_to_v03_rest if wire.binding == "rest" else results.result_to_v03
+                result = to_v03(name, result)
+        except Untranslatable as error:
+            raise A2AError(ErrorKind.INVALID_PARAMS, str(error)) from error
+        return _whole(asked, result)
+
+    async def _from_log(self, asked: Asked) -> web.Response:
+        """Answer GetTask without the agent, saying so in the Task's metadata."""
+        hub = await open_hub(self._hubs, asked.key)
+        try:
+            task = marked(hub.fold.task(), cursor=format_cursor(hub.epoch, hub.end))
+        finally:
+            self._hubs.release(hub)
+        if asked.wire.version == "0.3":
+            rest = asked.wire.binding == "rest"
+            task = events.task_to_v03_rest(task) if rest else events.task_to_v03(task)
+        return _whole(asked, task)
+
+    async def other(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Pass what `agent.passthrough` names, as it is."""
+        if not self._agent.passes(request.raw_path):
+            raise Refused("not-found", "there is nothing at this path")
+        try:
+            return await self._agent.pass_on(request)
+        except AgentAway as away:
+            code: Code = "bad-gateway" if away.reason == "broken" else "unavailable"
+            raise Refused(code, str(away), retry_after_s=1) from away
+
+
+def _whole(asked: Asked, result: bytes) -> web.Response:
+    """Answer with a result, on the client's wire."""
+    if asked.wire.binding == "jsonrpc":
+        result = b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (asked.rpc_id, result)
+    return web.Response(
+        body=result, content_type="application/json", headers={hdrs.CACHE_CONTROL: "no-store"}
+    )

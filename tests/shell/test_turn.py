@@ -1,0 +1,48 @@
+"""What a burst makes necessary is run once, at its end or in the next turn of the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+
+from sidecast_broker.turn import Turn
+
+
+async def test_the_end_of_a_burst_runs_what_waits_in_order() -> None:
+    turn, ran = Turn(), list[int]()
+    for number in range(3):
+        turn.soon(lambda number=number: ran.append(number))  # type: ignore[misc]
+    assert ran == []
+    turn.end()
+    assert ran == [0, 1, 2]
+    await asyncio.sleep(0)
+    assert ran == [0, 1, 2]
+
+
+async def test_without_an_end_it_runs_in_the_next_turn() -> None:
+    turn, ran = Turn(), list[int]()
+    turn.soon(lambda: ran.append(1))
+    await asyncio.sleep(0)
+    assert ran == [1]
+
+
+async def test_what_is_asked_for_meanwhile_waits_for_the_next_end() -> None:
+    turn, ran = Turn(), list[int]()
+    turn.soon(lambda: turn.soon(lambda: ran.append(2)))
+    turn.end()
+    assert ran == []
+    turn.end()
+    assert ran == [2]
+
+
+async def test_one_that_raises_is_reported_and_stops_no_other() -> None:
+    turn, ran, told = Turn(), list[int](), list[object]()
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context["exception"]))
+    fault = ValueError("not this one")
+
+    def fail() -> None:
+        raise fault
+
+    turn.soon(fail)
+    turn.soon(lambda: ran.append(1))
+    turn.end()
+    assert (ran, told) == ([1], [fault])
