@@ -10,10 +10,11 @@ import aiohttp
 import pytest
 from a2a_rig.processes import Agent, Driver, Generation
 from a2a_rig.stage import Stage
-from a2a_rig.wire import Door
+from a2a_rig.wire import WIRES, Door, Wire
 from nats_server import NatsServer, create_stream
 
 StageOf = Callable[..., Stage]
+Crossed = tuple[Stage, Wire]
 
 SETUPS = [("v1", "adapter"), ("v1", "proxy"), ("v03", "adapter"), ("v03", "proxy")]
 
@@ -102,6 +103,26 @@ def door_to(session: aiohttp.ClientSession) -> Callable[[str], Door]:
 def log(stage_of: StageOf) -> Stage:
     """Give a broker without an agent: the test writes the log."""
     return stage_of()
+
+
+def _pairs(chosen: Callable[[int, int], bool]) -> list[Any]:
+    """Give all pairs of a setup and a wire; those that are not chosen only run with `accept`."""
+    return [
+        pytest.param(
+            (setup, wire),
+            id=f"{'-'.join(setup)}-{wire}",
+            marks=() if chosen(row, column) else pytest.mark.accept,
+        )
+        for row, setup in enumerate(SETUPS)
+        for column, wire in enumerate(WIRES)
+    ]
+
+
+@pytest.fixture(params=_pairs(lambda row, column: (column - row) % 4 < 2))
+def crossed(request: pytest.FixtureRequest, stage_of: StageOf) -> Crossed:
+    """Give a broker beside an agent, and a wire to speak to it: half of the pairs in the normal run."""
+    setup, wire = request.param
+    return stage_of(*setup), wire
 
 
 @pytest.fixture(params=SETUPS, ids="-".join)

@@ -13,7 +13,6 @@ from a2a_rig.wire import (
     V1_RPC,
     WIRES,
     Door,
-    Wire,
     numbers,
     outline,
     outlines,
@@ -141,25 +140,23 @@ async def test_a_broker_that_is_killed_goes_on_capturing(own_stage: StageOf, doo
     assert text_after(events) == numbers(1, 5)
 
 
-@pytest.mark.parametrize("wire", WIRES, ids=str)
 @pytest.mark.parametrize("capture", ["adapter", "proxy"])
-async def test_get_task_while_the_agent_is_away(
-    capture: str, wire: Wire, own_stage: StageOf, door_to: DoorTo
-) -> None:
+async def test_get_task_while_the_agent_is_away(capture: str, own_stage: StageOf, door_to: DoorTo) -> None:
     """Answered from the log, and marked: it may be older than what the agent knows."""
     stage = own_stage("v1", capture)
     door = door_to(stage.url)
     async with door.open(V1_RPC, "stream", text="chunks 3; ask why") as stream:
         task = task_of((await stream.rest())[0].result)
     await asyncio.to_thread(stage.agent.kill9)
-    answer = await door.ask(wire, "get", task=task)
-    assert answer.status == 200
-    held = answer.result
-    assert text_after([{"task": held}]) == numbers(1, 3)
-    assert outline({"task": held}).startswith("task input-required")
-    assert any(key.startswith("urn:sidecast:") for key in held["metadata"]), "marked"
-    unknown = await door.ask(wire, "get", task=stage.new_task())
-    assert b"-32001" in unknown.body or unknown.status == 404
+    for wire in WIRES:
+        answer = await door.ask(wire, "get", task=task)
+        assert answer.status == 200
+        held = answer.result
+        assert text_after([{"task": held}]) == numbers(1, 3)
+        assert outline({"task": held}).startswith("task input-required")
+        assert any(key.startswith("urn:sidecast:") for key in held["metadata"]), "marked"
+        unknown = await door.ask(wire, "get", task=stage.new_task())
+        assert b"-32001" in unknown.body or unknown.status == 404
 
 
 async def test_c66_the_log_of_an_adapter_and_of_the_broker_say_the_same(

@@ -13,6 +13,7 @@ from a2a_rig.wire import V03_REST, V03_RPC, V1_REST, V1_RPC, WIRES, Door, Frame,
 from brokers import artifact, done, encode, status
 
 DoorTo = Callable[[str], Door]
+Crossed = tuple[Stage, Wire]
 StageOf = Callable[..., Stage]
 
 
@@ -300,9 +301,9 @@ async def test_c39_the_snapshot_keeps_them_too(log: Stage, door_to: DoorTo) -> N
     assert b'"generation":1' in first.raw
 
 
-@pytest.mark.parametrize("wire", WIRES, ids=str)
-async def test_c60_times_are_utc(wire: Wire, stage: Stage, door_to: DoorTo) -> None:
+async def test_c60_times_are_utc(crossed: Crossed, door_to: DoorTo) -> None:
     """The v0.3 agent sends times without an offset."""
+    stage, wire = crossed
     async with door_to(stage.url).open(wire, "stream", text="chunks 1; say hi") as stream:
         frames = await stream.rest()
     times = [

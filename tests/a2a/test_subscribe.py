@@ -25,6 +25,7 @@ from a2a_rig.wire import (
 from brokers import done, status
 
 DoorTo = Callable[[str], Door]
+Crossed = tuple[Stage, Wire]
 
 TERMINAL = ["COMPLETED", "FAILED", "CANCELED", "REJECTED"]
 INTERRUPTED = ["INPUT_REQUIRED", "AUTH_REQUIRED"]
@@ -216,11 +217,11 @@ async def test_c45_a_tenant_sees_its_own_tasks_only(wire: Wire, log: Stage, door
         assert (answer.status, answer.body) == (nobody.status, nobody.body), "as if it weren't there"
 
 
-@pytest.mark.parametrize("wire", WIRES, ids=str)
 @pytest.mark.parametrize("blocking", [True, False], ids=["blocking", "at-once"])
 async def test_c68_a_task_that_was_not_begun_by_a_stream(
-    blocking: bool, wire: Wire, stage: Stage, door_to: DoorTo
+    blocking: bool, crossed: Crossed, door_to: DoorTo
 ) -> None:
+    stage, wire = crossed
     gate = stage.new_task()
     door = door_to(stage.url)
     setting = {"returnImmediately": not blocking} if wire.version == "1.0" else {"blocking": blocking}
