@@ -6,6 +6,7 @@ Must not know HTTP or A2A requests. Who captures, and what happens where two do,
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable
@@ -402,6 +403,11 @@ class Captor:
         if not isinstance(source, Subscription):
             self._voices.discard(source)
             at_rest = self._fold.interrupted or self._fold.terminal
+            if how == "ended" and not at_rest and source is not None and source.streams:
+                # An agent may end a task without a word in its streams: a cancel that nothing reports (C63).
+                with contextlib.suppress(AgentAway):
+                    await self._look(source)
+                at_rest = self._fold.interrupted or self._fold.terminal
             if lossy or not at_rest or any(voice.streams for voice in self._voices):
                 # What is said next may be lost, or have been written already.
                 self._leave_source()

@@ -223,8 +223,11 @@ async def test_c63_watchers_see_that_a_task_was_canceled(
             await stream.rest()
         async with door.open(wire, "subscribe", task=task) as other:
             await other.take(1)
-            await door.ask(wire, "cancel", task=task)
+            # a2a-sdk 0.3 never answers where its executor says nothing: watchers see the end all the same.
+            cancelling = asyncio.create_task(door.ask(wire, "cancel", task=task))
             assert outline((await other.rest())[-1].result).startswith("status canceled")
+            cancelling.cancel()
+            await asyncio.gather(cancelling, return_exceptions=True)
         if not script.startswith("ask"):
             assert outline((await stream.rest())[-1].result).startswith("status canceled")
 

@@ -59,6 +59,7 @@ class Stage:
     ) -> None:
         self.name = f"agent{next(_numbers)}"
         self.capture = capture
+        self.generation = generation
         self._server = server
         self._agent: Agent | None = None
         effective: dict[str, object] = {
