@@ -65,7 +65,9 @@ class Relay:
                 return await self._translated(request, asked)
             rpc = asked.wire.binding == "jsonrpc"
             target = self._agent.target(interface, "" if rpc else asked.call.target)
-            if asked.operation is GET_EXTENDED_CARD or (self._capture and asked.operation in _TELLING):
+            if asked.operation is GET_EXTENDED_CARD or (
+                self._capture is not None and asked.operation in _TELLING
+            ):
                 return await self._listened_to(request, asked, interface, target)
             return await self._agent.pass_on(request, asked.body, target=target)
         except AgentAway as away:
