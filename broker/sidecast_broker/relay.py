@@ -14,7 +14,7 @@ from sidecast_broker.agent_calls import AgentCalls
 from sidecast_broker.agent_card import AgentCards
 from sidecast_broker.agent_connections import AgentAway
 from sidecast_broker.asked import Asked, decode_object, v1_message
-from sidecast_broker.capture import Capture
+from sidecast_broker.capture import Capture, CapturedAnswer
 from sidecast_broker.core.a2a.card import Interface
 from sidecast_broker.core.a2a.errors import A2AError, ErrorKind
 from sidecast_broker.core.a2a.operations import (
@@ -80,15 +80,7 @@ class Relay:
     ) -> web.Response:
         """Pass an operation on, and take in what the answer says before it is passed back."""
         headers = list(request.headers.items())
-        message = (asked.params.fields.get("message") or b"") if asked.operation is SEND_MESSAGE else b""
-        heard = None
-        if self._capture is not None and message:
-            heard = self._capture.answer(
-                asked.key.tenant,
-                message=v1_message(asked),
-                task_id=asked.key.task or None,
-                streams=False,
-            )
+        heard = self._hear(asked)
         body = asked.body or None
         try:
             reply = await self._agent.call(body, target=target, method=request.method, headers=headers)
@@ -101,15 +93,27 @@ class Relay:
             result = self._calls.result(interface, asked.operation, reply)
         except (AgentAway, A2AError):
             result = None  # what it says of itself is passed back as it is
+        self._take_in(asked, heard, result)
+        if asked.operation is GET_EXTENDED_CARD and result is not None:
+            answer.body = self._own_card(request, asked, reply.body)
+        return answer
+
+    def _hear(self, asked: Asked) -> CapturedAnswer | None:
+        """Begin to listen to the answer to a message, where the broker publishes what the agent says."""
+        if self._capture is None or asked.operation is not SEND_MESSAGE or asked.params.message is None:
+            return None
+        return self._capture.answer(
+            asked.key.tenant, message=v1_message(asked), task_id=asked.key.task or None, streams=False
+        )
+
+    def _take_in(self, asked: Asked, heard: CapturedAnswer | None, result: bytes | None) -> None:
+        """Take in what an answer says of a task: its v1.0 result, None for none."""
         if heard is not None:
             if result is not None:
                 heard.take(result)
             heard.end()
-        elif self._capture is not None and result is not None and asked.operation is not GET_EXTENDED_CARD:
+        elif self._capture is not None and result is not None and asked.operation in (GET_TASK, CANCEL_TASK):
             self._capture.hint(asked.key.tenant, result)
-        if asked.operation is GET_EXTENDED_CARD and result is not None:
-            answer.body = self._own_card(request, asked, reply.body)
-        return answer
 
     def _own_card(self, request: web.BaseRequest, asked: Asked, body: bytes) -> bytes:
         """Give an extended card with this broker's addresses, not the agent's."""
@@ -137,11 +141,18 @@ class Relay:
                 own = decode_object(raw)
                 own[asked.operation.task or "id"] = Raw(msgspec.json.encode(asked.call.task))
                 raw = msgspec.json.encode(own)
-            result = await self._calls.call(
-                asked.operation, raw, request.headers.items(), task=asked.key.task, config=asked.call.config
-            )
-            if self._capture is not None and asked.operation in (GET_TASK, CANCEL_TASK):
-                self._capture.hint(asked.key.tenant, result)
+            heard = self._hear(asked)
+            result = None
+            try:
+                result = await self._calls.call(
+                    asked.operation,
+                    raw,
+                    request.headers.items(),
+                    task=asked.key.task,
+                    config=asked.call.config,
+                )
+            finally:
+                self._take_in(asked, heard, result)
             if wire.version == "0.3":
                 to_v03 = results.result_to_v03_rest if wire.binding == "rest" else results.result_to_v03
                 result = to_v03(name, result)
