@@ -6,12 +6,14 @@ Must not know how requests are read, nor the agent's wire.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from aiohttp import hdrs, web
 
 from sidecast_broker.a2a_view import A2AView
 from sidecast_broker.answers import Away
 from sidecast_broker.asked import Asked, cursor_of, message_id_of, v1_params
+from sidecast_broker.capture import Capture
 from sidecast_broker.core.a2a.errors import EVENT_STREAM, A2AError, ErrorKind
 from sidecast_broker.core.cursor import MalformedCursor, parse_cursor
 from sidecast_broker.core.resume import Opening
@@ -21,6 +23,7 @@ from sidecast_broker.hubs import Hubs
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.opening import open_hub, opening_of
 from sidecast_broker.past import folded_at
+from sidecast_broker.refused import Refused
 from sidecast_broker.settings import Settings
 from sidecast_broker.stream import Stream
 from sidecast_broker.streams import Streams
@@ -39,12 +42,20 @@ class A2AStreams:
         hubs: the tasks.
         streams: the open streams.
         turns: messages under way.
+        capture: publishes what the agent says; None: the agent does.
         metrics: where to count.
     """
 
     def __init__(
-        self, settings: Settings, hubs: Hubs, streams: Streams, turns: Turns, metrics: Metrics
+        self,
+        settings: Settings,
+        hubs: Hubs,
+        streams: Streams,
+        turns: Turns,
+        capture: Capture | None,
+        metrics: Metrics,
     ) -> None:
+        self._capture = capture
         self._settings = settings
         self._hubs = hubs
         self._streams = streams
@@ -54,7 +65,7 @@ class A2AStreams:
     async def subscribe(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
         """Serve a task from the log: a Task first, then what follows it (C01 to C05, C29 to C32)."""
         self._streams.admit()
-        hub = await open_hub(self._hubs, asked.key)
+        hub = await self._open(asked.key)
         try:
             head, after, opening = await self._resumed(hub, asked, cursor_of(request, asked.params))
             if opening is None or (hub.ends_at(after) and opening.mode == "snapshot"):
@@ -69,6 +80,23 @@ class A2AStreams:
             )
         finally:
             self._hubs.release(hub)
+
+    async def _open(self, key: TaskKey) -> Hub:
+        """Give a task's hub; one the log doesn't have may be the agent's, begun elsewhere (C68)."""
+        try:
+            return await open_hub(self._hubs, key)
+        except Refused as refused:
+            if refused.code != "not-found" or self._capture is None:
+                raise
+            if not await self._capture.adopt(key.tenant, key.task):
+                raise
+        hub = await open_hub(self._hubs, key, wait=True)
+        try:
+            await self._until(hub, lambda: hub.fold.started)
+        except BaseException:
+            self._hubs.release(hub)
+            raise
+        return hub
 
     def _view(self, asked: Asked, turn: Sent | None = None) -> A2AView:
         return A2AView(asked.wire, asked.rpc_id, self._settings.stream.a2a_heartbeat_s, turn)
@@ -189,18 +217,32 @@ class A2AStreams:
 
     async def _until_logged(self, hub: Hub, sent: Sent) -> None:
         """Wait until the log has the task and this turn: the agent's answer may be faster than the log."""
+        await self._until(
+            hub,
+            lambda: (
+                hub.fold.started and (hub.fold.turn_span(sent.message_id) is not None or hub.end > sent.after)
+            ),
+        )
+
+    async def _until(self, hub: Hub, condition: Callable[[], bool]) -> None:
+        """Wait until what a task's records say fulfils a condition.
+
+        Raises:
+            A2AError: that takes longer than clients wait for an answer.
+        """
         deadline_s = asyncio.get_running_loop().time() + LOG_S_MAX
         arrived = asyncio.Event()
-        while not hub.fold.started or (hub.fold.turn_span(sent.message_id) is None and hub.end <= sent.after):
-            hub.listen(arrived.set)
-            try:
-                async with asyncio.timeout_at(deadline_s):
+        tell = arrived.set
+        hub.listen(tell)
+        try:
+            async with asyncio.timeout_at(deadline_s):
+                while not condition():
+                    arrived.clear()
                     await arrived.wait()
-            except TimeoutError:
-                raise A2AError(ErrorKind.UNAVAILABLE, "The agent's events have not reached the log") from None
-            finally:
-                hub.stop_listening(arrived.set)
-            arrived.clear()
+        except TimeoutError:
+            raise A2AError(ErrorKind.UNAVAILABLE, "The agent's events have not reached the log") from None
+        finally:
+            hub.stop_listening(tell)
 
 
 class _Past(Sent):

@@ -20,7 +20,6 @@ from sidecast_broker.core.views.shapes import StreamGapReason
 from sidecast_broker.hub import Hub
 from sidecast_schemas.events import INTERRUPTED_STATES, TERMINAL_STATES
 
-
 _ID_HERE = b'"urn:sidecast:id"'
 
 

@@ -82,7 +82,7 @@ async def serving(
     if settings.agent.capture == "proxy" and agent.configured:
         capture = Capture(stream, hubs, AgentTasks(calls), settings.agent.name, metrics)
     turns = Turns(calls, capture)
-    a2a_streams = A2AStreams(settings, hubs, streams, turns, metrics)
+    a2a_streams = A2AStreams(settings, hubs, streams, turns, capture, metrics)
     relay = Relay(hubs, agent, cards, calls, capture)
     gateway = Gateway(settings, a2a_streams, relay, agent, cards, metrics)
     routes = [*public.routes(), *page.routes(), *cards.routes()]

@@ -215,6 +215,17 @@ class Capture:
         if captor is not None:
             captor.hint(event.state)
 
+    async def adopt(self, tenant: str, task_id: str) -> bool:
+        """Begin to capture a task that the log doesn't have; give whether the agent has it.
+
+        Raises:
+            AgentAway: it can't be asked.
+        """
+        task = await self._agent.get(task_id)
+        if task is not None:
+            self.hint(tenant, task)
+        return task is not None
+
     def count(self, outcome: str) -> None:
         """Count an event that no captor has heard."""
         self._metrics.captured_events.labels(outcome).inc()
