@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from a2a_rig.stage import Stage
+from a2a_rig.stage import Stage, events_in
 from a2a_rig.wire import (
     V1_REST,
     V1_RPC,
@@ -25,11 +25,6 @@ DoorTo = Callable[[str], Door]
 StageOf = Callable[..., Stage]
 
 CAPTURE = "urn:sidecast:capture:v1"
-
-
-def events_in(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Give the records that are events."""
-    return [record for record in records if "turn" not in record]
 
 
 async def test_no_event_is_doubled(stage: Stage, door_to: DoorTo) -> None:

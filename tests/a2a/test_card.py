@@ -9,7 +9,19 @@ import pytest
 from a2a_rig.awkward import AwkwardAgent
 from a2a_rig.processes import CLIENTS, Client, Driver
 from a2a_rig.stage import Stage
-from a2a_rig.wire import V1_REST, V1_RPC, WIRES, Door, Wire, numbers, outline, request, text_after
+from a2a_rig.wire import (
+    V1_REST,
+    V1_RPC,
+    WIRES,
+    Door,
+    Wire,
+    numbers,
+    outline,
+    request,
+    split,
+    state_of,
+    text_after,
+)
 
 DoorTo = Callable[[str], Door]
 StageOf = Callable[..., Stage]
@@ -148,9 +160,8 @@ async def test_c08_streaming_is_added_to_an_agent_that_lacks_it(
     async with door.open(wire, "stream", text="chunks 3") as stream:
         frames = await stream.rest()
     assert text_after([frame.result for frame in frames]) == numbers(1, 3)
-    # What the broker hears of such an agent is one Task, with all there is in it.
-    whole = "task completed 1 2 3 " if capture == "proxy" else "status completed"
-    assert outline(frames[-1].result) == whole
+    # A Task that has ended may be all there is to say.
+    assert state_of(split(frames[-1].result)[1]["status"]) == "completed"
     assert not stage.agent.requests_to(":subscribe", ":stream")
 
 

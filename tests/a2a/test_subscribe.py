@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from a2a_rig.stage import Stage, begin, chunks
+from a2a_rig.stage import Stage, begin, chunks, events_in
 from a2a_rig.wire import (
     V03_REST,
     V03_RPC,
@@ -260,6 +260,7 @@ async def test_c68_a_task_that_was_not_begun_by_a_stream(
     held = (await sending).result
     held = held.get("task", held)
     assert text_after([{"task": held}]) == numbers(1, 4)
+    await stage.known(task)
     async with asyncio.timeout(10):
-        while text_after([each for each in await stage.records(task) if "turn" not in each]) != numbers(1, 4):
+        while text_after(events_in(await stage.records(task))) != numbers(1, 4):
             await asyncio.sleep(0.02)

@@ -140,6 +140,11 @@ class Stage:
             self._agent.stop()
 
 
+def events_in(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Give the records that are events: not those of turns."""
+    return [record for record in records if "turn" not in record]
+
+
 def begin(task: str, **fields: Any) -> bytes:
     """Give the record that begins a task."""
     return task_record(task, **fields)
