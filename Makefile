@@ -4,7 +4,7 @@ BIN := .venv/bin
 FILE ?= README.md
 export PYTHONWARNINGS :=
 
-.PHONY: demo test accept bench lint types imports unit schemas docs clean
+.PHONY: demo test clients accept bench lint types imports unit schemas docs clean
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Sidecast needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
@@ -28,7 +28,10 @@ imports: .venv/ready
 	$(BIN)/lint-imports
 
 unit: .venv/ready
-	$(BIN)/python -m pytest -m 'not accept'
+	$(BIN)/python -m pytest -m 'not accept' --ignore tests/a2a
+
+clients: .venv/ready ## the A2A door with real agents and clients of four SDKs (some three minutes; needs Node.js)
+	$(BIN)/python -m pytest -m 'not accept' tests/a2a
 
 accept: .venv/ready ## long loads and fault runs (some ten minutes)
 	$(BIN)/python -m pytest -m accept -p no:randomly

@@ -85,7 +85,7 @@ class Gateway:
         """Answer a request at a path that is not of the browser format.
 
         Raises:
-            Refused: nothing is there.
+            Refused: nothing of A2A is there, and nothing that passes to the agent.
         """
         target = request.raw_path
         version: Version | None = None
@@ -109,26 +109,13 @@ class Gateway:
             raise Refused("method-not-allowed", "not with this method", allow=wrong.allow) from wrong
         except A2AError as error:
             return self._refuse(error, wire, streams=streams)
-        except Refused as refused:
-            kind = _KINDS.get(refused.code, ErrorKind.INVALID_REQUEST)
-            message = None if kind is ErrorKind.TASK_NOT_FOUND else refused.detail
-            return self._refuse(
-                A2AError(kind, message), wire, streams=streams, retry_after_s=refused.retry_after_s
-            )
-        except AgentAway as away:
-            kind = ErrorKind.INVALID_AGENT_RESPONSE if away.reason == "broken" else ErrorKind.UNAVAILABLE
-            if away.reason == "none":
-                kind = ErrorKind.UNSUPPORTED_OPERATION
-            return self._refuse(A2AError(kind, str(away)), wire, streams=streams, retry_after_s=1)
 
-    def _refuse(
-        self, error: A2AError, wire: Wire, *, streams: bool, retry_after_s: float | None = None
-    ) -> web.Response:
+    def _refuse(self, error: A2AError, wire: Wire, *, streams: bool) -> web.Response:
         self._metrics.rejected.labels(error.kind.name.lower().replace("_", "-")).inc()
         status, content_type, body = refusal(error, wire, streams=streams)
         headers = {hdrs.CONTENT_TYPE: content_type, hdrs.CACHE_CONTROL: "no-store"}
         if status in (429, 503):
-            headers[hdrs.RETRY_AFTER] = str(max(1, round(retry_after_s or 1)))
+            headers[hdrs.RETRY_AFTER] = "1"
         if status == 401:
             headers[hdrs.WWW_AUTHENTICATE] = 'Bearer realm="sidecast"'
         return web.Response(status=status, body=body, headers=headers)

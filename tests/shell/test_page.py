@@ -82,11 +82,16 @@ class TestFiles:
 
     @pytest.mark.parametrize(
         "path",
-        ["/ui/none.js", "/ui/..%2fpage.py", "/ui/%2e%2e/page.py", "/ui/api", "/ui/api/none", "/ui//app.js"],
+        ["/ui/none.js", "/ui/..%2fpage.py", "/ui/api", "/ui/api/none", "/ui/a/b"],
     )
     async def test_nothing_else_is_served(self, fake: FakeBackend, path: str) -> None:
         async with broker(fake) as running:
             assert (await running.get(path))[0] == 404
+
+    @pytest.mark.parametrize("path", ["/ui/%2e%2e/page.py", "/ui//app.js"])
+    async def test_a_path_that_could_mean_another_is_none(self, fake: FakeBackend, path: str) -> None:
+        async with broker(fake) as running:
+            assert (await running.get(path))[0] == 400
 
     async def test_address_without_slash_leads_to_the_page(self, fake: FakeBackend) -> None:
         async with broker(fake) as running:

@@ -284,7 +284,7 @@ async def test_a_stream_can_only_be_gotten(fake: FakeBackend, path: str, method:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/nothing", "/tasks", "/tasks/", "/tasks/x", "/tasks/x/events/", "/a2a"]
+    "path", ["/nothing", "/tasks/", "/tasks/x/events/", "/a2a/", "/v2/tasks/x/y", "/message"]
 )
 async def test_an_unknown_path_is_404_in_json(fake: FakeBackend, path: str) -> None:
     async with broker(fake) as running:
