@@ -151,12 +151,13 @@ class A2AStreams:
             try:
                 if hub.fold.turn_span(message_id) is not None:
                     sent = _Past(message_id)
-                elif cursor is not None and hub.first is not None:
-                    raise A2AError(ErrorKind.INVALID_PARAMS, "No turn of this message is known to resume")
-                elif hub.ended:
+                elif cursor is None and hub.ended:
                     raise A2AError(ErrorKind.UNSUPPORTED_OPERATION, "The task has ended")
             finally:
                 self._hubs.release(hub)
+        if sent is None and cursor is not None:
+            # Who resumes must never start a second turn.
+            raise A2AError(ErrorKind.INVALID_PARAMS, "No turn of this message is known to resume")
         if sent is None:
             params = v1_params(asked)
             sent = self._turns.send(
@@ -177,7 +178,10 @@ class A2AStreams:
             sequence = parse_cursor(cursor).sequence
         except MalformedCursor:
             return None
-        found = await self._hubs.task_at(sequence)
+        try:
+            found = await self._hubs.task_at(sequence)
+        except Away as away:
+            raise A2AError(ErrorKind.UNAVAILABLE, str(away)) from away
         return found if found is not None and found[:2] == key[:2] else None
 
     async def _message(self, request: web.BaseRequest, asked: Asked, payload: bytes) -> web.Response:
