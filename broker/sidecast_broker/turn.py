@@ -19,15 +19,20 @@ class Turn:
 
     def __init__(self) -> None:
         self._waiting: list[Run] = []
+        self._next: asyncio.Handle | None = None
 
     def soon(self, run: Run) -> None:
         """Run a function when the burst ends, or in the next turn, in the order of the calls."""
-        if not self._waiting:
-            asyncio.get_running_loop().call_soon(self.end)
+        if self._next is None:
+            self._next = asyncio.get_running_loop().call_soon(self.end)
         self._waiting.append(run)
 
     def end(self) -> None:
         """Run what waits; what that asks for in its turn waits for the next end."""
+        if self._next is not None:
+            # One end in a turn, or what goes on slice by slice gets one slice more with every burst.
+            self._next.cancel()
+            self._next = None
         waiting, self._waiting = self._waiting, []
         for run in waiting:
             try:

@@ -46,3 +46,21 @@ async def test_one_that_raises_is_reported_and_stops_no_other() -> None:
     turn.soon(lambda: ran.append(1))
     turn.end()
     assert (ran, told) == ([1], [fault])
+
+
+async def test_bursts_give_what_goes_on_for_long_no_more_than_one_run_in_a_turn() -> None:
+    turn, ran = Turn(), 0
+
+    def go_on() -> None:
+        nonlocal ran
+        ran += 1
+        turn.soon(go_on)
+
+    turn.soon(go_on)
+    for _burst in range(20):
+        turn.end()
+        await asyncio.sleep(0)
+    before = ran
+    for _turn in range(10):
+        await asyncio.sleep(0)
+    assert ran - before == 10
