@@ -222,6 +222,8 @@ def _address_contradictions(settings: Settings) -> Iterator[str]:
 
 
 def _auth_contradictions(settings: Settings) -> Iterator[str]:
+    if (url := settings.auth.webhook_url) and not _is_http_url(url):
+        yield f"auth.webhook_url: {mask_url(url)!r} is not http:// or https:// with a host"
     if settings.may_be_open or settings.auth.required == "true":
         return
     reachable = [
@@ -263,6 +265,11 @@ def _split_url(url: str) -> SplitResult | None:
 def _is_nats_url(url: str) -> bool:
     parts = _split_url(url)
     return parts is not None and parts.scheme in ("nats", "tls", "ws", "wss")
+
+
+def _is_http_url(url: str) -> bool:
+    parts = _split_url(url)
+    return parts is not None and parts.scheme in ("http", "https") and url.isascii()
 
 
 def _is_base_url(url: str) -> bool:

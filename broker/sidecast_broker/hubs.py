@@ -184,6 +184,14 @@ class Hubs:
             raise
         return entry.hub
 
+    def unfed(self, key: TaskKey) -> Hub:
+        """Give a hub that nothing feeds, for who waits for a task that may not be looked at yet.
+
+        Raises:
+            Away: the stream has not been reached yet.
+        """
+        return self._hub(key, self._epoch())
+
     def release(self, hub: Hub) -> None:
         """Stop using a hub that `acquire` gave; its task may be held by another one since, or by none."""
         entry = self._entries.get(hub.key)
@@ -198,20 +206,27 @@ class Hubs:
         """Give the tail of a hub in use."""
         return self._entries[key].tail
 
-    def _open(self, key: TaskKey) -> _Entry:
+    def _epoch(self) -> str:
         info = self._positioner.info
         if info is None:
             raise Away("the stream has not been reached yet")
-        loop = asyncio.get_running_loop()
+        return info.epoch
+
+    def _hub(self, key: TaskKey, epoch: str) -> Hub:
         hub = Hub(
             key,
-            info.epoch,
+            epoch,
             log_bytes_max=self._settings.task_bytes_max,
             metrics=self._metrics,
             soon=self._turn.soon,
             on_growth=lambda grown: self._grow(key, hub, grown),
             clock=self._clock,
         )
+        return hub
+
+    def _open(self, key: TaskKey) -> _Entry:
+        hub = self._hub(key, self._epoch())
+        loop = asyncio.get_running_loop()
         tail = Tail(
             self._stream,
             key,

@@ -10,17 +10,18 @@ from sidecast_broker.core.resume import Opening, Position, Start, open_at
 from sidecast_broker.hub import Hub
 from sidecast_broker.hubs import Hubs
 from sidecast_broker.metrics import Metrics
-from sidecast_broker.refused import Refused
+from sidecast_broker.refused import Refused, unknown
 from sidecast_schemas.subjects import TaskKey
 
 
-def unknown() -> Refused:
-    """Give the answer to who asks for a task there is not, or may not see."""
-    return Refused("not-found", "there is no such task, or it is not yours")
-
-
-async def open_hub(hubs: Hubs, key: TaskKey, *, wait: bool = False) -> Hub:
+async def open_hub(hubs: Hubs, key: TaskKey, *, wait: bool = False, first: int | None = None) -> Hub:
     """Give the hub of a task that exists, or that the caller will wait for; `Hubs.release` it after use.
+
+    Args:
+        hubs: the tasks.
+        key: the task.
+        wait: whether one without a record will do.
+        first: a sequence of the task's that the leader has named already; None: it wasn't asked.
 
     Raises:
         Refused: there is no such task, or what is stored of it can't be read at the moment.
@@ -28,19 +29,30 @@ async def open_hub(hubs: Hubs, key: TaskKey, *, wait: bool = False) -> Hub:
     try:
         hub = hubs.peek(key)
         known = hub is not None and hub.first is not None
-        if not known and not wait:
-            first = await hubs.first(key)
-            if first is None:
+        if not known and not wait and first is None:
+            stored = await hubs.first(key)
+            if stored is None:
                 raise unknown()
-            hub = await hubs.acquire(key, first.sequence)
-        else:
-            hub = await hubs.acquire(key)
+            first = stored.sequence
+        hub = await hubs.acquire(key, first or 0)
     except Away as away:
         raise Refused("unavailable", str(away), retry_after_s=1) from away
     if hub.first is None and not wait:
         hubs.release(hub)
         raise unknown()
     return hub
+
+
+def unfed_hub(hubs: Hubs, key: TaskKey) -> Hub:
+    """Give a hub that nothing feeds, for who waits for a task that may not be looked at yet.
+
+    Raises:
+        Refused: the stream has not been reached yet.
+    """
+    try:
+        return hubs.unfed(key)
+    except Away as away:
+        raise Refused("unavailable", str(away), retry_after_s=1) from away
 
 
 async def opening_of(

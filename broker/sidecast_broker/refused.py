@@ -83,3 +83,8 @@ class Refused(Exception):  # noqa: N818 - named as it reads: the request is refu
             headers["Allow"] = ",".join(self.allow)
         body = {"error": {"code": self.code, "message": self.detail}, **self.extra}
         return web.json_response(body, status=STATUS[self.code], headers=headers)
+
+
+def unknown() -> Refused:
+    """Give the answer to who asks for a task there is not, or may not see."""
+    return Refused("not-found", "there is no such task, or it is not yours")

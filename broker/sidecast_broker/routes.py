@@ -5,6 +5,7 @@ Must not know NATS.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import re
 from functools import lru_cache, partial
@@ -12,19 +13,21 @@ from functools import lru_cache, partial
 import structlog
 from aiohttp import hdrs, web
 
+from sidecast_broker.auth.access import Access
 from sidecast_broker.browser import BrowserView
+from sidecast_broker.core.auth.principal import ANYBODY, Principal
 from sidecast_broker.core.cursor import Gap
 from sidecast_broker.core.resume import STARTS, Opening, Start
 from sidecast_broker.core.views import events
 from sidecast_broker.hub import Hub
 from sidecast_broker.hubs import Hubs
 from sidecast_broker.metrics import Metrics
-from sidecast_broker.opening import open_hub, opening_of
+from sidecast_broker.opening import open_hub, opening_of, unfed_hub
 from sidecast_broker.paths import path_segment, query_value
-from sidecast_broker.refused import TEMPORARY, Refused
+from sidecast_broker.refused import TEMPORARY, Refused, unknown
 from sidecast_broker.router import Handler, Route, get
 from sidecast_broker.settings import Settings
-from sidecast_broker.stream import Stream
+from sidecast_broker.stream import Look, Stream
 from sidecast_broker.streams import Streams
 from sidecast_schemas.subjects import InvalidId, TaskKey, encode_token
 
@@ -40,12 +43,15 @@ class Public:
         settings: all settings.
         hubs: the tasks.
         streams: the open streams.
+        access: who may watch what.
         metrics: where to count.
     """
 
-    def __init__(self, settings: Settings, hubs: Hubs, streams: Streams, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: Settings, hubs: Hubs, streams: Streams, access: Access, metrics: Metrics
+    ) -> None:
         self._settings = settings
-        self._auth_on = settings.auth_on
+        self._access = access
         self._hubs = hubs
         self._streams = streams
         self._metrics = metrics
@@ -92,51 +98,92 @@ class Public:
         self, request: web.BaseRequest, segment: int | None, named: bool
     ) -> Stream | web.StreamResponse:
         """Open a stream, up to its first frames; or give the whole answer where nothing would follow."""
-        self._authenticate()
-        key = self._key(query_value(request, "taskId") if segment is None else path_segment(request, segment))
+        access = self._access
+        arrived_s = access.now()
+        principal = await access.who(request) if access.on else ANYBODY
+        task = query_value(request, "taskId") if segment is None else path_segment(request, segment)
+        key = self._key(access.tenant(principal), task)
         wanted = _Wanted(request, named=named, settings=self._settings)
         self._streams.admit()
-        if wanted.json:
-            return await self._answer(key)
-        hub = await open_hub(self._hubs, key, wait=wanted.wait_s > 0)
+        waits = wanted.wait_s > 0 and not wanted.json
+        try:
+            first, look = None, None
+            if access.on:
+                verdict = await access.judge(principal, key)
+                first = verdict.first
+                if not verdict.allowed:
+                    if not waits:
+                        raise unknown()
+                    look = partial(self._look, principal, key)
+            if wanted.json:
+                return await self._answer(key, first)
+            hub = (
+                await open_hub(self._hubs, key, wait=waits, first=first)
+                if look is None
+                else unfed_hub(self._hubs, key)
+            )
+        except Refused as refused:
+            if refused.code == "not-found":
+                await access.hold(arrived_s)
+            raise
+        return await self._serve(request, hub, wanted, look)
+
+    async def _serve(
+        self, request: web.BaseRequest, hub: Hub, wanted: _Wanted, look: Look | None
+    ) -> Stream | web.StreamResponse:
+        """Begin the stream of a hub in use; it is released where no stream comes of it."""
         try:
             opening = await self._open_at(hub, wanted) if hub.first is not None else None
-            if hub.first is None or opening is not None:
-                self._streams.admit()  # of those who came at once, some may have filled it meanwhile
-                stream = Stream(key, hub, self._hubs, wanted.view, self._settings.stream, self._metrics)
-                await stream.start(request)
-                await self._begin(stream, wanted, opening)
-                return stream
+            if hub.first is not None and opening is None:
+                self._hubs.release(hub)
+                return web.Response(status=204, headers={"Cache-Control": "no-store"})
+            self._streams.admit()  # of those who came at once, some may have filled it meanwhile
+            stream = Stream(hub.key, hub, self._hubs, wanted.view, self._settings.stream, self._metrics)
         except BaseException:
             self._hubs.release(hub)
             raise
-        self._hubs.release(hub)
-        return web.Response(status=204, headers={"Cache-Control": "no-store"})
+        try:
+            await stream.start(request)
+            await self._begin(stream, wanted, opening, look)
+        except BaseException:
+            self._hubs.release(stream.hub)
+            raise
+        return stream
 
-    def _authenticate(self) -> None:
-        if self._auth_on:
-            raise Refused("unauthenticated", "a credential is required")
+    async def _look(self, principal: Principal, key: TaskKey, within_s: float) -> Hub | None:
+        """Give the hub of a task that has begun and that a principal may watch; None: there is none yet."""
+        try:
+            async with asyncio.timeout(within_s):
+                verdict = await self._access.judge(principal, key)
+                if verdict.allowed and verdict.first is not None:
+                    return await open_hub(self._hubs, key, first=verdict.first)
+        except (Refused, TimeoutError):
+            pass  # the leader can't be asked at the moment: looked for again
+        return None
 
-    def _key(self, task: str) -> TaskKey:
+    def _key(self, tenant: str | None, task: str) -> TaskKey:
         try:
             encode_token(task)
         except InvalidId as error:
             raise Refused("bad-request", f"task id: {error}") from error
-        return TaskKey(self._settings.agent.tenant, self._settings.agent.name, task)
+        assert tenant is not None, "paths of this format name no tenant that could be out of reach"
+        return TaskKey(tenant, self._settings.agent.name, task)
 
-    async def _answer(self, key: TaskKey) -> web.Response:
-        hub = await open_hub(self._hubs, key)
+    async def _answer(self, key: TaskKey, first: int | None) -> web.Response:
+        hub = await open_hub(self._hubs, key, first=first)
         try:
             body = events.answer(hub.fold, hub.end, hub.epoch, partial=not hub.complete)
         finally:
             self._hubs.release(hub)
         return web.Response(body=body, content_type="application/json", headers={"Cache-Control": "no-store"})
 
-    async def _begin(self, stream: Stream, wanted: _Wanted, opening: Opening | None) -> None:
+    async def _begin(
+        self, stream: Stream, wanted: _Wanted, opening: Opening | None, look: Look | None
+    ) -> None:
         """Count a stream as open, wait for its task where there is none yet, and send what it begins with."""
         self._streams.add(stream, opening)
         try:
-            if opening is None and await stream.wait_for_task(wanted.wait_s):
+            if opening is None and await stream.wait_for_task(wanted.wait_s, look):
                 opening = await self._open_late(stream, wanted)
             if opening is not None:
                 await stream.begin(*wanted.view.begin(stream.hub, opening, wanted.cursor or ""))

@@ -194,6 +194,33 @@ class Auth(Struct, frozen=True):
             "switches nothing off. The flag `--insecure` sets both."
         ),
     ] = False
+    refusal_floor_ms: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=10_000,
+            description="Time from a request to the answer that there is no such task, or not for who asks, in "
+            "ms; it always leaves after a whole number of these, so that what takes how long tells nothing.",
+        ),
+    ] = 100
+    webhook_url: Annotated[
+        str,
+        Meta(
+            description="URL that is asked by `POST` whether a principal may watch a task they neither own "
+            'nor have a grant for; `200` with `{"allow": true}` allows it. Empty asks nobody.',
+            extra={"masked": "url"},
+        ),
+    ] = ""
+    webhook_timeout_s: Annotated[
+        float,
+        Meta(ge=0.05, le=30, description="Time after which no answer of the webhook is a no, in seconds."),
+    ] = 2.0
+    webhook_cache_s: Annotated[
+        float,
+        Meta(
+            ge=0, le=300, description="Time an answer of the webhook holds, yes or no, in seconds; 0 asks anew."
+        ),
+    ] = 5.0
 
 
 class Stream(Struct, frozen=True):

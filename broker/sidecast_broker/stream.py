@@ -10,7 +10,7 @@ import fcntl
 import struct
 import termios
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple, Protocol
 
 import structlog
@@ -34,6 +34,10 @@ logger = structlog.get_logger(__name__)
 WRITE_RECORDS_MAX = 256
 """Records joined into one write while catching up: about 64 KiB, what the kernel takes at once."""
 CHECK_S = 1.0
+LOOK_S = 0.1
+LOOK_S_MAX = 1.0
+"""How often who waits for a task that may not be followed yet looks for it: soon at first, for a page that has
+just begun one."""
 SHORT_READS_MAX = 5
 
 
@@ -62,6 +66,10 @@ class StreamView(View, Protocol):
 
     def heartbeat(self) -> bytes:
         """Give what is sent in silence."""
+
+
+Look = Callable[[float], Awaitable[Hub | None]]
+"""Gives the hub of a task that may be followed, within so many seconds; None: there is none yet."""
 
 
 class Ending(NamedTuple):
@@ -197,27 +205,43 @@ class Stream:
             insert=self.view.insert,
         )
 
-    async def wait_for_task(self, wait_s: float) -> bool:
-        """Keep the stream open and beating until the task's first record; False: it never came, and ends."""
+    async def wait_for_task(self, wait_s: float, look: Look | None = None) -> bool:
+        """Keep the stream open and beating until the task's first record; False: it never came, and ends.
+
+        Args:
+            wait_s: how long.
+            look: where the stream may not follow the task's own hub yet: gives that one as soon as it may.
+        """
         await self.write(HEARTBEAT)
         until = self._clock() + wait_s
+        pause_s = LOOK_S
         while self._hub.first is None and self._ending is None and not self._hub.failed:
             left = until - self._clock()
             if left <= 0:
                 break
-            waiter = self._waiter = asyncio.get_running_loop().create_future()
-            self._hub.wait(self._tell)
-            try:
-                async with asyncio.timeout(left):
-                    await waiter
-            except TimeoutError:
-                break
-            finally:
-                self._hub.stop_waiting(self._tell)
+            if look is None:
+                await self._tell_within(left)
+                continue
+            await self._tell_within(min(pause_s, left))
+            pause_s = min(pause_s * 2, LOOK_S_MAX)
+            if self._ending is None and (hub := await look(until - self._clock())) is not None:
+                self._hub, self._epoch = hub, hub.epoch
         if self._hub.first is None:
             self._ending = self._ending or Ending("not-found", self.view.not_found())
             return False
         return True
+
+    async def _tell_within(self, timeout_s: float) -> None:
+        """Wait for the hub's first record, or the stream's end, but not longer than that."""
+        waiter = self._waiter = asyncio.get_running_loop().create_future()
+        self._hub.wait(self._tell)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await waiter
+        except TimeoutError:
+            pass
+        finally:
+            self._hub.stop_waiting(self._tell)
 
     async def begin(self, head: bytes, after: int) -> None:
         """Send what the stream begins with; `follow` goes on from there.

@@ -1,0 +1,352 @@
+"""Who may watch which task, decided in two steps; and how a refusal leaves, so that it says nothing else.
+
+Must not know how credentials are checked, nor what is done with a task. Source: contract, section 5.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple, Protocol
+
+from aiohttp import web
+
+from sidecast_broker.answers import Away
+from sidecast_broker.auth.webhook import Action
+from sidecast_broker.core.auth.decision import decide, tenant_within
+from sidecast_broker.core.auth.principal import ANYBODY, Principal, Right
+from sidecast_broker.core.log import Stored
+from sidecast_broker.refused import Refused, unknown
+from sidecast_broker.settings import Settings
+from sidecast_schemas import headers as names
+from sidecast_schemas.subjects import InvalidId, TaskKey, decode_token
+
+AT_ONCE = 32
+"""Questions to the stream's leader under way for one list."""
+LOOKUPS_MAX = 2048
+"""Owners looked up for one list: some 200 ms."""
+WEBHOOK_MAX = 256
+"""Tasks of one list that the webhook is asked about."""
+OWNER_S = 30.0
+"""How long a list believes an owner once seen: only a purge can change it."""
+OWNERS_MAX = 50_000
+FOLLOW_S = 2.0
+"""How long the first record of a task may take from the agent's answer to the log."""
+FOLLOW_PAUSE_S = 0.01
+FOLLOW_PAUSE_S_MAX = 0.2
+
+
+class Credentials(Protocol):
+    """Tells who sends a request."""
+
+    @property
+    def schemes(self) -> Mapping[str, Mapping[str, object]]:
+        """Security schemes as the card names them, in the form of OpenAPI; any one of them is enough."""
+
+    async def principal(self, request: web.BaseRequest) -> Principal:
+        """Give who sends a request.
+
+        Raises:
+            Refused: `unauthenticated`: it carries no credential, or one that isn't valid.
+        """
+
+
+class NoCredentials:
+    """Takes nobody for anybody: credentials are required, and no scheme is there to check one."""
+
+    @property
+    def schemes(self) -> Mapping[str, Mapping[str, object]]:
+        """Give none."""
+        return {}
+
+    async def principal(self, _request: web.BaseRequest) -> Principal:
+        """Refuse.
+
+        Raises:
+            Refused: always.
+        """
+        raise Refused("unauthenticated", "a credential is required")
+
+
+class Firsts(Protocol):
+    """What is asked of the stream's leader."""
+
+    async def first(self, key: TaskKey) -> Stored | None:
+        """Give a task's first retained record; None: there is no such task.
+
+        Raises:
+            Away: no answer.
+        """
+
+
+class Decider(Protocol):
+    """Decides what neither a grant nor ownership does."""
+
+    async def allows(self, principal: Principal, key: TaskKey, action: Action) -> bool:
+        """Tell whether it is allowed; anything but a clear yes is a no."""
+
+
+class Verdict(NamedTuple):
+    """Whether somebody may watch a task.
+
+    Attributes:
+        allowed: whether they may.
+        first: sequence of the task's first retained record, where the leader was asked and there is one.
+        owner: whom that record names.
+    """
+
+    allowed: bool
+    first: int | None = None
+    owner: str | None = None
+
+
+_ALLOWED, _DENIED = Verdict(True), Verdict(False)
+
+
+def owner_of(first: Stored) -> str | None:
+    """Give the principal a task's first retained record names; None: it names none, or no id."""
+    token = first.headers.get(names.OWNER)
+    if token is None:
+        return None
+    try:
+        return decode_token(token)
+    except InvalidId:
+        return None
+
+
+class Access:
+    """Decides who may do what.
+
+    Args:
+        settings: whether credentials are needed, the tenant of who names none, and the floor of refusals.
+        credentials: tell who sends a request.
+        firsts: the stream's leader.
+        webhook: asked last; None: nobody is.
+        clock: seconds, monotonic.
+
+    Attributes:
+        on: whether credentials are needed; else everything is allowed, and costs nothing.
+        schemes: for the agent's card.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        credentials: Credentials,
+        firsts: Firsts,
+        webhook: Decider | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.on = settings.auth_on
+        self._credentials = credentials
+        self._firsts = firsts
+        self._webhook = webhook
+        self._default_tenant = settings.agent.tenant
+        self._floor_s = settings.auth.refusal_floor_ms / 1000
+        self._clock = clock
+        self._owners: OrderedDict[TaskKey, tuple[str | None, float]] = OrderedDict()
+
+    @property
+    def schemes(self) -> Mapping[str, Mapping[str, object]] | None:
+        """What the broker takes, for the agent's card; None: nothing is needed here."""
+        return self._credentials.schemes if self.on else None
+
+    def now(self) -> float:
+        """Give the time of a request's arrival, to be handed to `hold` where it is refused."""
+        return self._clock()
+
+    async def who(self, request: web.BaseRequest) -> Principal:
+        """Give who sends a request.
+
+        Raises:
+            Refused: `unauthenticated`.
+        """
+        return await self._credentials.principal(request) if self.on else ANYBODY
+
+    def tenant(self, principal: Principal, named: str = "") -> str | None:
+        """Give the tenant a request is about; None: one that doesn't exist to this principal.
+
+        Args:
+            principal: who asks.
+            named: by the request; empty: it names none.
+        """
+        return tenant_within(principal, named, self._default_tenant)
+
+    def require_right(self, principal: Principal, *rights: Right) -> None:
+        """Let pass who has one of these rights.
+
+        Raises:
+            Refused: `forbidden`.
+        """
+        if not (principal.anybody or principal.rights.intersection(rights)):
+            raise Refused("forbidden", f"this needs the right {' or '.join(rights)}")
+
+    # ------------------------------------------------------------------ one task
+
+    async def judge(self, principal: Principal, key: TaskKey, action: Action = "watch") -> Verdict:
+        """Decide whether a principal may watch a task, with as little as decides it.
+
+        What is asked of the leader and of the webhook is the same for a task that exists, one of somebody
+        else and one there is not: whoever refuses learns the answer in the same time.
+
+        Args:
+            principal: who asks.
+            key: the task.
+            action: what for; only the webhook tells them apart.
+
+        Raises:
+            Refused: `unavailable`: the leader can't be asked.
+        """
+        decided = decide(principal, key)
+        if decided is not None:
+            return _ALLOWED if decided else _DENIED
+        try:
+            first = await self._firsts.first(key)
+        except Away as away:
+            raise Refused("unavailable", "owners can't be looked up", retry_after_s=1) from away
+        sequence, owner = (first.sequence, owner_of(first)) if first is not None else (None, None)
+        if owner is not None and owner == principal.name:
+            return Verdict(True, sequence, owner)
+        allowed = self._webhook is not None and await self._webhook.allows(principal, key, action)
+        return Verdict(allowed, sequence, owner)
+
+    async def may_watch(self, principal: Principal, key: TaskKey) -> bool:
+        """Tell whether a principal may watch a task.
+
+        Raises:
+            Refused: `unavailable`.
+        """
+        return (await self.judge(principal, key)).allowed
+
+    async def require(
+        self, principal: Principal, key: TaskKey, arrived_s: float, action: Action = "watch"
+    ) -> Verdict:
+        """Let pass who may watch a task.
+
+        Args:
+            principal: who asks.
+            key: the task.
+            arrived_s: when the whole request was there, as `now` gave it.
+            action: what for.
+
+        Raises:
+            Refused: `not-found`, held back as `hold` does it; or `unavailable`.
+        """
+        verdict = await self.judge(principal, key, action)
+        if not verdict.allowed:
+            await self.hold(arrived_s)
+            raise unknown()
+        return verdict
+
+    async def hold(self, arrived_s: float) -> None:
+        """Wait until a refusal may leave: a whole number of floors after the request came.
+
+        A look-up that took longer than the floor shows in the number of floors only, not in what it took.
+
+        Args:
+            arrived_s: when the whole request was there.
+        """
+        if not self.on or not self._floor_s:
+            return
+        floors = (self._clock() - arrived_s) // self._floor_s + 1
+        until_s = arrived_s + floors * self._floor_s
+        while (left_s := until_s - self._clock()) > 0:
+            await asyncio.sleep(left_s)
+
+    async def follows(self, principal: Principal, key: TaskKey) -> bool:
+        """Tell whether a principal may follow a task that the agent has answered their message with.
+
+        The agent may be faster than the log, so its first record is waited for: who has begun a task sees it
+        from the answer on. What the log doesn't say to be somebody else's is believed to be theirs.
+
+        Raises:
+            Refused: `unavailable`.
+        """
+        if decide(principal, key):
+            return True
+        pause_s, until_s = FOLLOW_PAUSE_S, self._clock() + FOLLOW_S
+        while (verdict := await self.judge(principal, key, "send")).first is None:
+            if self._clock() >= until_s:
+                return True
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, FOLLOW_PAUSE_S_MAX)
+        return verdict.allowed or verdict.owner is None
+
+    # ------------------------------------------------------------------ many tasks
+
+    async def visible(self, principal: Principal, keys: Iterable[TaskKey]) -> Visible:
+        """Find out which of many tasks a principal may watch.
+
+        Args:
+            principal: who asks.
+            keys: the tasks, those first that matter most: of very many only the first are looked at.
+        """
+        found: set[TaskKey] = set()
+        undecided: list[TaskKey] = []
+        for key in keys:
+            decided = decide(principal, key)
+            if decided:
+                found.add(key)
+            elif decided is None:
+                undecided.append(key)
+        looked_at = undecided[:LOOKUPS_MAX]
+        left_out = len(undecided) > len(looked_at)
+        owners, away = await self._owners_of(looked_at)
+        found.update(key for key, owner in owners.items() if owner == principal.name)
+        if self._webhook is not None:
+            others = [key for key, owner in owners.items() if owner != principal.name]
+            left_out = left_out or len(others) > WEBHOOK_MAX
+            asked = others[:WEBHOOK_MAX]
+            for start in range(0, len(asked), AT_ONCE):
+                some = asked[start : start + AT_ONCE]
+                answers = await asyncio.gather(
+                    *(self._webhook.allows(principal, key, "watch") for key in some)
+                )
+                found.update(key for key, allowed in zip(some, answers, strict=True) if allowed)
+        return Visible(frozenset(found), left_out, away)
+
+    async def _owners_of(self, keys: list[TaskKey]) -> tuple[dict[TaskKey, str | None], bool]:
+        """Give the owners of tasks that exist, and whether the leader couldn't be asked for all of them."""
+        now_s = self._clock()
+        owners: dict[TaskKey, str | None] = {}
+        missing: list[TaskKey] = []
+        for key in keys:
+            owner, until_s = self._owners.get(key, (None, 0.0))
+            if now_s < until_s:
+                owners[key] = owner
+            else:
+                missing.append(key)
+        for start in range(0, len(missing), AT_ONCE):
+            some = missing[start : start + AT_ONCE]
+            try:
+                firsts = await asyncio.gather(*map(self._firsts.first, some))
+            except Away:
+                return owners, True
+            for key, first in zip(some, firsts, strict=True):
+                if first is not None:
+                    owners[key] = owner_of(first)
+                    self._remember(key, owners[key])
+        return owners, False
+
+    def _remember(self, key: TaskKey, owner: str | None) -> None:
+        self._owners[key] = owner, self._clock() + OWNER_S
+        self._owners.move_to_end(key)
+        if len(self._owners) > OWNERS_MAX:
+            self._owners.popitem(last=False)
+
+
+class Visible(NamedTuple):
+    """Which of many tasks somebody may watch.
+
+    Attributes:
+        keys: those tasks.
+        left_out: whether there were too many to look at all of them.
+        away: whether the leader couldn't be asked for all of them.
+    """
+
+    keys: frozenset[TaskKey]
+    left_out: bool
+    away: bool
