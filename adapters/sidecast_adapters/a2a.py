@@ -5,14 +5,15 @@ it.
 
 Must not know NATS. The executor is the one place that sees everything in both generations; the queue it gets
 is a proxy, so no class of the SDK but `AgentExecutor` is needed. Publishing never breaks the agent: what
-can't be published is counted and logged.
+can't be published is counted and logged. The owner of a task is whom the broker says the client is, else the
+user the SDK has authenticated.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from a2a import types
@@ -22,6 +23,8 @@ from sidecast_adapters.a2a_json import event_json, object_json
 from sidecast_adapters.publisher import Publisher
 from sidecast_adapters.task import ErrorText
 from sidecast_adapters.turn import Turn, still_open
+from sidecast_schemas.headers import PRINCIPAL, TENANT
+from sidecast_schemas.subjects import InvalidId, decode_token
 
 logger = logging.getLogger("sidecast_adapters")
 
@@ -114,14 +117,13 @@ class PublishingExecutor(AgentExecutor):  # type: ignore[misc] # a2a-sdk is not 
         def make() -> None:
             nonlocal turn
             call = context.call_context
-            user = getattr(call, "user", None)
-            owner = user.user_name if user is not None and user.is_authenticated else None
+            owner, tenant = _asked_by(call)
             known = context.current_task and object_json(context.current_task)
             task = self._publisher.task(
                 context.task_id,
                 context_id=context.context_id,
-                owner=owner or None,
-                tenant=getattr(call, "tenant", "") or None,
+                owner=owner,
+                tenant=tenant,
             )
             turn = Turn(
                 task,
@@ -160,6 +162,33 @@ class PublishingExecutor(AgentExecutor):  # type: ignore[misc] # a2a-sdk is not 
     async def room(self) -> None:
         """Wait a moment where the buffer fills up and NATS takes events."""
         await self._publisher.room()
+
+
+def _asked_by(call: Any) -> tuple[str | None, str | None]:
+    """Give who asks, who will own what they begin, and their tenant; None where nothing says so.
+
+    A broker that checks credentials says whom it takes the client for, and is believed before the SDK's own
+    user: it is by this name that it lets watchers in.
+    """
+    user = getattr(call, "user", None)
+    owner = user.user_name if user is not None and user.is_authenticated else None
+    # Both generations keep the request's headers there; an agent may build its call contexts otherwise.
+    headers = (getattr(call, "state", None) or {}).get("headers")
+    told = (
+        {str(name).lower(): value for name, value in headers.items()} if isinstance(headers, Mapping) else {}
+    )
+    tenant = getattr(call, "tenant", "")
+    return (
+        _id(told.get(PRINCIPAL.lower())) or owner or None,
+        _id(told.get(TENANT.lower())) or tenant or None,
+    )
+
+
+def _id(token: Any) -> str | None:
+    try:
+        return decode_token(token) if isinstance(token, str) else None
+    except InvalidId:
+        return None
 
 
 class _Tee:

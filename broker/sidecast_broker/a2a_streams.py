@@ -13,6 +13,7 @@ from aiohttp import hdrs, web
 from sidecast_broker.a2a_view import A2AView
 from sidecast_broker.answers import Away
 from sidecast_broker.asked import Asked, cursor_of, message_id_of, v1_params
+from sidecast_broker.auth.access import Access
 from sidecast_broker.capture import Capture
 from sidecast_broker.core.a2a.errors import EVENT_STREAM, A2AError, ErrorKind
 from sidecast_broker.core.cursor import MalformedCursor, parse_cursor
@@ -23,7 +24,7 @@ from sidecast_broker.hubs import Hubs
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.opening import open_hub, opening_of
 from sidecast_broker.past import folded_at
-from sidecast_broker.refused import Refused
+from sidecast_broker.refused import Refused, unknown
 from sidecast_broker.settings import Settings
 from sidecast_broker.stream import Stream
 from sidecast_broker.streams import Streams
@@ -43,6 +44,7 @@ class A2AStreams:
         streams: the open streams.
         turns: messages under way.
         capture: publishes what the agent says; None: the agent does.
+        access: who may watch what.
         metrics: where to count.
     """
 
@@ -53,9 +55,11 @@ class A2AStreams:
         streams: Streams,
         turns: Turns,
         capture: Capture | None,
+        access: Access,
         metrics: Metrics,
     ) -> None:
         self._capture = capture
+        self._access = access
         self._settings = settings
         self._hubs = hubs
         self._streams = streams
@@ -65,7 +69,12 @@ class A2AStreams:
     async def subscribe(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
         """Serve a task from the log: a Task first, then what follows it (C01 to C05, C29 to C32)."""
         self._streams.admit()
-        hub = await self._open(asked.key)
+        try:
+            hub = await self._open(asked)
+        except Refused as refused:
+            if refused.code == "not-found":
+                await self._access.hold(asked.arrived_s)
+            raise
         try:
             head, after, opening = await self._resumed(hub, asked, cursor_of(request, asked.params))
             if opening is None or (hub.ends_at(after) and opening.mode == "snapshot"):
@@ -81,10 +90,11 @@ class A2AStreams:
         finally:
             self._hubs.release(hub)
 
-    async def _open(self, key: TaskKey) -> Hub:
+    async def _open(self, asked: Asked) -> Hub:
         """Give a task's hub; one the log doesn't have may be the agent's, begun elsewhere (C68)."""
+        key = asked.key
         try:
-            return await open_hub(self._hubs, key)
+            return await open_hub(self._hubs, key, first=asked.first)
         except Refused as refused:
             if refused.code != "not-found" or self._capture is None:
                 raise
@@ -142,10 +152,11 @@ class A2AStreams:
         self._streams.admit()
         message_id = message_id_of(asked.params)
         cursor = cursor_of(request, asked.params)
-        sent = self._turns.find(asked.key.tenant, "", message_id)
+        principal = asked.principal.name
+        sent = self._turns.find(asked.key.tenant, principal, message_id)
         key = asked.key
         if sent is None and not key.task and cursor is not None:
-            key = await self._task_at(cursor, key) or key
+            key = await self._task_at(cursor, asked) or key
         if sent is None and key.task:
             hub = await open_hub(self._hubs, key, wait=True)
             try:
@@ -156,24 +167,38 @@ class A2AStreams:
             finally:
                 self._hubs.release(hub)
         if sent is None and cursor is not None:
-            # Who resumes must never start a second turn.
+            # Who resumes must never start a second turn; and must not learn whose record a cursor is of.
+            await self._access.hold(asked.arrived_s)
             raise A2AError(ErrorKind.INVALID_PARAMS, "No turn of this message is known to resume")
         if sent is None:
             params = v1_params(asked)
             sent = self._turns.send(
-                asked.key.tenant, "", message_id, params, list(request.headers.items()), self._end_of(key)
+                asked.key.tenant,
+                principal,
+                message_id,
+                params,
+                list(request.headers.items()),
+                self._end_of(key),
             )
         begun = Begun(key.task, b"") if isinstance(sent, _Past) else await asyncio.shield(sent.begun)
         if begun.task is None:
             return await self._message(request, asked, begun.message)
-        return await self._follow_turn(request, asked, key._replace(task=begun.task), sent, cursor)
+        begun_key = key._replace(task=begun.task)
+        if begun_key != key and not await self._access.follows(asked.principal, begun_key):
+            # The agent took the message for a task of somebody else.
+            raise unknown()
+        return await self._follow_turn(request, asked, begun_key, sent, cursor)
 
     def _end_of(self, key: TaskKey) -> int:
         hub = self._hubs.peek(key) if key.task else None
         return hub.end if hub is not None else 0
 
-    async def _task_at(self, cursor: str, key: TaskKey) -> TaskKey | None:
-        """Give the task a cursor was handed out for, where it is of this tenant and agent."""
+    async def _task_at(self, cursor: str, asked: Asked) -> TaskKey | None:
+        """Give the task a cursor was handed out for, where it is of this tenant and agent.
+
+        A cursor is no credential: a task that who asks may not see is as none.
+        """
+        key = asked.key
         try:
             sequence = parse_cursor(cursor).sequence
         except MalformedCursor:
@@ -182,7 +207,10 @@ class A2AStreams:
             found = await self._hubs.task_at(sequence)
         except Away as away:
             raise A2AError(ErrorKind.UNAVAILABLE, str(away)) from away
-        return found if found is not None and found[:2] == key[:2] else None
+        if found is None or found[:2] != key[:2]:
+            return None
+        seen = not self._access.on or await self._access.may_watch(asked.principal, found)
+        return found if seen else None
 
     async def _message(self, request: web.BaseRequest, asked: Asked, payload: bytes) -> web.Response:
         """Answer with a message alone: one frame, then the end (C12)."""

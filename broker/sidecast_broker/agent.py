@@ -145,6 +145,7 @@ class Agent:
         method: str = "POST",
         headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
         principal: str | None = None,
+        tenant: str | None = None,
     ) -> Reply:
         """Make one request and give the whole answer.
 
@@ -157,11 +158,12 @@ class Agent:
             headers: what a client sent, or what is to be sent; what belongs to one connection or to another
                 body is left out.
             principal: whom the client is.
+            tenant: the one the request is about.
 
         Raises:
             AgentAway: no usable answer.
         """
-        ours = _own_headers(headers, principal, "application/json", body)
+        ours = _own_headers(headers, _told(principal, tenant), "application/json", body)
         return await self._unabandoned(self._whole(method, target, ours, body, ANSWER_BYTES_MAX))
 
     async def fetch(self, target: str, headers: Mapping[str, str], bytes_max: int) -> Reply:
@@ -175,7 +177,7 @@ class Agent:
         Raises:
             AgentAway: no usable answer.
         """
-        ours = _own_headers(headers, None, "application/json", None)
+        ours = _own_headers(headers, _NOTHING, "application/json", None)
         return await self._whole("GET", target, ours, None, bytes_max)
 
     @asynccontextmanager
@@ -187,6 +189,7 @@ class Agent:
         method: str = "POST",
         headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
         principal: str | None = None,
+        tenant: str | None = None,
     ) -> AsyncIterator[Answer]:
         """Make one request whose answer may be a stream of events, for the length of the block.
 
@@ -199,11 +202,13 @@ class Agent:
             method: the HTTP method.
             headers: as for `call`.
             principal: whom the client is.
+            tenant: the one the request is about.
 
         Raises:
             AgentAway: no usable answer.
         """
-        ours = _own_headers(headers, principal, f"{EVENT_STREAM}, application/json", body)
+        told = _told(principal, tenant)
+        ours = _own_headers(headers, told, f"{EVENT_STREAM}, application/json", body)
         upstream = await self._connections.head(method, target, ours, body)
         try:
             streams = upstream.status == 200 and upstream.content_type == EVENT_STREAM
@@ -222,6 +227,7 @@ class Agent:
         *,
         target: str | None = None,
         principal: str | None = None,
+        tenant: str | None = None,
     ) -> web.StreamResponse:
         """Pass a request on, and its answer back: method, raw target, headers and bytes as they are.
 
@@ -232,6 +238,7 @@ class Agent:
             body: its body where it has been read; None streams what it sends.
             target: another raw target than the client's, for example without a prefix that is ours.
             principal: whom the client is.
+            tenant: the one the request is about.
 
         Raises:
             AgentAway: no usable answer; nothing was sent to the client yet.
@@ -244,7 +251,7 @@ class Agent:
             raise Refused("bad-request", str(unsafe)) from unsafe
         if hdrs.UPGRADE in request.headers:
             raise Refused("bad-request", "a connection can't be upgraded here")
-        headers = _passed_headers(request, principal, body)
+        headers = _passed_headers(request, _told(principal, tenant), body)
         data = request.content if body is None and request.body_exists else body
         asking = self._spawn(
             self._connections.head(request.method, target or request.raw_path, headers, data)
@@ -328,21 +335,26 @@ class Agent:
             logger.debug("agent_away", detail=str(task.exception()))
 
 
-def _principal(principal: str | None) -> str | None:
+_Told = tuple[str | None, str | None]
+_NOTHING: _Told = (None, None)
+
+
+def _told(principal: str | None, tenant: str | None) -> _Told:
     # As in `Sidecast-Owner`, so that an agent can compare the two, and no name can break a header.
-    return None if principal is None else encode_token(principal)
+    return (
+        None if principal is None else encode_token(principal),
+        None if tenant is None else encode_token(tenant),
+    )
 
 
 def _own_headers(
     headers: Mapping[str, str] | Iterable[tuple[str, str]],
-    principal: str | None,
+    told: _Told,
     accept: str,
     body: bytes | None,
 ) -> CIMultiDict[str]:
     given = headers.items() if isinstance(headers, Mapping) else headers
-    kept = [
-        pair for pair in request_headers(given, _principal(principal)) if pair[0].lower() not in _OF_THE_BODY
-    ]
+    kept = [pair for pair in request_headers(given, *told) if pair[0].lower() not in _OF_THE_BODY]
     ours = CIMultiDict(_sendable(kept))
     ours[hdrs.ACCEPT] = accept
     # What is read here is read as it comes: a compressed answer would have to be bounded twice.
@@ -352,8 +364,8 @@ def _own_headers(
     return ours
 
 
-def _passed_headers(request: web.BaseRequest, principal: str | None, body: bytes | None) -> CIMultiDict[str]:
-    headers = CIMultiDict(_sendable(request_headers(request.headers.items(), _principal(principal))))
+def _passed_headers(request: web.BaseRequest, told: _Told, body: bytes | None) -> CIMultiDict[str]:
+    headers = CIMultiDict(_sendable(request_headers(request.headers.items(), *told)))
     if body is not None:
         headers.popall(hdrs.CONTENT_LENGTH, None)
     return headers

@@ -69,7 +69,7 @@ class AgentCalls:
 
     @asynccontextmanager
     async def send(
-        self, params: bytes, headers: Headers, principal: str | None = None
+        self, params: bytes, headers: Headers, principal: str | None = None, tenant: str | None = None
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """Send a message; the block iterates over what the agent says, as v1.0 StreamResponses.
 
@@ -79,6 +79,7 @@ class AgentCalls:
             params: v1.0 SendMessageRequest.
             headers: of the client's request.
             principal: whom the client is.
+            tenant: the one the message is for.
 
         Raises:
             AgentAway: no usable answer, also while iterating.
@@ -89,7 +90,7 @@ class AgentCalls:
         operation = SEND_STREAMING_MESSAGE if card.streaming else SEND_MESSAGE
         target, body = self._request(interface, operation, params)
         async with self._agent.stream(
-            body, target=target, headers=_headers(interface, headers), principal=principal
+            body, target=target, headers=_headers(interface, headers), principal=principal, tenant=tenant
         ) as answer:
             yield _payloads(interface, answer)
 
@@ -114,7 +115,15 @@ class AgentCalls:
                 yield payload
 
     async def call(
-        self, operation: Operation, params: bytes, headers: Headers = (), *, task: str = "", config: str = ""
+        self,
+        operation: Operation,
+        params: bytes,
+        headers: Headers = (),
+        *,
+        task: str = "",
+        config: str = "",
+        principal: str | None = None,
+        tenant: str | None = None,
     ) -> bytes:
         """Call an operation that is answered at once; give its v1.0 result.
 
@@ -124,6 +133,8 @@ class AgentCalls:
             headers: of the client's request.
             task: the task it names, for REST.
             config: the push notification configuration it names, for REST.
+            principal: whom the client is.
+            tenant: the one the request is about.
 
         Raises:
             AgentAway: no usable answer.
@@ -143,7 +154,12 @@ class AgentCalls:
             target, body = self._rpc(interface, operation, params)
             method = "POST"
         reply = await self._agent.call(
-            body, target=target, method=method, headers=_headers(interface, headers)
+            body,
+            target=target,
+            method=method,
+            headers=_headers(interface, headers),
+            principal=principal,
+            tenant=tenant,
         )
         return self.result(interface, operation, reply)
 

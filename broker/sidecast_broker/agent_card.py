@@ -20,6 +20,7 @@ from aiohttp import ETag, hdrs, web
 from sidecast_broker.agent import Agent
 from sidecast_broker.agent_connections import AgentAway
 from sidecast_broker.core.a2a.card import Card, InvalidCard, etag, read, rewrite
+from sidecast_broker.core.a2a.security import Schemes
 from sidecast_broker.paths import path_segment
 from sidecast_broker.refused import Refused
 from sidecast_broker.router import Route, get_or_head
@@ -57,9 +58,18 @@ class AgentCards:
         agent: whom to ask.
         settings: all settings.
         clock: seconds that never go backwards.
+        schemes: how clients say who they are here, in the form of OpenAPI; None: as the agent says.
     """
 
-    def __init__(self, agent: Agent, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        agent: Agent,
+        settings: Settings,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        schemes: Schemes | None = None,
+    ) -> None:
+        self._schemes = schemes
         self._agent = agent
         self._name = settings.agent.name
         self._keep_s = settings.agent.card_s
@@ -107,7 +117,7 @@ class AgentCards:
             InvalidCard: it is no card.
             Refused: the request's `Host` is none.
         """
-        return rewrite(card, self._base_url(request, prefixed=prefixed))
+        return rewrite(card, self._base_url(request, prefixed=prefixed), self._schemes)
 
     async def serve(self, request: web.BaseRequest, *, prefixed: bool = False) -> web.Response:
         """Answer a request for the card (C56 to C59).
@@ -154,7 +164,7 @@ class AgentCards:
         if base_url not in self._served:
             if len(self._served) >= BASES_MAX:
                 self._served.clear()
-            body = rewrite(found.body, base_url)
+            body = rewrite(found.body, base_url, self._schemes)
             self._served[base_url] = body, etag(body)
         return self._served[base_url]
 

@@ -18,7 +18,11 @@ from sidecast_broker.a2a_streams import A2AStreams
 from sidecast_broker.agent import Agent
 from sidecast_broker.agent_calls import AgentCalls
 from sidecast_broker.agent_card import AgentCards
+from sidecast_broker.agent_lists import AgentLists
 from sidecast_broker.agent_tasks import AgentTasks
+from sidecast_broker.auth.access import Access, Credentials, NoCredentials
+from sidecast_broker.auth.page_tokens import PageTokens
+from sidecast_broker.auth.webhook import Webhook
 from sidecast_broker.capture import Capture
 from sidecast_broker.gateway import Gateway
 from sidecast_broker.health import Internal
@@ -33,7 +37,7 @@ from sidecast_broker.router import Router
 from sidecast_broker.routes import Public
 from sidecast_broker.settings import Nats, Settings
 from sidecast_broker.streams import Streams
-from sidecast_broker.task_list import TaskList
+from sidecast_broker.task_list import TaskLists
 from sidecast_broker.turns import Turns
 
 logger = structlog.get_logger(__name__)
@@ -55,13 +59,16 @@ class Listening(NamedTuple):
 
 @asynccontextmanager
 async def serving(
-    settings: Settings, connect: Callable[[Nats, Callable[[str], None]], JetStream] = JetStream
+    settings: Settings,
+    connect: Callable[[Nats, Callable[[str], None]], JetStream] = JetStream,
+    credentials: Credentials | None = None,
 ) -> AsyncIterator[Listening]:
     """Run a broker for the length of the block; streams are not drained at its end, only closed.
 
     Args:
         settings: all settings.
         connect: makes the connection to JetStream.
+        credentials: tell who asks; None: no scheme is there that could.
 
     Raises:
         OSError: an address can't be listened on.
@@ -71,20 +78,22 @@ async def serving(
     positioner = Positioner(stream, settings.nats.verify_s)
     hubs = Hubs(stream, positioner, settings.log, metrics)
     streams = Streams(settings.stream, metrics)
-    public = Public(settings, hubs, streams, metrics)
-    page = Page(settings, hubs, TaskList(stream, settings.agent.tenant, settings.agent.name))
-    internal = Internal(settings, stream, positioner, hubs, streams, metrics)
+    webhook = Webhook(settings.auth) if settings.auth.webhook_url else None
+    access = Access(settings, credentials or NoCredentials(), hubs, webhook)
+    public = Public(settings, hubs, streams, access, metrics)
+    page = Page(settings, hubs, TaskLists(stream, settings.agent.name), access)
+    internal = Internal(settings, stream, positioner, hubs, streams, access, metrics)
     server = settings.server
     agent = Agent(settings.agent)
-    cards = AgentCards(agent, settings)
+    cards = AgentCards(agent, settings, schemes=access.schemes)
     calls = AgentCalls(agent, cards)
     capture = None
     if settings.agent.capture == "proxy" and agent.configured:
         capture = Capture(stream, hubs, AgentTasks(calls), settings.agent.name, metrics)
     turns = Turns(calls, capture)
-    a2a_streams = A2AStreams(settings, hubs, streams, turns, capture, metrics)
-    relay = Relay(hubs, agent, cards, calls, capture)
-    gateway = Gateway(settings, a2a_streams, relay, agent, cards, metrics)
+    a2a_streams = A2AStreams(settings, hubs, streams, turns, capture, access, metrics)
+    relay = Relay(hubs, agent, cards, calls, capture, access, AgentLists(access, PageTokens()))
+    gateway = Gateway(settings, a2a_streams, relay, agent, cards, access, metrics)
     routes = [*public.routes(), *page.routes(), *cards.routes()]
     open_to_all = Listener(Router(routes, gateway.answer), settings, metrics)
     for_operators = Listener(Router(internal.routes()), settings, metrics)
@@ -107,6 +116,8 @@ async def serving(
         if capture is not None:
             await capture.close()
         await cards.close()
+        if webhook is not None:
+            await webhook.close()
         await agent.close()
         await streams.close()
         await hubs.close()

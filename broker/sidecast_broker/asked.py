@@ -5,7 +5,7 @@ Must not know how it is answered.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import msgspec
 from aiohttp import web
@@ -23,7 +23,20 @@ from sidecast_broker.core.a2a.translate.raw import Untranslatable
 from sidecast_broker.core.a2a.wire import (
     Wire,
 )
+from sidecast_broker.core.auth.principal import Principal
 from sidecast_schemas.subjects import TaskKey
+
+
+class Told(TypedDict):
+    """What the agent is told of who asks; None: nothing.
+
+    Attributes:
+        principal: their name.
+        tenant: the one their request is about.
+    """
+
+    principal: str | None
+    tenant: str | None
 
 
 class Asked(NamedTuple):
@@ -34,9 +47,12 @@ class Asked(NamedTuple):
         operation: what is asked for.
         rpc_id: raw JSON; empty on REST.
         params: what it is called with.
-        raw_params: the same as one JSON object.
         body: as it was received.
         key: the task it names; its task is empty where it names none.
+        references: ids of other tasks its message refers to.
+        principal: who asks.
+        arrived_s: when the whole request was there.
+        first: a sequence of the task's that the leader has named; None: it wasn't asked.
     """
 
     call: Call
@@ -45,6 +61,17 @@ class Asked(NamedTuple):
     params: Params
     body: bytes
     key: TaskKey
+    references: list[str]
+    principal: Principal
+    arrived_s: float
+    first: int | None = None
+
+    @property
+    def told(self) -> Told:
+        """Whom the agent is told to work for, and in which tenant."""
+        if self.principal.anybody:
+            return {"principal": None, "tenant": None}
+        return {"principal": self.principal.name, "tenant": self.key.tenant or None}
 
     @property
     def wire(self) -> Wire:

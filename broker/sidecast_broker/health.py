@@ -14,18 +14,20 @@ from weakref import WeakValueDictionary
 from aiohttp import web
 
 from sidecast_broker.answers import Away, PublishAnswer, PublishRefused
+from sidecast_broker.auth.access import Access
+from sidecast_broker.core.auth.principal import ANYBODY, Principal, Right
 from sidecast_broker.hubs import Hubs
 from sidecast_broker.jetstream import JetStream
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.paths import path_segment, query_value
 from sidecast_broker.positioner import Positioner
-from sidecast_broker.refused import Refused
+from sidecast_broker.refused import Refused, unknown
 from sidecast_broker.router import Route, get, get_or_head, post
 from sidecast_broker.settings import Settings, is_loopback
 from sidecast_broker.streams import Streams
 from sidecast_schemas import headers as names
 from sidecast_schemas.codec import Event, InvalidEvent, decode_event
-from sidecast_schemas.subjects import InvalidId, TaskKey, events_subject
+from sidecast_schemas.subjects import InvalidId, TaskKey, encode_token, events_subject
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
@@ -40,6 +42,7 @@ class Internal:
         positioner: knows the stream's state.
         hubs: the tasks in memory.
         streams: the open streams.
+        access: who may do what.
         metrics: what is shown at `/metrics`.
     """
 
@@ -50,8 +53,10 @@ class Internal:
         positioner: Positioner,
         hubs: Hubs,
         streams: Streams,
+        access: Access,
         metrics: Metrics,
     ) -> None:
+        self._access = access
         self._settings = settings
         self._stream = stream
         self._positioner = positioner
@@ -95,11 +100,14 @@ class Internal:
         return web.Response(body=self._metrics.render(), headers={"Content-Type": self._metrics.content_type})
 
     async def _list_streams(self, request: web.BaseRequest) -> web.Response:
-        self._authorise(request)
-        return web.json_response({"streams": self._streams.describe()})
+        principal = await self._authorise(request, "admin")
+        streams = self._streams.describe()
+        if principal.tenant is not None:
+            streams = [stream for stream in streams if stream["tenant"] == principal.tenant]
+        return web.json_response({"streams": streams})
 
-    def _authorise(self, request: web.BaseRequest) -> None:
-        """Let in who may: without a scheme, everybody on loopback, unless that is switched off.
+    async def _authorise(self, request: web.BaseRequest, *rights: Right) -> Principal:
+        """Let in who has one of these rights; without a scheme everybody on loopback, unless that is off.
 
         Raises:
             Refused: not let in, or a browser was led here under another host's name (DNS rebinding).
@@ -109,17 +117,26 @@ class Internal:
         host = host.strip("[]")
         if not (host == "localhost" or is_loopback(host) or host == self._settings.server.internal_host):
             raise Refused("bad-host", "the Host of the request is neither loopback nor configured")
-        loopback = is_loopback(self._settings.server.internal_host)
-        if self._settings.auth_on or not (self._settings.internal.open and loopback):
+        if self._access.on:
+            principal = await self._access.who(request)
+            self._access.require_right(principal, *rights)
+            return principal
+        if not (self._settings.internal.open and is_loopback(self._settings.server.internal_host)):
             raise Refused("unauthenticated", "a credential is required")
+        return ANYBODY
 
     # ------------------------------------------------------------------ publishing
 
     async def _publish(self, request: web.BaseRequest) -> web.Response:
-        self._authorise(request)
+        arrived_s = self._access.now()
+        principal = await self._authorise(request, "publish", "admin")
         if request.content_type not in (JSON, NDJSON):
             raise Refused("unsupported-media-type", f"send one event as {JSON}, or many as {NDJSON}")
-        key, subject = self._subject(request)
+        tenant = self._access.tenant(principal, _given(request, "tenant"))
+        if tenant is None:
+            await self._access.hold(arrived_s)
+            raise unknown()
+        key, subject = self._subject(request, tenant)
         body = await request.read()
         lines = [body] if request.content_type == JSON else body.split(b"\n")
         numbered = [(number, line) for number, line in enumerate(lines) if line.strip()]
@@ -130,9 +147,10 @@ class Internal:
         stored: list[dict[str, Any]] = []
         order = self._orders.setdefault(key, asyncio.Lock())
         async with order:
+            owner = await self._owner(request, principal, key)
             for index, event in enumerate(pending):
                 try:
-                    answer = await self._store(subject, event, message_ids.at(index))
+                    answer = await self._store(subject, event, message_ids.at(index), owner)
                 except Away as away:
                     raise Refused(
                         "unavailable", str(away), retry_after_s=1, extra={"stored": stored}
@@ -143,13 +161,31 @@ class Internal:
                 stored.append(line | {"duplicate": True} if answer.duplicate else line)
         return web.json_response({"stored": stored})
 
-    def _subject(self, request: web.BaseRequest) -> tuple[TaskKey, str]:
-        agent = self._settings.agent
-        key = TaskKey(
-            query_value(request, "tenant") if "tenant" in request.query else agent.tenant,
-            query_value(request, "agent") if "agent" in request.query else agent.name,
-            path_segment(request, 1),
-        )
+    async def _owner(self, request: web.BaseRequest, principal: Principal, key: TaskKey) -> str | None:
+        """Give the owner to name in the records: the one that is asked for, the task's own, who publishes.
+
+        A task that exists keeps its owner whatever later records say; they repeat it, so that it is still
+        known when the first one has expired.
+
+        Raises:
+            Refused: the name can't be one, or the task's first record can't be looked up.
+        """
+        if owner := _given(request, "owner"):
+            try:
+                return encode_token(owner)
+            except InvalidId as error:
+                raise Refused("bad-request", f"owner: {error}") from error
+        if principal.anybody:
+            return None
+        try:
+            first = await self._hubs.first(key)
+        except Away as away:
+            raise Refused("unavailable", str(away), retry_after_s=1, extra={"stored": []}) from away
+        return encode_token(principal.name) if first is None else first.headers.get(names.OWNER)
+
+    def _subject(self, request: web.BaseRequest, tenant: str) -> tuple[TaskKey, str]:
+        agent = _given(request, "agent") if "agent" in request.query else self._settings.agent.name
+        key = TaskKey(tenant, agent, path_segment(request, 1))
         try:
             return key, events_subject(key)
         except InvalidId as error:
@@ -172,8 +208,10 @@ class Internal:
             )
         return event
 
-    async def _store(self, subject: str, event: Event, message_id: str) -> PublishAnswer:
+    async def _store(self, subject: str, event: Event, message_id: str, owner: str | None) -> PublishAnswer:
         headers = {names.MSG_ID: message_id}
+        if owner is not None:
+            headers[names.OWNER] = owner
         if event.state is not None:
             headers[names.STATE] = event.state
         return await self._stream.publish(subject, event.payload, headers)
@@ -181,6 +219,11 @@ class Internal:
     def _event_id(self, sequence: int) -> str | None:
         info = self._positioner.info
         return f"{info.epoch}-{sequence}" if info else None
+
+
+def _given(request: web.BaseRequest, name: str) -> str:
+    """Give a query parameter, empty where there is none."""
+    return query_value(request, name) if name in request.query else ""
 
 
 class _MessageIds(NamedTuple):

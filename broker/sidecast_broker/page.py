@@ -12,14 +12,16 @@ from typing import Any, NamedTuple
 
 from aiohttp import hdrs, web
 
+from sidecast_broker.auth.access import Access
 from sidecast_broker.core.log import at_milliseconds
 from sidecast_broker.hubs import Hubs
 from sidecast_broker.paths import path_segment
 from sidecast_broker.refused import Refused
 from sidecast_broker.router import Route, get, get_or_head
 from sidecast_broker.settings import Settings
-from sidecast_broker.task_list import Listed, TaskList
+from sidecast_broker.task_list import Listed, TaskLists
 from sidecast_schemas.events import kebab_state
+from sidecast_schemas.subjects import TaskKey
 
 FOLDER = Path(__file__).parent / "ui"
 TASKS_MAX = 2000
@@ -58,9 +60,11 @@ class Page:
         settings: all settings.
         hubs: the tasks in memory.
         tasks: the tasks in the stream.
+        access: who may watch which of them.
     """
 
-    def __init__(self, settings: Settings, hubs: Hubs, tasks: TaskList) -> None:
+    def __init__(self, settings: Settings, hubs: Hubs, tasks: TaskLists, access: Access) -> None:
+        self._access = access
         self._settings = settings
         self._hubs = hubs
         self._tasks = tasks
@@ -90,28 +94,39 @@ class Page:
             return web.Response(status=304, headers=headers)
         return web.Response(body=file.body, headers=headers | {hdrs.CONTENT_TYPE: file.media_type})
 
-    async def _list(self, _request: web.BaseRequest) -> web.Response:
-        if self._settings.auth_on:
-            raise Refused("unauthenticated", "a credential is required")
-        listing = await self._tasks.read()
-        known = {listed.key for listed in listing.tasks}
-        tasks = [self._describe(listed) for listed in listing.tasks[:TASKS_MAX]]
-        if listing.partial:
-            agent = self._settings.agent
-            for hub in self._hubs.in_memory():
-                ours = (hub.key.tenant, hub.key.agent) == (agent.tenant, agent.name)
-                if ours and hub.first is not None and hub.key not in known:
-                    tasks.append(self._describe(Listed(hub.key, hub.fold.state, hub.newest_at, hub.end)))
-            tasks.sort(key=lambda task: -task["sequence"])
+    async def _list(self, request: web.BaseRequest) -> web.Response:
+        principal = await self._access.who(request)
+        tenant = self._access.tenant(principal)
+        assert tenant is not None, "the path names no tenant that could be out of reach"
+        listing = await self._tasks.of(tenant).read()
+        tasks, truncated, partial = listing.tasks, listing.truncated, listing.partial
+        if partial:
+            tasks = tasks + self._in_memory(tenant, {listed.key for listed in tasks})
+            tasks.sort(key=lambda listed: -listed.sequence)
+        if self._access.on:
+            # Whom the newest record names is most likely the owner, whom only the first one tells.
+            likely = sorted(tasks, key=lambda listed: listed.owner != principal.name)
+            visible = await self._access.visible(principal, [listed.key for listed in likely])
+            tasks = [listed for listed in tasks if listed.key in visible.keys]
+            truncated, partial = truncated or visible.left_out, partial or visible.away
         body = {
-            "tenant": self._settings.agent.tenant,
+            "tenant": tenant,
             "agent": self._settings.agent.name,
             "now": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-            "tasks": tasks,
-            "truncated": listing.truncated or len(listing.tasks) > TASKS_MAX,
-            "partial": listing.partial,
+            "tasks": [self._describe(listed) for listed in tasks[:TASKS_MAX]],
+            "truncated": truncated or len(tasks) > TASKS_MAX,
+            "partial": partial,
         }
         return web.json_response(body, headers={hdrs.CACHE_CONTROL: "no-store"} | SECURITY)
+
+    def _in_memory(self, tenant: str, known: set[TaskKey]) -> list[Listed]:
+        """Give the tasks in memory that are not known otherwise."""
+        ours = (tenant, self._settings.agent.name)
+        return [
+            Listed(hub.key, hub.fold.state, hub.newest_at, hub.end, hub.owner)
+            for hub in self._hubs.in_memory()
+            if hub.key[:2] == ours and hub.first is not None and hub.key not in known
+        ]
 
     def _describe(self, listed: Listed) -> dict[str, Any]:
         hub = self._hubs.peek(listed.key)

@@ -13,7 +13,9 @@ from sidecast_broker.agent import Agent
 from sidecast_broker.agent_calls import AgentCalls
 from sidecast_broker.agent_card import AgentCards
 from sidecast_broker.agent_connections import AgentAway
+from sidecast_broker.agent_lists import AgentLists
 from sidecast_broker.asked import Asked, decode_object, v1_message
+from sidecast_broker.auth.access import Access
 from sidecast_broker.capture import Capture, CapturedAnswer
 from sidecast_broker.core.a2a.card import Interface
 from sidecast_broker.core.a2a.errors import A2AError, ErrorKind
@@ -21,18 +23,24 @@ from sidecast_broker.core.a2a.operations import (
     CANCEL_TASK,
     GET_EXTENDED_CARD,
     GET_TASK,
+    LIST_TASKS,
     SEND_MESSAGE,
+    Operation,
 )
-from sidecast_broker.core.a2a.translate import events, requests, results
+from sidecast_broker.core.a2a.translate import requests, results
 from sidecast_broker.core.a2a.translate.raw import Untranslatable
+from sidecast_broker.core.auth.principal import Principal
 from sidecast_broker.core.cursor import format_cursor
 from sidecast_broker.core.views.a2a import marked
 from sidecast_broker.hubs import Hubs
 from sidecast_broker.opening import open_hub
-from sidecast_broker.refused import Code, Refused
+from sidecast_broker.refused import Code, Refused, unknown
+from sidecast_schemas.codec import InvalidEvent, decode_event
 
 _TELLING = (SEND_MESSAGE, GET_TASK, CANCEL_TASK)
 """Operations whose answers say something of a task."""
+_NAMING = (SEND_MESSAGE, LIST_TASKS)
+"""Operations whose answers may name tasks that the request does not."""
 
 
 class Relay:
@@ -44,11 +52,22 @@ class Relay:
         cards: say what it speaks.
         calls: reach it in another form than the client's.
         capture: publishes what the agent answers; None: the agent does.
+        access: who may see what of an answer.
+        lists: cut down the agent's lists of tasks.
     """
 
     def __init__(
-        self, hubs: Hubs, agent: Agent, cards: AgentCards, calls: AgentCalls, capture: Capture | None
+        self,
+        hubs: Hubs,
+        agent: Agent,
+        cards: AgentCards,
+        calls: AgentCalls,
+        capture: Capture | None,
+        access: Access,
+        lists: AgentLists,
     ) -> None:
+        self._access = access
+        self._lists = lists
         self._hubs = hubs
         self._agent = agent
         self._cards = cards
@@ -65,11 +84,13 @@ class Relay:
                 return await self._translated(request, asked)
             rpc = asked.wire.binding == "jsonrpc"
             target = self._agent.target(interface, "" if rpc else asked.call.target)
-            if asked.operation is GET_EXTENDED_CARD or (
-                self._capture is not None and asked.operation in _TELLING
+            if (
+                asked.operation is GET_EXTENDED_CARD
+                or (self._capture is not None and asked.operation in _TELLING)
+                or (self._access.on and asked.operation in _NAMING)
             ):
                 return await self._listened_to(request, asked, interface, target)
-            return await self._agent.pass_on(request, asked.body, target=target)
+            return await self._agent.pass_on(request, asked.body, target=target, **asked.told)
         except AgentAway as away:
             if asked.operation is GET_TASK and away.reason != "broken":
                 return await self._from_log(asked)
@@ -81,9 +102,13 @@ class Relay:
         """Pass an operation on, and take in what the answer says before it is passed back."""
         headers = list(request.headers.items())
         heard = self._hear(asked)
-        body = asked.body or None
+        body = asked.body
+        if self._access.on and asked.operation is LIST_TASKS:
+            body, target = self._lists.to_agent(asked, target)
         try:
-            reply = await self._agent.call(body, target=target, method=request.method, headers=headers)
+            reply = await self._agent.call(
+                body or None, target=target, method=request.method, headers=headers, **asked.told
+            )
         except AgentAway:
             if heard is not None:
                 heard.broke()
@@ -91,19 +116,62 @@ class Relay:
         answer = web.Response(status=reply.status, headers=reply.headers, body=reply.body)
         try:
             result = self._calls.result(interface, asked.operation, reply)
-        except (AgentAway, A2AError):
+        except (AgentAway, A2AError) as error:
+            if self._access.on and _may_hide(asked.operation, error):
+                self._take_in(asked, heard, None)
+                raise
             result = None  # what it says of itself is passed back as it is
         self._take_in(asked, heard, result)
-        if asked.operation is GET_EXTENDED_CARD and result is not None:
+        if result is None:
+            return answer
+        if asked.operation is GET_EXTENDED_CARD:
             answer.body = self._own_card(request, asked, reply.body)
+        elif self._access.on and asked.operation is SEND_MESSAGE:
+            await self._check_begun(asked, result)
+        elif self._access.on and asked.operation is LIST_TASKS:
+            try:
+                return self._answer(asked, await self._lists.to_client(asked, result))
+            except Untranslatable as error:
+                raise AgentAway("broken", f"the agent's list of tasks can't be read: {error}") from error
         return answer
+
+    async def _check_begun(self, asked: Asked, result: bytes) -> None:
+        """Answer a message once the log has the task it has begun, and only where that is the sender's.
+
+        Raises:
+            Refused: the agent took it for a task of somebody else.
+        """
+        try:
+            event = decode_event(result)
+        except InvalidEvent as error:
+            raise AgentAway("broken", f"the agent's answer can't be read: {error}") from error
+        if event.kind == "task" and event.task_id not in (None, asked.key.task):
+            key = asked.key._replace(task=event.task_id or "")
+            if not await self._access.follows(asked.principal, key):
+                raise unknown()
+
+    def _answer(self, asked: Asked, result: bytes) -> web.Response:
+        """Answer with a v1.0 result in the client's form.
+
+        Raises:
+            Untranslatable: a looked-at field of it is not what v1.0 says.
+        """
+        if asked.wire.version == "0.3":
+            rest = asked.wire.binding == "rest"
+            to_v03 = results.result_to_v03_rest if rest else results.result_to_v03
+            result = to_v03(asked.operation.name, result)
+        return _whole(asked, result)
 
     def _hear(self, asked: Asked) -> CapturedAnswer | None:
         """Begin to listen to the answer to a message, where the broker publishes what the agent says."""
         if self._capture is None or asked.operation is not SEND_MESSAGE or asked.params.message is None:
             return None
         return self._capture.answer(
-            asked.key.tenant, message=v1_message(asked), task_id=asked.key.task or None, streams=False
+            asked.key.tenant,
+            message=v1_message(asked),
+            task_id=asked.key.task or None,
+            owner=asked.told["principal"],
+            streams=False,
         )
 
     def _take_in(self, asked: Asked, heard: CapturedAnswer | None, result: bytes | None) -> None:
@@ -150,37 +218,50 @@ class Relay:
                     request.headers.items(),
                     task=asked.key.task,
                     config=asked.call.config,
+                    **asked.told,
                 )
             finally:
                 self._take_in(asked, heard, result)
-            if wire.version == "0.3":
-                to_v03 = results.result_to_v03_rest if wire.binding == "rest" else results.result_to_v03
-                result = to_v03(name, result)
+            if self._access.on and asked.operation is SEND_MESSAGE:
+                await self._check_begun(asked, result)
+            if self._access.on and asked.operation is LIST_TASKS:
+                result = await self._lists.to_client(asked, result)
+            return self._answer(asked, result)
         except Untranslatable as error:
             raise A2AError(ErrorKind.INVALID_PARAMS, str(error)) from error
-        return _whole(asked, result)
 
     async def _from_log(self, asked: Asked) -> web.Response:
         """Answer GetTask without the agent, saying so in the Task's metadata."""
-        hub = await open_hub(self._hubs, asked.key)
+        try:
+            hub = await open_hub(self._hubs, asked.key, first=asked.first)
+        except Refused as refused:
+            if refused.code == "not-found":
+                await self._access.hold(asked.arrived_s)
+            raise
         try:
             task = marked(hub.fold.task(), cursor=format_cursor(hub.epoch, hub.end))
         finally:
             self._hubs.release(hub)
-        if asked.wire.version == "0.3":
-            rest = asked.wire.binding == "rest"
-            task = events.task_to_v03_rest(task) if rest else events.task_to_v03(task)
-        return _whole(asked, task)
+        return self._answer(asked, task)
 
-    async def other(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def other(self, request: web.BaseRequest, principal: Principal) -> web.StreamResponse:
         """Pass what `agent.passthrough` names, as it is."""
         if not self._agent.passes(request.raw_path):
             raise Refused("not-found", "there is nothing at this path")
         try:
-            return await self._agent.pass_on(request)
+            return await self._agent.pass_on(
+                request,
+                principal=None if principal.anybody else principal.name,
+                tenant=principal.tenant or None,
+            )
         except AgentAway as away:
             code: Code = "bad-gateway" if away.reason == "broken" else "unavailable"
             raise Refused(code, str(away), retry_after_s=1) from away
+
+
+def _may_hide(operation: Operation, error: AgentAway | A2AError) -> bool:
+    """Tell whether an answer that gave no result may name tasks all the same: then it isn't passed back."""
+    return operation is LIST_TASKS or (operation is SEND_MESSAGE and isinstance(error, AgentAway))
 
 
 def _whole(asked: Asked, result: bytes) -> web.Response:

@@ -199,8 +199,8 @@ class Auth(Struct, frozen=True):
         Meta(
             ge=0,
             le=10_000,
-            description="Time from a request to the answer that there is no such task, or not for who asks, in "
-            "ms; it always leaves after a whole number of these, so that what takes how long tells nothing.",
+            description="Time from a request to the answer that there is no such task, or none for who asks, "
+            "in ms; it leaves after a whole number of these, so that what took how long tells nothing.",
         ),
     ] = 100
     webhook_url: Annotated[
@@ -218,7 +218,9 @@ class Auth(Struct, frozen=True):
     webhook_cache_s: Annotated[
         float,
         Meta(
-            ge=0, le=300, description="Time an answer of the webhook holds, yes or no, in seconds; 0 asks anew."
+            ge=0,
+            le=300,
+            description="Time an answer of the webhook holds, yes or no, in seconds; 0 asks anew.",
         ),
     ] = 5.0
 

@@ -36,8 +36,8 @@ WRITE_RECORDS_MAX = 256
 CHECK_S = 1.0
 LOOK_S = 0.1
 LOOK_S_MAX = 1.0
-"""How often who waits for a task that may not be followed yet looks for it: soon at first, for a page that has
-just begun one."""
+"""How often who waits for a task that may not be followed yet looks for it: soon at first, for a page that
+has just begun one."""
 SHORT_READS_MAX = 5
 
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from sidecast_broker.answers import Away, StreamInfo, TooManyResults
+from sidecast_broker.auth.access import owner_of
 from sidecast_broker.core.log import Stored
 from sidecast_schemas import headers as names
 from sidecast_schemas.codec import InvalidEvent, decode_event
@@ -23,6 +25,8 @@ WHOLE_S = 60.0
 RESULTS_MAX = 1024
 """Subjects one direct get answers for; nats-server refuses more with 413 (2.15: measured at 1,025)."""
 REQUESTS_MAX = 16
+TENANTS_MAX = 64
+"""Lists held at once: each may hold 16,000 tasks, some 8 MB."""
 
 
 class Listed(NamedTuple):
@@ -32,12 +36,14 @@ class Listed(NamedTuple):
         state: its A2A state, None where no record read so far says it.
         at: when its newest record was stored, RFC 3339.
         sequence: of that record.
+        owner: whom that record names; whose the task is says only its first one.
     """
 
     key: TaskKey
     state: str | None
     at: str
     sequence: int
+    owner: str | None = None
 
 
 class Listing(NamedTuple):
@@ -149,7 +155,31 @@ class TaskList:
         before = self._known.get(subject)
         # Where the newest record says nothing of the state, the task is still in the one it was in.
         state = _state_of(stored) or (before.state if before is not None else None)
-        self._known[subject] = Listed(key, state, stored.at, stored.sequence)
+        self._known[subject] = Listed(key, state, stored.at, stored.sequence, owner_of(stored))
+
+
+class TaskLists:
+    """Holds the lists of one agent, one for each tenant that somebody asks about.
+
+    Args:
+        source: the connection to JetStream.
+        agent: its name.
+    """
+
+    def __init__(self, source: Source, agent: str) -> None:
+        self._source = source
+        self._agent = agent
+        self._lists: OrderedDict[str, TaskList] = OrderedDict()
+
+    def of(self, tenant: str) -> TaskList:
+        """Give the list of a tenant; those not asked for in a while are read anew."""
+        found = self._lists.get(tenant)
+        if found is None:
+            found = self._lists[tenant] = TaskList(self._source, tenant, self._agent)
+            if len(self._lists) > TENANTS_MAX:
+                self._lists.popitem(last=False)
+        self._lists.move_to_end(tenant)
+        return found
 
 
 def _state_of(stored: Stored) -> str | None:

@@ -115,7 +115,7 @@ class Turns:
 
         Args:
             tenant: of the task.
-            principal: who sends it, empty for anybody.
+            principal: who sends it, and will own the task it begins; empty for anybody.
             message_id: the message's.
             params: v1.0 SendMessageRequest.
             headers: of the client's request.
@@ -130,7 +130,8 @@ class Turns:
         sent = self._sent[key] = Sent(message_id, after)
         loop = asyncio.get_running_loop()
         heard = self._listen(tenant, params, principal or None)
-        task = loop.create_task(self._run(sent, params, list(headers), principal or None, heard))
+        told = (principal, tenant or None) if principal else (None, None)
+        task = loop.create_task(self._run(sent, params, list(headers), told, heard))
         self._running.add(task)
 
         def ended(done: asyncio.Task[None]) -> None:
@@ -158,12 +159,12 @@ class Turns:
         sent: Sent,
         params: bytes,
         headers: list[tuple[str, str]],
-        principal: str | None,
+        told: tuple[str | None, str | None],
         heard: CapturedAnswer | None,
     ) -> None:
         error: AgentAway | A2AError | InvalidEvent | None = None
         try:
-            async with self._calls.send(params, headers, principal) as said:
+            async with self._calls.send(params, headers, *told) as said:
                 async for payload in said:
                     if heard is not None:
                         heard.take(payload)

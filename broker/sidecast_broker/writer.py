@@ -151,8 +151,9 @@ class Writer:
             names.PRODUCER: self._producer,
             names.EXPECTED_LAST_SUBJECT_SEQUENCE: str(expected),
         }
-        if not expected and self.owner:
-            headers[names.OWNER] = encode_token(self.owner)
+        # In each record, not only in the first: that one expires before the others do.
+        if owner := (self.hub.owner if self.hub.first is not None else self.owner):
+            headers[names.OWNER] = encode_token(owner)
         if state := decode_event(payload).state or self.hub.fold.state:
             headers[names.STATE] = state
         return headers

@@ -1,4 +1,4 @@
-"""NATS header names: ours, and those of the server that we read or set.
+"""Header names: ours on NATS and HTTP, and those of the NATS server that we read or set.
 
 Names are compared in exact case; where a name stands twice, the last one is the server's.
 """
@@ -16,6 +16,12 @@ STATE = "Sidecast-State"
 """The task's A2A state after this event, for example `TASK_STATE_WORKING`."""
 TRACEPARENT = "traceparent"
 """W3C trace context of the publish."""
+
+# HTTP headers by which the broker tells the agent whom it passes a request on for; only it can set them.
+PRINCIPAL = "Sidecast-Principal"
+"""Who asks, encoded like `OWNER`: the owner of a task that their message begins."""
+TENANT = "Sidecast-Tenant"
+"""The tenant their request is about, encoded likewise; absent for the one without a name."""
 
 # JetStream publish controls.
 EXPECTED_LAST_SUBJECT_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"

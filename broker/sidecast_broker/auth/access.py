@@ -34,6 +34,7 @@ OWNER_S = 30.0
 OWNERS_MAX = 50_000
 FOLLOW_S = 2.0
 """How long the first record of a task may take from the agent's answer to the log."""
+TICK_S = 0.001
 FOLLOW_PAUSE_S = 0.01
 FOLLOW_PAUSE_S_MAX = 0.2
 
@@ -204,7 +205,7 @@ class Access:
         if decided is not None:
             return _ALLOWED if decided else _DENIED
         try:
-            first = await self._firsts.first(key)
+            first = await self._first(key)
         except Away as away:
             raise Refused("unavailable", "owners can't be looked up", retry_after_s=1) from away
         sequence, owner = (first.sequence, owner_of(first)) if first is not None else (None, None)
@@ -212,6 +213,12 @@ class Access:
             return Verdict(True, sequence, owner)
         allowed = self._webhook is not None and await self._webhook.allows(principal, key, action)
         return Verdict(allowed, sequence, owner)
+
+    async def _first(self, key: TaskKey) -> Stored | None:
+        try:
+            return await self._firsts.first(key)
+        except InvalidId:
+            return None  # an agent's answer can name anything
 
     async def may_watch(self, principal: Principal, key: TaskKey) -> bool:
         """Tell whether a principal may watch a task.
@@ -253,8 +260,8 @@ class Access:
             return
         floors = (self._clock() - arrived_s) // self._floor_s + 1
         until_s = arrived_s + floors * self._floor_s
-        while (left_s := until_s - self._clock()) > 0:
-            await asyncio.sleep(left_s)
+        # A timer may fire a tick early; a refusal must not leave then.
+        await asyncio.sleep(until_s - self._clock() + TICK_S)
 
     async def follows(self, principal: Principal, key: TaskKey) -> bool:
         """Tell whether a principal may follow a task that the agent has answered their message with.
@@ -265,7 +272,7 @@ class Access:
         Raises:
             Refused: `unavailable`.
         """
-        if decide(principal, key):
+        if not self.on or decide(principal, key):
             return True
         pause_s, until_s = FOLLOW_PAUSE_S, self._clock() + FOLLOW_S
         while (verdict := await self.judge(principal, key, "send")).first is None:
@@ -322,7 +329,7 @@ class Access:
         for start in range(0, len(missing), AT_ONCE):
             some = missing[start : start + AT_ONCE]
             try:
-                firsts = await asyncio.gather(*map(self._firsts.first, some))
+                firsts = await asyncio.gather(*map(self._first, some))
             except Away:
                 return owners, True
             for key, first in zip(some, firsts, strict=True):

@@ -15,7 +15,13 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Raw, Struct
 
-from sidecast_broker.core.a2a.security import both_requirements, both_schemes
+from sidecast_broker.core.a2a.security import (
+    Schemes,
+    both_requirements,
+    both_schemes,
+    drop_security,
+    replace_security,
+)
 from sidecast_broker.core.a2a.wire import Binding, Version
 from sidecast_schemas.codec import RawObject
 
@@ -148,7 +154,7 @@ def read(card: bytes) -> Card:
     )
 
 
-def rewrite(card: bytes, base_url: str) -> bytes:
+def rewrite(card: bytes, base_url: str, schemes: Schemes | None = None) -> bytes:
     """Give the card the broker serves: its own endpoints, both generations' fields, streaming, resuming.
 
     Signatures are left out: they were made over what is not there any more (v1.0, section 8.4). gRPC
@@ -157,6 +163,7 @@ def rewrite(card: bytes, base_url: str) -> bytes:
     Args:
         card: the agent's own, also an extended one.
         base_url: where this broker's A2A paths begin for the card's reader, without a slash at its end.
+        schemes: how clients say who they are here, any one of them; None: the agent's own requirements stand.
 
     Returns:
         JSON that clients of v1.0 and of v0.3 both read.
@@ -191,10 +198,13 @@ def rewrite(card: bytes, base_url: str) -> bytes:
     if known.extended:
         fields["supportsAuthenticatedExtendedCard"] = _encode(True)
     _complete_for_v03(fields)
+    if schemes is not None:
+        # What the agent asks for is between it and the broker: here only these are taken (C54).
+        replace_security(fields, schemes)
     both_requirements(fields, _convert)
     both_schemes(fields, _convert)
     if skills := _convert(fields["skills"], list[RawObject], "skills"):
-        fields["skills"] = _encode([_skill(skill) for skill in skills])
+        fields["skills"] = _encode([_skill(skill, own=schemes is None) for skill in skills])
     return msgspec.json.encode(fields)
 
 
@@ -266,7 +276,9 @@ def _complete_for_v03(fields: RawObject) -> None:
         fields[name] = Raw(_member(fields, name, b"[]"))
 
 
-def _skill(skill: RawObject) -> RawObject:
+def _skill(skill: RawObject, *, own: bool) -> RawObject:
+    if not own:
+        drop_security(skill)
     for name, empty in (("id", b'""'), ("name", b'""'), ("description", b'""'), ("tags", b"[]")):
         skill[name] = Raw(_member(skill, name, empty))
     both_requirements(skill, _convert)

@@ -10,8 +10,7 @@ import re
 from collections.abc import Iterable
 from urllib.parse import unquote
 
-PRINCIPAL = "Sidecast-Principal"
-"""Tells the agent whom the broker takes the client for; only the broker can set it."""
+from sidecast_schemas.headers import PRINCIPAL, TENANT
 
 _OWN_PREFIX = "sidecast-"
 _HOP_BY_HOP = frozenset(
@@ -76,16 +75,21 @@ def lies_under(target: str, paths: Iterable[str]) -> bool:
     return any(path == above or path.startswith(above + "/") for above in paths)
 
 
-def request_headers(headers: Iterable[tuple[str, str]], principal: str | None) -> list[tuple[str, str]]:
+def request_headers(
+    headers: Iterable[tuple[str, str]], principal: str | None, tenant: str | None = None
+) -> list[tuple[str, str]]:
     """Give the headers the agent gets of those the client sent, in their order.
 
     Args:
         headers: names and values; a name may stand more than once.
         principal: whom the client is, as a header's value; None says nothing.
+        tenant: the one the request is about, likewise.
     """
     kept = _end_to_end(headers, _OF_THIS_REQUEST)
     if principal is not None:
         kept.append((PRINCIPAL, principal))
+    if tenant is not None:
+        kept.append((TENANT, tenant))
     return kept
 
 

@@ -5,6 +5,7 @@ Must not know the rest of a card. Source: A2A v1.0, section 4.5; v0.3, sections 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -28,10 +29,36 @@ _FLOWS = ("authorizationCode", "clientCredentials", "implicit", "password")
 second one even in the v0.3 form. The first of these that is there stays."""
 
 
+Schemes = Mapping[str, Mapping[str, object]]
+"""Security schemes by name, each as OpenAPI and v0.3 write it: `{"type": "http", "scheme": "bearer"}`."""
+
+_SECURITY = ("security", "securityRequirements")
+
+
 class Convert(Protocol):
     """Decodes a member as a type, or says which one is wrong."""
 
     def __call__(self, value: bytes | Raw, kind: type[T], name: str) -> T: ...
+
+
+def replace_security(fields: RawObject, schemes: Schemes) -> None:
+    """Have a card ask for any one of some schemes, and nothing else.
+
+    Args:
+        fields: the members, changed in place.
+        schemes: by the names they get in the card; none: the card asks for nothing.
+    """
+    drop_security(fields)
+    fields.pop("securitySchemes", None)
+    if schemes:
+        fields["securitySchemes"] = _encode(schemes)
+        fields["security"] = _encode([{name: []} for name in schemes])
+
+
+def drop_security(fields: RawObject) -> None:
+    """Have a card or a skill ask for nothing of its own."""
+    for name in _SECURITY:
+        fields.pop(name, None)
 
 
 def both_requirements(fields: RawObject, convert: Convert) -> None:

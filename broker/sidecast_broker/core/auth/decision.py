@@ -17,7 +17,7 @@ def tenant_within(principal: Principal, named: str, default: str) -> str | None:
         named: by the request; empty: it names none.
         default: where neither names one.
 
-    Source: contract, section 5: the principal's claim, else the path's, else `_`; the claim bounds everything.
+    Source: contract, section 5: the claim, else the path's, else `_`; the claim bounds everything.
     """
     if principal.tenant is None:
         return named or default

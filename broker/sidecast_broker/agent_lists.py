@@ -1,0 +1,66 @@
+"""The agent's list of tasks, cut down to what who asks may watch.
+
+Must not know how the agent is asked, nor who owns a task.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from sidecast_broker.agent_connections import AgentAway
+from sidecast_broker.asked import Asked
+from sidecast_broker.auth.access import Access
+from sidecast_broker.auth.page_tokens import InvalidPageToken, PageTokens
+from sidecast_broker.core.a2a.errors import A2AError, ErrorKind, Violation
+from sidecast_broker.core.a2a.task_lists import (
+    UnreadableList,
+    exchange_in_body,
+    exchange_in_query,
+    ids_of,
+    only,
+)
+from sidecast_broker.core.a2a.translate.raw import Untranslatable
+
+
+class AgentLists:
+    """Cuts lists down.
+
+    Args:
+        access: who may watch what.
+        tokens: seal the page tokens of the agent.
+    """
+
+    def __init__(self, access: Access, tokens: PageTokens) -> None:
+        self._access = access
+        self._tokens = tokens
+
+    def to_agent(self, asked: Asked, target: str) -> tuple[bytes, str]:
+        """Give body and target of a client's request as the agent gets them: with its own page token.
+
+        Raises:
+            A2AError: INVALID_PARAMS: the client's is not one of this principal's.
+        """
+        opened = partial(self._tokens.open, asked.principal.name)
+        try:
+            if asked.wire.binding == "jsonrpc":
+                return exchange_in_body(asked.body, opened), target
+            return asked.body, exchange_in_query(target, opened)
+        except (InvalidPageToken, Untranslatable) as error:
+            detail = "is not one of this list"
+            raise A2AError(
+                ErrorKind.INVALID_PARAMS, f"pageToken {detail}", violations=[Violation("pageToken", detail)]
+            ) from error
+
+    async def to_client(self, asked: Asked, result: bytes) -> bytes:
+        """Give a v1.0 ListTasksResponse of the agent's as who asks may see it.
+
+        Raises:
+            AgentAway: it can't be read, so nothing of it is passed back.
+        """
+        try:
+            keys = [asked.key._replace(task=task) for task in ids_of(result)]
+            visible = await self._access.visible(asked.principal, keys)
+            kept = {key.task for key in visible.keys}
+            return only(result, kept, partial(self._tokens.seal, asked.principal.name))
+        except UnreadableList as error:
+            raise AgentAway("broken", f"the agent's list of tasks can't be read: {error}") from error
