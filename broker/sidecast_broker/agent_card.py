@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 from urllib.parse import quote
@@ -20,7 +20,8 @@ from aiohttp import ETag, hdrs, web
 from sidecast_broker.agent import Agent
 from sidecast_broker.agent_connections import AgentAway
 from sidecast_broker.core.a2a.card import Card, InvalidCard, etag, read, rewrite
-from sidecast_broker.core.a2a.security import Schemes
+from sidecast_broker.core.a2a.security import declared
+from sidecast_broker.core.auth.principal import Scheme
 from sidecast_broker.paths import path_segment
 from sidecast_broker.refused import Refused
 from sidecast_broker.router import Route, get_or_head
@@ -58,7 +59,7 @@ class AgentCards:
         agent: whom to ask.
         settings: all settings.
         clock: seconds that never go backwards.
-        schemes: how clients say who they are here, in the form of OpenAPI; None: as the agent says.
+        schemes: the kinds of credential clients need here, any one of them; None: what the agent says stands.
     """
 
     def __init__(
@@ -67,9 +68,9 @@ class AgentCards:
         settings: Settings,
         clock: Callable[[], float] = time.monotonic,
         *,
-        schemes: Schemes | None = None,
+        schemes: Sequence[Scheme] | None = None,
     ) -> None:
-        self._schemes = schemes
+        self._schemes = None if schemes is None else declared(schemes)
         self._agent = agent
         self._name = settings.agent.name
         self._keep_s = settings.agent.card_s

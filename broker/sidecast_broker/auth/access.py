@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from aiohttp import web
@@ -16,7 +16,7 @@ from aiohttp import web
 from sidecast_broker.answers import Away
 from sidecast_broker.auth.webhook import Action
 from sidecast_broker.core.auth.decision import decide, tenant_within
-from sidecast_broker.core.auth.principal import ANYBODY, Principal, Right
+from sidecast_broker.core.auth.principal import ANYBODY, Principal, Right, Scheme
 from sidecast_broker.core.log import Stored
 from sidecast_broker.refused import Refused, unknown
 from sidecast_broker.settings import Settings
@@ -43,8 +43,8 @@ class Credentials(Protocol):
     """Tells who sends a request."""
 
     @property
-    def schemes(self) -> Mapping[str, Mapping[str, object]]:
-        """Security schemes as the card names them, in the form of OpenAPI; any one of them is enough."""
+    def schemes(self) -> Sequence[Scheme]:
+        """The kinds of credential that are accepted; any one of them is enough."""
 
     async def principal(self, request: web.BaseRequest) -> Principal:
         """Give who sends a request.
@@ -58,9 +58,9 @@ class NoCredentials:
     """Takes nobody for anybody: credentials are required, and no scheme is there to check one."""
 
     @property
-    def schemes(self) -> Mapping[str, Mapping[str, object]]:
+    def schemes(self) -> Sequence[Scheme]:
         """Give none."""
-        return {}
+        return ()
 
     async def principal(self, _request: web.BaseRequest) -> Principal:
         """Refuse.
@@ -151,8 +151,8 @@ class Access:
         self._owners: OrderedDict[TaskKey, tuple[str | None, float]] = OrderedDict()
 
     @property
-    def schemes(self) -> Mapping[str, Mapping[str, object]] | None:
-        """What the broker takes, for the agent's card; None: nothing is needed here."""
+    def schemes(self) -> Sequence[Scheme] | None:
+        """The kinds of credential the broker takes, for the agent's card; None: none is needed here."""
         return self._credentials.schemes if self.on else None
 
     def now(self) -> float:
@@ -272,8 +272,9 @@ class Access:
         Raises:
             Refused: `unavailable`.
         """
-        if not self.on or decide(principal, key):
-            return True
+        decided = decide(principal, key)
+        if decided is not None:
+            return decided
         pause_s, until_s = FOLLOW_PAUSE_S, self._clock() + FOLLOW_S
         while (verdict := await self.judge(principal, key, "send")).first is None:
             if self._clock() >= until_s:

@@ -32,6 +32,9 @@ BODY_BYTES_MAX = 65_536
 CONNECTIONS_MAX = 32
 
 
+_FAULTS = (TimeoutError, aiohttp.ClientError, OSError, msgspec.DecodeError, RecursionError, ValueError)
+
+
 class _Question(NamedTuple):
     principal: str
     tenant: str
@@ -100,7 +103,7 @@ class Webhook:
         try:
             async with asyncio.timeout(self._timeout_s):
                 allowed = await self._post(question)
-        except (TimeoutError, aiohttp.ClientError, OSError, msgspec.DecodeError, ValueError) as error:
+        except _FAULTS as error:
             self._report(str(error) or type(error).__name__)
             self._keep(question, False, min(FAULT_S, self._keep_s))
             return False
@@ -124,10 +127,9 @@ class Webhook:
                 if answer.status >= 500:
                     raise ValueError(f"it answered with status {answer.status}")
                 return False
-            said = await answer.content.read(BODY_BYTES_MAX)
-            if not answer.content.at_eof():
-                while len(said) <= BODY_BYTES_MAX and (more := await answer.content.readany()):
-                    said += more
+            said = b""
+            async for piece in answer.content.iter_any():
+                said += piece
                 if len(said) > BODY_BYTES_MAX:
                     raise ValueError("its answer is too long")
             return _decode(said).allow

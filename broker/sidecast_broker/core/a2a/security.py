@@ -5,12 +5,13 @@ Must not know the rest of a card. Source: A2A v1.0, section 4.5; v0.3, sections 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
 import msgspec
 from msgspec import Raw
 
+from sidecast_broker.core.auth.principal import Scheme
 from sidecast_schemas.codec import RawObject
 
 T = TypeVar("T")
@@ -32,6 +33,14 @@ second one even in the v0.3 form. The first of these that is there stays."""
 Schemes = Mapping[str, Mapping[str, object]]
 """Security schemes by name, each as OpenAPI and v0.3 write it: `{"type": "http", "scheme": "bearer"}`."""
 
+_DECLARED: dict[Scheme, tuple[str, dict[str, object]]] = {
+    "jwt": ("bearer", {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}),
+    "api_key": ("apiKey", {"type": "apiKey", "in": "header", "name": "X-API-Key"}),
+    "mtls": ("mtls", {"type": "mutualTLS"}),
+}
+"""What a card says of each kind of credential. Tickets are left out: they open streams, and what a card names
+works for everything (C54)."""
+
 _SECURITY = ("security", "securityRequirements")
 
 
@@ -39,6 +48,11 @@ class Convert(Protocol):
     """Decodes a member as a type, or says which one is wrong."""
 
     def __call__(self, value: bytes | Raw, kind: type[T], name: str) -> T: ...
+
+
+def declared(kinds: Iterable[Scheme]) -> Schemes:
+    """Give the security schemes that a card declares for kinds of credential."""
+    return dict(_DECLARED[kind] for kind in kinds if kind in _DECLARED)
 
 
 def replace_security(fields: RawObject, schemes: Schemes) -> None:

@@ -22,7 +22,6 @@ from sidecast_broker.core.a2a.translate.raw import (
 )
 from sidecast_schemas.codec import RawObject
 
-_PAGE_TOKEN = ("pageToken", "page_token")
 _NEXT = ("nextPageToken", "next_page_token")
 _TOTAL = ("totalSize", "total_size")
 """ProtoJSON knows each under both names."""
@@ -86,7 +85,11 @@ def exchange_in_body(body: bytes, exchange: Exchange) -> bytes:
     """
     request = decode_line(body, "request")
     params = decode_line(bytes(request["params"]), "params") if is_set(request, "params") else {}
-    found = {name: exchange(text_of(params[name], name)) for name in _PAGE_TOKEN if is_set(params, name)}
+    found = {
+        name: exchange(text_of(params[name], name))
+        for name in params
+        if _is_page_token(name) and is_set(params, name)
+    }
     if not found:
         return body
     return encode(request | {"params": Raw(encode(params | found))})
@@ -103,10 +106,15 @@ def exchange_in_query(target: str, exchange: Exchange) -> str:
     pairs = []
     for pair in query.split("&"):
         name, equals, value = pair.partition("=")
-        if unquote_plus(name) in _PAGE_TOKEN:
+        if _is_page_token(unquote_plus(name)):
             pair = f"{name}{equals}{quote(exchange(unquote_plus(value)), safe='')}"
         pairs.append(pair)
     return path + mark + "&".join(pairs)
+
+
+def _is_page_token(name: str) -> bool:
+    # ProtoJSON knows two spellings, and Go's JSON any case.
+    return name.casefold().replace("_", "") == "pagetoken"
 
 
 def _fields_of(result: bytes) -> RawObject:
