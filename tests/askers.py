@@ -1,11 +1,14 @@
-"""Principals to ask as: each is known by a bearer token that is their name.
+"""Principals to ask as, each known by a bearer token that is their name; and an operator's webhook.
 
 Must not know how real credentials are checked, nor what is tested.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
 
 from aiohttp import web
 
@@ -40,3 +43,45 @@ def bearer(name: str) -> dict[str, str]:
 
 
 EVERYTHING = Grant(None, None, None)
+
+
+Answer = Callable[[dict[str, Any]], Awaitable[web.StreamResponse] | web.StreamResponse]
+
+
+def says(allow: object) -> Answer:
+    return lambda _asked: web.json_response({"allow": allow})
+
+
+class Service:
+    """The service behind `auth.webhook_url`.
+
+    Attributes:
+        answer: what it answers.
+        asked: what it was asked.
+        headers: of the newest question.
+    """
+
+    def __init__(self) -> None:
+        self.answer: Answer = says(True)
+        self.asked: list[dict[str, Any]] = []
+        self.headers: dict[str, str] = {}
+        self.url = ""
+
+    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        assert request.method == "POST"
+        asked = json.loads(await request.read())
+        self.asked.append(asked)
+        self.headers = dict(request.headers)
+        answer = self.answer(asked)
+        return answer if isinstance(answer, web.StreamResponse) else await answer
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[Service]:
+        runner = web.ServerRunner(web.Server(self._serve), shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}/may?x=1"
+        try:
+            yield self
+        finally:
+            await runner.cleanup()

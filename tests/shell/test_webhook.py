@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from aiohttp import web
+from askers import Answer, Service, says
 from brokers import until
 from nats_server import free_ports
 
@@ -18,47 +18,6 @@ from sidecast_schemas.subjects import TaskKey
 
 ALICE = Principal("alice", "jwt")
 KEY = TaskKey("acme", "planner", "task-1")
-
-Answer = Callable[[dict[str, Any]], Awaitable[web.StreamResponse] | web.StreamResponse]
-
-
-def says(allow: object) -> Answer:
-    return lambda _asked: web.json_response({"allow": allow})
-
-
-class Service:
-    """The operator's service.
-
-    Attributes:
-        answer: what it answers.
-        asked: what it was asked.
-        headers: of the newest question.
-    """
-
-    def __init__(self) -> None:
-        self.answer: Answer = says(True)
-        self.asked: list[dict[str, Any]] = []
-        self.headers: dict[str, str] = {}
-        self.url = ""
-
-    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
-        assert request.method == "POST"
-        asked = json.loads(await request.read())
-        self.asked.append(asked)
-        self.headers = dict(request.headers)
-        answer = self.answer(asked)
-        return answer if isinstance(answer, web.StreamResponse) else await answer
-
-    @asynccontextmanager
-    async def serving(self) -> AsyncIterator[Service]:
-        runner = web.ServerRunner(web.Server(self._serve), shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}/may?x=1"
-        try:
-            yield self
-        finally:
-            await runner.cleanup()
 
 
 class Clock:
