@@ -59,7 +59,7 @@ class AgentLists:
         """
         try:
             keys = [asked.key._replace(task=task) for task in ids_of(result)]
-            visible = await self._access.visible(asked.principal, keys)
+            visible = await self._access.visible(asked.principal, keys, at_agent=True)
             kept = {key.task for key in visible.keys}
             return only(result, kept, partial(self._tokens.seal, asked.principal.name))
         except UnreadableList as error:

@@ -206,7 +206,8 @@ class Gateway:
         keys = [asked.key._replace(task=task) for task in (asked.key.task, *asked.references) if task]
         action = _ACTIONS.get(asked.operation, "watch")
         verdicts = [
-            await self._access.require(principal, key, asked.arrived_s, action) for key in dict.fromkeys(keys)
+            await self._access.require(principal, key, asked.arrived_s, action, at_agent=True)
+            for key in dict.fromkeys(keys)
         ]
         return asked._replace(first=verdicts[0].first) if asked.key.task else asked
 

@@ -121,7 +121,6 @@ def access(leader: Leader, webhook: Allows | None = None, **settings: object) ->
         (Principal("ALICE", "jwt"), OWN, Verdict(False, 7, "alice"), 1),
         (Principal("", "jwt"), OWNERLESS, Verdict(False, 9, None), 1),
     ],
-    ids=str,
 )
 async def test_who_may_watch_what_and_what_that_costs(
     principal: Principal, key: TaskKey, wanted: Verdict, asks: int
@@ -138,6 +137,39 @@ async def test_the_webhook_is_asked_last_and_also_for_what_is_not_there(key: Tas
     verdict = await access(Leader(), webhook).judge(ALICE, key, "cancel")
     assert verdict.allowed is allowed
     assert webhook.asked == [("alice", key, "cancel")]
+
+
+BOUND = Principal("carol", "jwt", tenant="", grants=(EVERYTHING,))
+TENANT_GRANT = Principal("carol", "jwt", grants=(Grant("", None, None),))
+ANY_GRANT = Principal("carol", "jwt", grants=(EVERYTHING,))
+
+
+@pytest.mark.parametrize(
+    ("principal", "key", "wanted"),
+    [
+        (BOUND, FOREIGN, Verdict(True, 8, "bob")),
+        (BOUND, MISSING, Verdict(False)),
+        (TENANT_GRANT, FOREIGN, Verdict(True, 8, "bob")),
+        (TENANT_GRANT, MISSING, Verdict(False)),
+        (ANY_GRANT, MISSING, Verdict(True)),
+        (ALICE, OWN, Verdict(True, 7, "alice")),
+        (ALICE, MISSING, Verdict(False)),
+    ],
+)
+async def test_at_the_agent_a_grant_within_a_tenant_needs_a_task_in_the_log(
+    principal: Principal, key: TaskKey, wanted: Verdict
+) -> None:
+    assert await access(Leader(), Allows(MISSING)).judge(principal, key, at_agent=True) == wanted
+
+
+@pytest.mark.parametrize("principal", [BOUND, TENANT_GRANT])
+async def test_what_an_agent_lists_must_be_in_the_log_for_who_has_a_grant_within_a_tenant(
+    principal: Principal,
+) -> None:
+    keys = [OWN, FOREIGN, OWNERLESS, MISSING]
+    assert (await access(Leader()).visible(principal, keys, at_agent=True)).keys == {OWN, FOREIGN, OWNERLESS}
+    assert (await access(Leader()).visible(principal, keys)).keys == set(keys)
+    assert (await access(Leader()).visible(ANY_GRANT, keys, at_agent=True)).keys == set(keys)
 
 
 async def test_the_webhook_is_not_asked_for_what_is_decided() -> None:

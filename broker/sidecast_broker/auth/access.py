@@ -15,7 +15,7 @@ from aiohttp import web
 
 from sidecast_broker.answers import Away
 from sidecast_broker.auth.webhook import Action
-from sidecast_broker.core.auth.decision import decide, tenant_within
+from sidecast_broker.core.auth.decision import decide, in_any_tenant, tenant_within
 from sidecast_broker.core.auth.principal import ANYBODY, Principal, Right, Scheme
 from sidecast_broker.core.log import Stored
 from sidecast_broker.refused import Refused, unknown
@@ -187,7 +187,9 @@ class Access:
 
     # ------------------------------------------------------------------ one task
 
-    async def judge(self, principal: Principal, key: TaskKey, action: Action = "watch") -> Verdict:
+    async def judge(
+        self, principal: Principal, key: TaskKey, action: Action = "watch", *, at_agent: bool = False
+    ) -> Verdict:
         """Decide whether a principal may watch a task, with as little as decides it.
 
         What is asked of the leader and of the webhook is the same for a task that exists, one of somebody
@@ -197,22 +199,25 @@ class Access:
             principal: who asks.
             key: the task.
             action: what for; only the webhook tells them apart.
+            at_agent: the agent may be asked for the task, which doesn't know whose tenant it is of: so the
+                log has to.
 
         Raises:
             Refused: `unavailable`: the leader can't be asked.
         """
         decided = decide(principal, key)
-        if decided is not None:
+        must_exist = at_agent and not in_any_tenant(principal, key)
+        if decided is False or (decided and not must_exist):
             return _ALLOWED if decided else _DENIED
         try:
             first = await self._first(key)
         except Away as away:
             raise Refused("unavailable", "owners can't be looked up", retry_after_s=1) from away
         sequence, owner = (first.sequence, owner_of(first)) if first is not None else (None, None)
-        if owner is not None and owner == principal.name:
-            return Verdict(True, sequence, owner)
-        allowed = self._webhook is not None and await self._webhook.allows(principal, key, action)
-        return Verdict(allowed, sequence, owner)
+        allowed = bool(decided) or (owner is not None and owner == principal.name)
+        if not allowed and self._webhook is not None:
+            allowed = await self._webhook.allows(principal, key, action)
+        return Verdict(allowed and not (must_exist and first is None), sequence, owner)
 
     async def _first(self, key: TaskKey) -> Stored | None:
         try:
@@ -229,7 +234,13 @@ class Access:
         return (await self.judge(principal, key)).allowed
 
     async def require(
-        self, principal: Principal, key: TaskKey, arrived_s: float, action: Action = "watch"
+        self,
+        principal: Principal,
+        key: TaskKey,
+        arrived_s: float,
+        action: Action = "watch",
+        *,
+        at_agent: bool = False,
     ) -> Verdict:
         """Let pass who may watch a task.
 
@@ -238,11 +249,12 @@ class Access:
             key: the task.
             arrived_s: when the whole request was there, as `now` gave it.
             action: what for.
+            at_agent: as in `judge`.
 
         Raises:
             Refused: `not-found`, held back as `hold` does it; or `unavailable`.
         """
-        verdict = await self.judge(principal, key, action)
+        verdict = await self.judge(principal, key, action, at_agent=at_agent)
         if not verdict.allowed:
             await self.hold(arrived_s)
             raise unknown()
@@ -285,27 +297,33 @@ class Access:
 
     # ------------------------------------------------------------------ many tasks
 
-    async def visible(self, principal: Principal, keys: Iterable[TaskKey]) -> Visible:
+    async def visible(
+        self, principal: Principal, keys: Iterable[TaskKey], *, at_agent: bool = False
+    ) -> Visible:
         """Find out which of many tasks a principal may watch.
 
         Args:
             principal: who asks.
             keys: the tasks, those first that matter most: of very many only the first are looked at.
+            at_agent: the agent has named them, not the log; see `judge`.
         """
         found: set[TaskKey] = set()
-        undecided: list[TaskKey] = []
+        granted: set[TaskKey] = set()
+        open_: list[TaskKey] = []
         for key in keys:
             decided = decide(principal, key)
-            if decided:
+            if decided and not (at_agent and not in_any_tenant(principal, key)):
                 found.add(key)
-            elif decided is None:
-                undecided.append(key)
-        looked_at = undecided[:LOOKUPS_MAX]
-        left_out = len(undecided) > len(looked_at)
+            elif decided is not False:
+                open_.append(key)
+            if decided:
+                granted.add(key)
+        looked_at = open_[:LOOKUPS_MAX]
+        left_out = len(open_) > len(looked_at)
         owners, away = await self._owners_of(looked_at)
-        found.update(key for key, owner in owners.items() if owner == principal.name)
+        found.update(key for key, owner in owners.items() if key in granted or owner == principal.name)
         if self._webhook is not None:
-            others = [key for key, owner in owners.items() if owner != principal.name]
+            others = [key for key in owners if key not in found]
             left_out = left_out or len(others) > WEBHOOK_MAX
             asked = others[:WEBHOOK_MAX]
             for start in range(0, len(asked), AT_ONCE):

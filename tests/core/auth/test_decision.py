@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecast_broker.core.auth.decision import decide, tenant_within
+from sidecast_broker.core.auth.decision import decide, in_any_tenant, tenant_within
 from sidecast_broker.core.auth.principal import ANYBODY, Grant, Principal
 from sidecast_schemas.subjects import TaskKey
 
@@ -58,10 +58,26 @@ def test_the_claim_goes_before_the_path_and_that_before_the_default(
         (alice(tasks=frozenset({KEY._replace(tenant="")}), grants=(EVERYTHING,)), False),
         (alice(rights=frozenset({"admin", "publish"})), None),
     ],
-    ids=str,
 )
 def test_what_a_credential_decides(principal: Principal, wanted: bool | None) -> None:
     assert decide(principal, KEY) is wanted
+
+
+@pytest.mark.parametrize(
+    ("principal", "wanted"),
+    [
+        (ANYBODY, True),
+        (alice(), False),
+        (alice(grants=(EVERYTHING,)), True),
+        (alice(grants=(EVERYTHING,), tenant="acme"), False),
+        (alice(grants=(Grant("acme", None, None),)), False),
+        (alice(grants=(Grant(None, "writer", None), Grant("acme", None, None))), False),
+        (alice(grants=(Grant(None, "planner", "task-", is_prefix=True),)), True),
+        (alice(tasks=frozenset({KEY})), False),
+    ],
+)
+def test_who_reaches_a_task_in_any_tenant(principal: Principal, wanted: bool) -> None:
+    assert in_any_tenant(principal, KEY) is wanted
 
 
 NAMES = st.sampled_from(["", "a", "ab", "b"])
