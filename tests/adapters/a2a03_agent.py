@@ -146,7 +146,8 @@ async def run(script: Script, publisher: Publisher) -> dict[str, Any]:
     store = InMemoryTaskStore()
     executor = publishing(Scripted(script), publisher)
     handler = DefaultRequestHandler(agent_executor=executor, task_store=store)
-    context = ServerCallContext()
+    # As the SDK's own builder keeps what a broker has said in the request.
+    context = ServerCallContext(state={"headers": {"sidecast-principal": "=YUBi"}})
     held = script in (silent, reports_its_end, two_messages)
 
     def params(message_id: str, task_id: str | None = None) -> MessageSendParams:

@@ -14,6 +14,7 @@ from a2a.helpers.proto_helpers import new_task, new_text_artifact, new_text_mess
 from a2a.server.agent_execution import AgentExecutor
 from a2a.server.context import ServerCallContext
 from a2a.server.request_handlers import DefaultRequestHandler
+from a2a.server.routes.common import DefaultServerCallContextBuilder
 from a2a.server.tasks import InMemoryTaskStore, TaskUpdater
 from a2a.types.a2a_pb2 import (
     AgentCapabilities,
@@ -33,6 +34,7 @@ from a2a.types.a2a_pb2 import (
 )
 from google.protobuf.struct_pb2 import Struct
 from nats_server import NatsServer, create_stream, read_records
+from starlette.requests import Request
 
 from sidecast_adapters import Publisher
 from sidecast_adapters.a2a import publishing
@@ -429,6 +431,55 @@ async def test_the_log_has_the_order_of_the_queue_and_natural_numbers(start: Sta
     assert all(isinstance(number, int) for number in published)
     assert sorted(published) == list(range(50))
     assert updates[2]["half"] == published[0] + 0.5
+
+
+def told(**headers: str) -> ServerCallContext:
+    """Give the context the SDK makes of a request with these headers, from a user it knows."""
+    raw = [(name.replace("_", "-").lower().encode(), value.encode()) for name, value in headers.items()]
+    request = Request({"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": raw})
+    context = DefaultServerCallContextBuilder().build(request)
+    context.user = Alice()
+    return context
+
+
+ID = "=YUBiLmM"
+"""The token of a@b.c."""
+
+
+@pytest.mark.parametrize(
+    ("context", "owner", "tenant"),
+    [
+        (told(Sidecast_Principal="bob"), "bob", ""),
+        (told(Sidecast_Principal=ID), ID, ""),
+        (told(Sidecast_Principal="bob", Sidecast_Tenant="acme"), "bob", "acme"),
+        (told(Sidecast_Principal="bob", Sidecast_Tenant=ID), "bob", "a@b.c"),
+        (told(), "alice", ""),
+        (told(Sidecast_Principal="a b"), "alice", ""),
+        (told(Sidecast_Principal="=YQ", Sidecast_Tenant="*"), "alice", ""),
+        (told(Sidecast_Principal=""), "alice", ""),
+        (ServerCallContext(user=Alice(), state={"headers": "Sidecast-Principal: bob"}), "alice", ""),
+        (ServerCallContext(user=Alice(), state={"headers": {"sidecast-principal": b"bob"}}), "alice", ""),
+        (ServerCallContext(state={"headers": {"SIDECAST-PRINCIPAL": "bob"}}), "bob", ""),
+        (ServerCallContext(tenant="own", state={"headers": {"Sidecast-Tenant": "acme"}}), None, "acme"),
+        (ServerCallContext(), None, ""),
+    ],
+)
+async def test_whom_the_broker_names_owns_what_they_begin(
+    start: Start, context: ServerCallContext, owner: str | None, tenant: str
+) -> None:
+    async def execute(context: Any, queue: Any) -> None:
+        updater = TaskUpdater(queue, context.task_id, context.context_id)
+        await queue.enqueue_event(
+            new_task(context.task_id, context.context_id, TaskState.TASK_STATE_SUBMITTED)
+        )
+        await updater.complete()
+
+    agent = start(execute)
+    agent.context = context
+    task = await agent.send()
+    raw = await agent.raw(task.id, tenant)
+    assert raw
+    assert {headers.get("Sidecast-Owner") for headers, _ in raw} == {owner}
 
 
 async def test_the_tenant_of_the_call_is_the_tasks(start: Start) -> None:

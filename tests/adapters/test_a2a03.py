@@ -34,8 +34,8 @@ def python() -> Path:
 @pytest.fixture(scope="module")
 def answers_and_records(
     python: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Run all agents once; give what they answered, and everything that was published."""
+) -> tuple[dict[str, Any], list[dict[str, Any]], set[str | None]]:
+    """Run all agents once; give what they answered, everything that was published, and whose it is."""
     with NatsServer(tmp_path_factory.mktemp("nats")) as server:
         asyncio.run(create_stream(server.url))
         run = subprocess.run(
@@ -47,11 +47,14 @@ def answers_and_records(
         )
         assert run.returncode == 0, run.stderr
         records = asyncio.run(read_records(server.url, "sidecast.v1.events.>"))
-    return json.loads(run.stdout), [msgspec.json.decode(payload) for _, payload in records]
+    owners = {headers.get("Sidecast-Owner") for headers, _ in records}
+    return json.loads(run.stdout), [msgspec.json.decode(payload) for _, payload in records], owners
 
 
 @pytest.fixture
-def logs(answers_and_records: tuple[dict[str, Any], list[dict[str, Any]]]) -> list[list[dict[str, Any]]]:
+def logs(
+    answers_and_records: tuple[dict[str, Any], list[dict[str, Any]], set[str | None]],
+) -> list[list[dict[str, Any]]]:
     """Give the records of each task, in the order of their first ones."""
     logs: list[list[dict[str, Any]]] = []
     for record in answers_and_records[1]:
@@ -93,7 +96,15 @@ def test_each_way_an_executor_can_behave(logs: list[list[dict[str, Any]]]) -> No
     ]
 
 
-def test_what_the_callers_got(answers_and_records: tuple[dict[str, Any], list[dict[str, Any]]]) -> None:
+def test_whom_the_broker_names_owns_what_they_begin(
+    answers_and_records: tuple[dict[str, Any], list[dict[str, Any]], set[str | None]],
+) -> None:
+    assert answers_and_records[2] == {"=YUBi"}
+
+
+def test_what_the_callers_got(
+    answers_and_records: tuple[dict[str, Any], list[dict[str, Any]], set[str | None]],
+) -> None:
     answers = answers_and_records[0]
     assert answers["message"] == {"message": "r1"}
     assert answers["raises"] == answers["raises_first"] == {"error": "KeyError"}

@@ -235,11 +235,13 @@ async def run(broker: Broker, lines: bytes, *arguments: str, **env: str) -> Any:
 
 async def test_the_command_publishes_standard_input(broker: Broker) -> None:
     lines = b"".join(json.dumps({"n": n}).encode() + b"\n" for n in range(1200))
-    result = await run(broker, lines, "--tenant", "acme", "--agent", "planner", SIDECAST_TOKEN="secret")
+    result = await run(
+        broker, lines, "--tenant", "acme", "--agent", "planner", "--owner", "a b", SIDECAST_TOKEN="secret"
+    )
     assert (result.exit_code, result.stdout) == (0, "1200 events stored, the last as e-1200\n")
     assert list(broker.stored.values()) == lines.splitlines()
     for path, headers, sent in broker.requests:
-        assert path == "/publish/a%2Fb?tenant=acme&agent=planner"
+        assert path == "/publish/a%2Fb?tenant=acme&agent=planner&owner=a+b"
         assert headers["Authorization"] == "Bearer secret"
         assert len(sent) <= publish.BATCH_LINES_MAX
 

@@ -161,6 +161,10 @@ def test_hostile_values_refuse_naming_the_setting(
         (b'[server]\nport = 9000\ninternal_port = 9000\nhost = "localhost"', "server.internal_port"),
         (b"[nats]\nmax_age_s = 60", "nats.duplicate_window_s"),
         (b"[log]\nbytes_max = 1048576", "log.task_bytes_max"),
+        (b'[auth]\nwebhook_url = "ftp://h/"', "auth.webhook_url"),
+        (b'[auth]\nwebhook_url = "http://"', "auth.webhook_url"),
+        (b'[auth]\nwebhook_url = "h/may"', "auth.webhook_url"),
+        (b'[auth]\nwebhook_url = "http://h:99999/"', "auth.webhook_url"),
     ],
 )
 def test_contradictions_refuse(file: bytes, named: str) -> None:

@@ -217,13 +217,17 @@ class TaskPublisher:
 @client_options("internal", "http://127.0.0.1:8481")
 @click.option("--tenant", help="The task's tenant, where the credential names none.")
 @click.option("--agent", help="The task's agent [default: the broker's agent.name].")
-def command(task: str, url: str, token: str | None, tenant: str | None, agent: str | None) -> None:
+@click.option("--owner", help="Whom the task belongs to [default: whom the credential names].")
+def command(
+    task: str, url: str, token: str | None, tenant: str | None, agent: str | None, owner: str | None
+) -> None:
     """Publish JSON lines from standard input as events of TASK, in order.
 
     Each line is one A2A StreamResponse. Lines are sent as they come, and again while the broker is away for a
     moment; none is stored twice.
     """
-    params = {name: value for name, value in (("tenant", tenant), ("agent", agent)) if value}
+    given = {"tenant": tenant, "agent": agent, "owner": owner}
+    params = {name: value for name, value in given.items() if value}
     headers = {"Authorization": f"Bearer {token}"} if token else {}
 
     def note(text: str) -> None:

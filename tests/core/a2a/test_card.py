@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecast_broker.core.a2a.card import RESUME, Card, Interface, InvalidCard, etag, read, rewrite
+from sidecast_broker.core.a2a.security import declared
 
 BASE = "https://broker.example/team"
 WIRES = {
@@ -202,6 +203,27 @@ def test_security_of_v03_is_read_by_v10_clients() -> None:
             for name in ("url", "additional_interfaces", "capabilities", "signatures", "preferred_transport")
         }
     )
+
+
+def test_what_the_broker_takes_stands_in_the_place_of_what_the_agent_does() -> None:
+    schemes = declared(["jwt", "api_key", "mtls", "ticket", "none"])
+    corp = {"corp": {"httpAuthSecurityScheme": {"scheme": "basic"}}}
+    card = V03 | {"securityRequirements": [{"schemes": {"corp": {"list": []}}}]}
+    card["securitySchemes"] = V03["securitySchemes"] | corp
+    newer, older = both_readers(rewrite(encode(card), BASE, schemes))
+    assert set(newer.security_schemes) == set(older.security_schemes) == {"bearer", "apiKey", "mtls"}
+    assert newer.security_schemes["bearer"].http_auth_security_scheme.scheme == "bearer"
+    assert newer.security_schemes["apiKey"].api_key_security_scheme.name == "X-API-Key"
+    assert newer.security_schemes["mtls"].HasField("mtls_security_scheme")
+    assert [list(each.schemes) for each in newer.security_requirements] == [["bearer"], ["apiKey"], ["mtls"]]
+    assert older.security == [{"bearer": []}, {"apiKey": []}, {"mtls": []}]
+    assert not any(skill.security_requirements for skill in newer.skills)
+    assert not any(skill.security for skill in older.skills)
+
+
+def test_where_nothing_is_taken_the_card_asks_for_nothing() -> None:
+    card = json.loads(rewrite(encode(V03), BASE, {}))
+    assert not card.keys() & {"security", "securityRequirements", "securitySchemes"}
 
 
 def test_the_v10_form_of_security_stands_beside_the_v03_form() -> None:

@@ -154,6 +154,10 @@ def test_what_the_agent_gets() -> None:
     ]
     assert request_headers(sent, None) == [*sent[1:12]]
     assert request_headers(sent, "alice")[11:] == [("Sidecast-Principal", "alice")]
+    assert request_headers([("Sidecast-Tenant", "x"), ("SIDECAST_TENANT", "x")], "alice", "acme") == [
+        ("Sidecast-Principal", "alice"),
+        ("Sidecast-Tenant", "acme"),
+    ]
 
 
 def test_what_the_client_gets() -> None:
