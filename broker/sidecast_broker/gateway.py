@@ -158,6 +158,7 @@ class Gateway:
     async def _read(self, request: web.BaseRequest, call: Call, principal: Principal) -> Asked:
         """Read what is asked for, of which task."""
         if call.agent not in ("", self._settings.agent.name):
+            await self._access.hold(self._access.now())
             raise A2AError(ErrorKind.TASK_NOT_FOUND)
         try:
             body = await request.read()
@@ -183,9 +184,10 @@ class Gateway:
             if envelope is None and self._access.on:
                 tenant = _unless_hidden(request, body, tenant, named.task, operation)
             if tenant is None:
-                await self._access.hold(arrived_s)
                 raise A2AError(ErrorKind.TASK_NOT_FOUND)
         except A2AError as error:
+            if error.kind is ErrorKind.TASK_NOT_FOUND:
+                await self._access.hold(arrived_s)
             error.rpc_id = envelope.id if envelope is not None else None
             raise
         key = TaskKey(tenant, self._settings.agent.name, named.task)
@@ -206,7 +208,9 @@ class Gateway:
         keys = [asked.key._replace(task=task) for task in (asked.key.task, *asked.references) if task]
         action = _ACTIONS.get(asked.operation, "watch")
         verdicts = [
-            await self._access.require(principal, key, asked.arrived_s, action, at_agent=True)
+            await self._access.require(
+                principal, key, asked.arrived_s, action if key == asked.key else "watch", at_agent=True
+            )
             for key in dict.fromkeys(keys)
         ]
         return asked._replace(first=verdicts[0].first) if asked.key.task else asked

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from sidecast_broker.answers import Away, StreamInfo, TooManyResults
-from sidecast_broker.auth.access import owner_of
+from sidecast_broker.auth.owners import owner_of
 from sidecast_broker.core.log import Stored
 from sidecast_schemas import headers as names
 from sidecast_schemas.codec import InvalidEvent, decode_event

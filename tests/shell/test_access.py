@@ -10,7 +10,9 @@ from askers import EVERYTHING, Askers
 
 from sidecast_broker.answers import Away
 from sidecast_broker.auth import access as module
-from sidecast_broker.auth.access import Access, NoCredentials, Verdict, owner_of
+from sidecast_broker.auth import visibility
+from sidecast_broker.auth.access import Access, NoCredentials, Verdict
+from sidecast_broker.auth.owners import owner_of
 from sidecast_broker.auth.webhook import Action
 from sidecast_broker.configuration import load
 from sidecast_broker.core.auth.principal import ANYBODY, Grant, Principal
@@ -344,7 +346,7 @@ async def test_owners_are_looked_up_some_at_a_time_and_remembered() -> None:
     checked = access(leader)
     visible = await checked.visible(ALICE, many(200))
     assert len(visible.keys) == 200
-    assert leader.most_under_way == module.AT_ONCE
+    assert leader.most_under_way == visibility.AT_ONCE
     assert (await checked.visible(BOB, many(200))).keys == frozenset()
     assert Counter(leader.asked).most_common(1)[0][1] == 1
 
@@ -352,10 +354,10 @@ async def test_owners_are_looked_up_some_at_a_time_and_remembered() -> None:
 async def test_a_remembered_owner_is_looked_up_again_in_time() -> None:
     leader, clock = Leader(), Clock()
     checked = access(leader)
-    checked._clock = clock
+    checked._visibility._clock = clock
     assert (await checked.visible(ALICE, [OWN])).keys == {OWN}
     leader.records[OWN] = first(30, "bob")
-    clock.now += module.OWNER_S - 0.1
+    clock.now += visibility.OWNER_S - 0.1
     assert (await checked.visible(ALICE, [OWN])).keys == {OWN}
     clock.now += 0.1
     assert (await checked.visible(ALICE, [OWN])).keys == frozenset()
@@ -370,15 +372,25 @@ async def test_opening_never_relies_on_what_is_remembered() -> None:
 
 
 async def test_lists_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LOOKUPS_MAX", 50)
-    monkeypatch.setattr(module, "WEBHOOK_MAX", 5)
-    monkeypatch.setattr(module, "OWNERS_MAX", 10)
+    monkeypatch.setattr(visibility, "LOOKUPS_MAX", 50)
+    monkeypatch.setattr(visibility, "WEBHOOK_MAX", 5)
+    monkeypatch.setattr(visibility, "OWNERS_MAX", 10)
     leader, webhook = Leader(), Allows()
     leader.records |= many(60, "bob")
     checked = access(leader, webhook)
     assert await checked.visible(ALICE, many(60)) == (frozenset(), True, False)
     assert (len(leader.asked), len(webhook.asked)) == (50, 5)
-    assert len(checked._owners) == 10
+    assert len(checked._visibility._owners) == 10
+
+
+async def test_what_is_remembered_counts_for_no_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(visibility, "LOOKUPS_MAX", 50)
+    leader = Leader()
+    leader.records |= many(120)
+    checked = access(leader)
+    seen = [await checked.visible(ALICE, many(120)) for _ in range(3)]
+    assert [len(each.keys) for each in seen] == [50, 100, 120]
+    assert [each.left_out for each in seen] == [True, True, False]
 
 
 async def test_a_list_says_that_the_leader_was_away() -> None:

@@ -221,7 +221,7 @@ async def test_later_records_give_nobody_a_place_in_the_list() -> None:
 
 
 async def test_a_list_shows_the_newest_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sidecast_broker.auth.access.LOOKUPS_MAX", 3)
+    monkeypatch.setattr("sidecast_broker.auth.visibility.LOOKUPS_MAX", 3)
     monkeypatch.setattr(page, "TASKS_MAX", 2)
     async with checking() as (running, backend):
         for number in range(10):

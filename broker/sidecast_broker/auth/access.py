@@ -7,31 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from aiohttp import web
 
 from sidecast_broker.answers import Away
-from sidecast_broker.auth.webhook import Action
+from sidecast_broker.auth.owners import Firsts, first_of, owner_of
+from sidecast_broker.auth.visibility import Visibility, Visible
+from sidecast_broker.auth.webhook import Action, Decider
 from sidecast_broker.core.auth.decision import decide, in_any_tenant, tenant_within
 from sidecast_broker.core.auth.principal import ANYBODY, Principal, Right, Scheme
-from sidecast_broker.core.log import Stored
 from sidecast_broker.refused import Refused, unknown
 from sidecast_broker.settings import Settings
-from sidecast_schemas import headers as names
-from sidecast_schemas.subjects import InvalidId, TaskKey, decode_token
+from sidecast_schemas.subjects import TaskKey
 
-AT_ONCE = 32
-"""Questions to the stream's leader under way for one list."""
-LOOKUPS_MAX = 2048
-"""Owners looked up for one list: some 200 ms."""
-WEBHOOK_MAX = 256
-"""Tasks of one list that the webhook is asked about."""
-OWNER_S = 30.0
-"""How long a list believes an owner once seen: only a purge can change it."""
-OWNERS_MAX = 50_000
 FOLLOW_S = 2.0
 """How long the first record of a task may take from the agent's answer to the log."""
 TICK_S = 0.001
@@ -71,24 +61,6 @@ class NoCredentials:
         raise Refused("unauthenticated", "a credential is required")
 
 
-class Firsts(Protocol):
-    """What is asked of the stream's leader."""
-
-    async def first(self, key: TaskKey) -> Stored | None:
-        """Give a task's first retained record; None: there is no such task.
-
-        Raises:
-            Away: no answer.
-        """
-
-
-class Decider(Protocol):
-    """Decides what neither a grant nor ownership does."""
-
-    async def allows(self, principal: Principal, key: TaskKey, action: Action) -> bool:
-        """Tell whether it is allowed; anything but a clear yes is a no."""
-
-
 class Verdict(NamedTuple):
     """Whether somebody may watch a task.
 
@@ -104,17 +76,6 @@ class Verdict(NamedTuple):
 
 
 _ALLOWED, _DENIED = Verdict(True), Verdict(False)
-
-
-def owner_of(first: Stored) -> str | None:
-    """Give the principal a task's first retained record names; None: it names none, or no id."""
-    token = first.headers.get(names.OWNER)
-    if token is None:
-        return None
-    try:
-        return decode_token(token)
-    except InvalidId:
-        return None
 
 
 class Access:
@@ -148,7 +109,7 @@ class Access:
         self._default_tenant = settings.agent.tenant
         self._floor_s = settings.auth.refusal_floor_ms / 1000
         self._clock = clock
-        self._owners: OrderedDict[TaskKey, tuple[str | None, float]] = OrderedDict()
+        self._visibility = Visibility(firsts, webhook, clock)
 
     @property
     def schemes(self) -> Sequence[Scheme] | None:
@@ -210,7 +171,7 @@ class Access:
         if decided is False or (decided and not must_exist):
             return _ALLOWED if decided else _DENIED
         try:
-            first = await self._first(key)
+            first = await first_of(self._firsts, key)
         except Away as away:
             raise Refused("unavailable", "owners can't be looked up", retry_after_s=1) from away
         sequence, owner = (first.sequence, owner_of(first)) if first is not None else (None, None)
@@ -218,12 +179,6 @@ class Access:
         if not allowed and self._webhook is not None:
             allowed = await self._webhook.allows(principal, key, action)
         return Verdict(allowed and not (must_exist and first is None), sequence, owner)
-
-    async def _first(self, key: TaskKey) -> Stored | None:
-        try:
-            return await self._firsts.first(key)
-        except InvalidId:
-            return None  # an agent's answer can name anything
 
     async def may_watch(self, principal: Principal, key: TaskKey) -> bool:
         """Tell whether a principal may watch a task.
@@ -295,84 +250,8 @@ class Access:
             pause_s = min(pause_s * 2, FOLLOW_PAUSE_S_MAX)
         return verdict.allowed or verdict.owner is None
 
-    # ------------------------------------------------------------------ many tasks
-
     async def visible(
         self, principal: Principal, keys: Iterable[TaskKey], *, at_agent: bool = False
     ) -> Visible:
-        """Find out which of many tasks a principal may watch.
-
-        Args:
-            principal: who asks.
-            keys: the tasks, those first that matter most: of very many only the first are looked at.
-            at_agent: the agent has named them, not the log; see `judge`.
-        """
-        found: set[TaskKey] = set()
-        granted: set[TaskKey] = set()
-        open_: list[TaskKey] = []
-        for key in keys:
-            decided = decide(principal, key)
-            if decided and not (at_agent and not in_any_tenant(principal, key)):
-                found.add(key)
-            elif decided is not False:
-                open_.append(key)
-            if decided:
-                granted.add(key)
-        looked_at = open_[:LOOKUPS_MAX]
-        left_out = len(open_) > len(looked_at)
-        owners, away = await self._owners_of(looked_at)
-        found.update(key for key, owner in owners.items() if key in granted or owner == principal.name)
-        if self._webhook is not None:
-            others = [key for key in owners if key not in found]
-            left_out = left_out or len(others) > WEBHOOK_MAX
-            asked = others[:WEBHOOK_MAX]
-            for start in range(0, len(asked), AT_ONCE):
-                some = asked[start : start + AT_ONCE]
-                answers = await asyncio.gather(
-                    *(self._webhook.allows(principal, key, "watch") for key in some)
-                )
-                found.update(key for key, allowed in zip(some, answers, strict=True) if allowed)
-        return Visible(frozenset(found), left_out, away)
-
-    async def _owners_of(self, keys: list[TaskKey]) -> tuple[dict[TaskKey, str | None], bool]:
-        """Give the owners of tasks that exist, and whether the leader couldn't be asked for all of them."""
-        now_s = self._clock()
-        owners: dict[TaskKey, str | None] = {}
-        missing: list[TaskKey] = []
-        for key in keys:
-            owner, until_s = self._owners.get(key, (None, 0.0))
-            if now_s < until_s:
-                owners[key] = owner
-            else:
-                missing.append(key)
-        for start in range(0, len(missing), AT_ONCE):
-            some = missing[start : start + AT_ONCE]
-            try:
-                firsts = await asyncio.gather(*map(self._first, some))
-            except Away:
-                return owners, True
-            for key, first in zip(some, firsts, strict=True):
-                if first is not None:
-                    owners[key] = owner_of(first)
-                    self._remember(key, owners[key])
-        return owners, False
-
-    def _remember(self, key: TaskKey, owner: str | None) -> None:
-        self._owners[key] = owner, self._clock() + OWNER_S
-        self._owners.move_to_end(key)
-        if len(self._owners) > OWNERS_MAX:
-            self._owners.popitem(last=False)
-
-
-class Visible(NamedTuple):
-    """Which of many tasks somebody may watch.
-
-    Attributes:
-        keys: those tasks.
-        left_out: whether there were too many to look at all of them.
-        away: whether the leader couldn't be asked for all of them.
-    """
-
-    keys: frozenset[TaskKey]
-    left_out: bool
-    away: bool
+        """Find out which of many tasks a principal may watch; see `Visibility.of`."""
+        return await self._visibility.of(principal, keys, at_agent=at_agent)

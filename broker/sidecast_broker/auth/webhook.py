@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import aiohttp
 import msgspec
@@ -33,6 +33,13 @@ CONNECTIONS_MAX = 32
 
 
 _FAULTS = (TimeoutError, aiohttp.ClientError, OSError, msgspec.DecodeError, RecursionError, ValueError)
+
+
+class Decider(Protocol):
+    """Decides what neither a grant nor ownership does."""
+
+    async def allows(self, principal: Principal, key: TaskKey, action: Action) -> bool:
+        """Tell whether it is allowed; anything but a clear yes is a no."""
 
 
 class _Question(NamedTuple):
