@@ -92,7 +92,7 @@ class Visibility:
         return Visible(frozenset(found), left_out, away)
 
     async def _owners_of(self, keys: list[TaskKey]) -> tuple[dict[TaskKey, str | None], bool, bool]:
-        """Give the owners of tasks that exist; whether there were too many to ask for; whether NATS is away."""
+        """Give owners of tasks that exist; whether there were too many to ask for; whether NATS is away."""
         now_s = self._clock()
         owners: dict[TaskKey, str | None] = {}
         missing: list[TaskKey] = []
