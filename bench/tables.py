@@ -6,7 +6,7 @@ Must not know where they are shown.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable
 
 from bench.numbers import NUMBERS
@@ -80,11 +80,11 @@ def machine_line(results: Results) -> str:
 
 def durations_line(taken: list[Taken]) -> str:
     """Say in one line how long each scenario took, all its rounds and ways together."""
-    seconds: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
     for each in taken:
         seconds[each.scenario] += each.seconds
     parts = ", ".join(f"{name} {spent:.0f} s" for name, spent in seconds.items())
-    return f"{parts}; {seconds.total():.0f} s altogether"
+    return f"{parts}; {sum(seconds.values()):.0f} s altogether"
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
