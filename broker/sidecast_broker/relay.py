@@ -159,10 +159,8 @@ class Relay:
     async def _from_log(self, asked: Asked) -> web.Response:
         """Answer GetTask without the agent, saying so in the Task's metadata."""
         hub = await open_hub(self._hubs, asked.key)
-        try:
+        with self._hubs.using(hub):
             task = marked(hub.fold.task(), cursor=format_cursor(hub.epoch, hub.end))
-        finally:
-            self._hubs.release(hub)
         if asked.wire.version == "0.3":
             task = events.task_to_v03(task, rest=asked.wire.binding == "rest")
         return _whole(asked, task)
