@@ -66,7 +66,7 @@ class A2AStreams:
         """Serve a task from the log: a Task first, then what follows it (C01 to C05, C29 to C32)."""
         self._streams.admit()
         hub = await self._open(asked.key)
-        try:
+        with self._hubs.using(hub):
             head, after, opening = await self._resumed(hub, asked, cursor_of(request, asked.params))
             if opening is None or (hub.ends_at(after) and opening.mode == "snapshot"):
                 raise A2AError(ErrorKind.UNSUPPORTED_OPERATION, "The task has ended")
@@ -78,8 +78,6 @@ class A2AStreams:
                 head or view.snapshot(hub),
                 after,
             )
-        finally:
-            self._hubs.release(hub)
 
     async def _open(self, key: TaskKey) -> Hub:
         """Give a task's hub; one the log doesn't have may be the agent's, begun elsewhere (C68)."""
@@ -91,11 +89,9 @@ class A2AStreams:
             if not await self._capture.adopt(key.tenant, key.task):
                 raise
         hub = await open_hub(self._hubs, key, wait=True)
-        try:
+        with self._hubs.using(hub) as use:
             await self._until(hub, lambda: hub.fold.started)
-        except BaseException:
-            self._hubs.release(hub)
-            raise
+            use.keep()
         return hub
 
     def _view(self, asked: Asked, turn: Sent | None = None) -> A2AView:
@@ -148,13 +144,11 @@ class A2AStreams:
             key = await self._task_at(cursor, key) or key
         if sent is None and key.task:
             hub = await open_hub(self._hubs, key, wait=True)
-            try:
+            with self._hubs.using(hub):
                 if hub.fold.turn_span(message_id) is not None:
                     sent = _Past(message_id)
                 elif cursor is None and hub.ended:
                     raise A2AError(ErrorKind.UNSUPPORTED_OPERATION, "The task has ended")
-            finally:
-                self._hubs.release(hub)
         if sent is None and cursor is not None:
             # Who resumes must never start a second turn.
             raise A2AError(ErrorKind.INVALID_PARAMS, "No turn of this message is known to resume")
@@ -197,7 +191,7 @@ class A2AStreams:
     ) -> web.StreamResponse:
         """Serve a turn from the log, from its first byte or from a cursor."""
         hub = await open_hub(self._hubs, key, wait=True)
-        try:
+        with self._hubs.using(hub):
             await self._until_logged(hub, sent)
             view = self._view(asked, sent)
             head, after, opening = b"", 0, None
@@ -216,8 +210,6 @@ class A2AStreams:
                 return await self._stream(request, stream, opening, head, after)
             finally:
                 sent.forget(stream.look_again)
-        finally:
-            self._hubs.release(hub)
 
     async def _until_logged(self, hub: Hub, sent: Sent) -> None:
         """Wait until the log has the task and this turn: the agent's answer may be faster than the log."""

@@ -136,10 +136,10 @@ class AgentCalls:
             target, method = self._agent.target(interface, form.path), form.methods[0]
             body = None if method in ("GET", "DELETE") else params
             if body is not None and interface.version == "0.3":
-                body = requests.params_to_v03_rest(name, body)
+                body = requests.params_to_v03(name, body, rest=True)
         else:
             if interface.version == "0.3":
-                params = requests.params_to_v03(name, params)
+                params = requests.params_to_v03(name, params, rest=False)
             target, body = self._rpc(interface, operation, params)
             method = "POST"
         reply = await self._agent.call(
@@ -163,9 +163,7 @@ class AgentCalls:
             result = _result(interface, reply.body, reply.status)
             if interface.version == "1.0":
                 return result
-            if interface.binding == "rest":
-                return results.result_from_v03_rest(operation.name, result)
-            return results.result_from_v03(operation.name, result)
+            return results.result_from_v03(operation.name, result, rest=interface.binding == "rest")
         except (msgspec.DecodeError, Untranslatable) as error:
             raise _unreadable(reply.status) from error
 
@@ -180,12 +178,7 @@ class AgentCalls:
 
     def _request(self, interface: Interface, operation: Operation, params: bytes) -> tuple[str, bytes]:
         if interface.version == "0.3":
-            to_v03 = (
-                requests.send_params_to_v03_rest
-                if interface.binding == "rest"
-                else requests.send_params_to_v03
-            )
-            params = to_v03(params)
+            params = requests.params_to_v03(operation.name, params, rest=interface.binding == "rest")
         if interface.binding == "rest":
             path = rest_call(operation, interface.version, tenant=interface.tenant).path
             return self._agent.target(interface, path), params
@@ -223,9 +216,7 @@ def _payload(interface: Interface, body: bytes, status: int) -> bytes:
         result = _result(interface, body, status)
         if interface.version == "1.0":
             return result
-        if interface.binding == "rest":
-            return events.response_from_v03_rest(result)
-        return events.response_from_v03(result)
+        return events.response_from_v03(result, rest=interface.binding == "rest")
     except (msgspec.DecodeError, Untranslatable) as error:
         raise _unreadable(status) from error
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 
@@ -22,6 +23,7 @@ from sidecast_broker.positioner import Positioner
 from sidecast_broker.settings import Log
 from sidecast_broker.tail import Cause, Tail
 from sidecast_broker.turn import Turn
+from sidecast_broker.use import Use
 from sidecast_schemas import headers as names
 from sidecast_schemas.subjects import TaskKey, events_subject, parse_subject
 
@@ -167,22 +169,24 @@ class Hubs:
         if entry is None:
             entry = self._open(key)
         entry.users += 1
-        try:
-            await asyncio.shield(entry.opened)
-            if entry.hub.end < at_least or entry.hub.reloading:
-                # Its live message may be on its way; who knows of it must not be told that there is none.
-                entry.tail.repair("open", at_least)
-                async with asyncio.timeout(REPAIR_S_MAX):
-                    await entry.tail.settled()
-                if entry.hub.failed:
-                    raise Away("what is stored can't be read")
-        except TimeoutError as error:
-            self._leave(entry)
-            raise Away("what is stored can't be read") from error
-        except BaseException:
-            self._leave(entry)
-            raise
+        with Use(partial(self._leave, entry)) as use:
+            try:
+                await asyncio.shield(entry.opened)
+                if entry.hub.end < at_least or entry.hub.reloading:
+                    # Its live message may be on its way; who knows of it must not be told that there is none.
+                    entry.tail.repair("open", at_least)
+                    async with asyncio.timeout(REPAIR_S_MAX):
+                        await entry.tail.settled()
+                    if entry.hub.failed:
+                        raise Away("what is stored can't be read")
+            except TimeoutError as error:
+                raise Away("what is stored can't be read") from error
+            use.keep()
         return entry.hub
+
+    def using(self, hub: Hub) -> Use:
+        """Release a hub that `acquire` gave when a block is left, unless the block keeps it in use."""
+        return Use(partial(self.release, hub))
 
     def release(self, hub: Hub) -> None:
         """Stop using a hub that `acquire` gave; its task may be held by another one since, or by none."""

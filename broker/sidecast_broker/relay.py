@@ -133,10 +133,7 @@ class Relay:
         raw = msgspec.json.encode(fields)
         try:
             if wire.version == "0.3":
-                from_v03 = (
-                    requests.params_from_v03_rest if wire.binding == "rest" else requests.params_from_v03
-                )
-                raw = from_v03(name, raw)
+                raw = requests.params_from_v03(name, raw, rest=wire.binding == "rest")
             if asked.call.task:
                 own = decode_object(raw)
                 own[asked.operation.task or "id"] = Raw(msgspec.json.encode(asked.call.task))
@@ -154,8 +151,7 @@ class Relay:
             finally:
                 self._take_in(asked, heard, result)
             if wire.version == "0.3":
-                to_v03 = results.result_to_v03_rest if wire.binding == "rest" else results.result_to_v03
-                result = to_v03(name, result)
+                result = results.result_to_v03(name, result, rest=wire.binding == "rest")
         except Untranslatable as error:
             raise A2AError(ErrorKind.INVALID_PARAMS, str(error)) from error
         return _whole(asked, result)
@@ -163,13 +159,10 @@ class Relay:
     async def _from_log(self, asked: Asked) -> web.Response:
         """Answer GetTask without the agent, saying so in the Task's metadata."""
         hub = await open_hub(self._hubs, asked.key)
-        try:
+        with self._hubs.using(hub):
             task = marked(hub.fold.task(), cursor=format_cursor(hub.epoch, hub.end))
-        finally:
-            self._hubs.release(hub)
         if asked.wire.version == "0.3":
-            rest = asked.wire.binding == "rest"
-            task = events.task_to_v03_rest(task) if rest else events.task_to_v03(task)
+            task = events.task_to_v03(task, rest=asked.wire.binding == "rest")
         return _whole(asked, task)
 
     async def other(self, request: web.BaseRequest) -> web.StreamResponse:

@@ -99,18 +99,15 @@ class Public:
         if wanted.json:
             return await self._answer(key)
         hub = await open_hub(self._hubs, key, wait=wanted.wait_s > 0)
-        try:
+        with self._hubs.using(hub) as use:
             opening = await self._open_at(hub, wanted) if hub.first is not None else None
             if hub.first is None or opening is not None:
                 self._streams.admit()  # of those who came at once, some may have filled it meanwhile
                 stream = Stream(key, hub, self._hubs, wanted.view, self._settings.stream, self._metrics)
                 await stream.start(request)
                 await self._begin(stream, wanted, opening)
+                use.keep()
                 return stream
-        except BaseException:
-            self._hubs.release(hub)
-            raise
-        self._hubs.release(hub)
         return web.Response(status=204, headers={"Cache-Control": "no-store"})
 
     def _authenticate(self) -> None:
@@ -126,10 +123,8 @@ class Public:
 
     async def _answer(self, key: TaskKey) -> web.Response:
         hub = await open_hub(self._hubs, key)
-        try:
+        with self._hubs.using(hub):
             body = events.answer(hub.fold, hub.end, hub.epoch, partial=not hub.complete)
-        finally:
-            self._hubs.release(hub)
         return web.Response(body=body, content_type="application/json", headers={"Cache-Control": "no-store"})
 
     async def _begin(self, stream: Stream, wanted: _Wanted, opening: Opening | None) -> None:
