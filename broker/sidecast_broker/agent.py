@@ -355,7 +355,9 @@ def _own_headers(
 def _passed_headers(request: web.BaseRequest, principal: str | None, body: bytes | None) -> CIMultiDict[str]:
     headers = CIMultiDict(_sendable(request_headers(request.headers.items(), _principal(principal))))
     if body is not None:
-        headers.popall(hdrs.CONTENT_LENGTH, None)
+        # It was unpacked when it was read.
+        for name in (hdrs.CONTENT_LENGTH, hdrs.CONTENT_ENCODING):
+            headers.popall(name, None)
     return headers
 
 

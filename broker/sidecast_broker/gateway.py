@@ -48,7 +48,9 @@ _KINDS = {
     "unauthenticated": ErrorKind.UNAUTHENTICATED,
     "forbidden": ErrorKind.PERMISSION_DENIED,
     "not-found": ErrorKind.TASK_NOT_FOUND,
+    "request-timeout": ErrorKind.REQUEST_TIMEOUT,
     "body-too-large": ErrorKind.BODY_TOO_LARGE,
+    "unsupported-media-type": ErrorKind.UNSUPPORTED_ENCODING,
 }
 
 
@@ -128,8 +130,8 @@ class Gateway:
             raise A2AError(ErrorKind.TASK_NOT_FOUND)
         try:
             body = await request.read()
-        except web.HTTPRequestEntityTooLarge as error:
-            raise A2AError(ErrorKind.BODY_TOO_LARGE) from error
+        except Refused as refused:
+            raise _refusal(refused) from refused
         version, binding = call.wire
         if binding == "jsonrpc":
             envelope = parse(body)
@@ -166,9 +168,7 @@ class Gateway:
             error.rpc_id = asked.rpc_id or None
             raise
         except Refused as refused:
-            kind = _KINDS.get(refused.code, ErrorKind.INVALID_REQUEST)
-            message = None if kind is ErrorKind.TASK_NOT_FOUND else refused.detail
-            raise A2AError(kind, message, rpc_id=asked.rpc_id or None) from refused
+            raise _refusal(refused, asked.rpc_id) from refused
         except AgentAway as away:
             raise _agent_error(away, asked.rpc_id) from away
 
@@ -180,6 +180,12 @@ class Gateway:
             return  # streams go on without the agent
         values = [value for name in EXTENSIONS_HEADERS for value in request.headers.getall(name, ())]
         require_extensions(card.required, read_extensions(values))
+
+
+def _refusal(refused: Refused, rpc_id: bytes = b"") -> A2AError:
+    kind = _KINDS.get(refused.code, ErrorKind.INVALID_REQUEST)
+    message = None if kind is ErrorKind.TASK_NOT_FOUND else refused.detail
+    return A2AError(kind, message, rpc_id=rpc_id or None)
 
 
 def _agent_error(away: AgentAway, rpc_id: bytes) -> A2AError:

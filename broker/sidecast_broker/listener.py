@@ -12,11 +12,8 @@ from typing import Any, cast
 
 import structlog
 from aiohttp import hdrs, web
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http import RawRequestMessage
-from aiohttp.streams import StreamReader
-from aiohttp.web_protocol import RequestHandler
 
+from sidecast_broker.connection import Connections, Limits
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.refused import Code, Refused
 from sidecast_broker.router import Router
@@ -63,9 +60,11 @@ class Listener:
             OSError: one of the addresses can't be listened on.
         """
         loop = asyncio.get_running_loop()
-        server = web.Server(
+        limits = self._settings.server
+        server = Connections(
             self._answer,
-            request_factory=self._request,
+            Limits(limits.header_s, limits.body_s, limits.body_bytes_max),
+            self._refuse,
             handler_cancellation=True,
             access_log=None,
             keepalive_timeout=KEEPALIVE_S,
@@ -119,23 +118,9 @@ class Listener:
         unacknowledged_ms = round((stream.lag_s_max + UNACKNOWLEDGED_S) * 1000)
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, unacknowledged_ms)
 
-    def _request(
-        self,
-        message: RawRequestMessage,
-        payload: StreamReader,
-        protocol: RequestHandler,
-        writer: AbstractStreamWriter,
-        task: asyncio.Task[None],
-    ) -> web.BaseRequest:
-        return web.BaseRequest(
-            message,
-            payload,
-            protocol,
-            writer,
-            task,
-            asyncio.get_running_loop(),
-            client_max_size=self._settings.server.body_bytes_max,
-        )
+    def _refuse(self, refused: Refused) -> web.Response:
+        self._metrics.rejected.labels(refused.code).inc()
+        return refused.response()
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
@@ -147,12 +132,9 @@ class Listener:
                 await _continue(request)
             return await handler(request)
         except Refused as refused:
-            self._metrics.rejected.labels(refused.code).inc()
-            return refused.response()
+            return self._refuse(refused)
         except web.HTTPException as error:
-            code = _CODES.get(error.status, "bad-request")
-            self._metrics.rejected.labels(code).inc()
-            return Refused(code, error.reason).response()
+            return self._refuse(Refused(_CODES.get(error.status, "bad-request"), error.reason))
 
 
 async def _continue(request: web.BaseRequest) -> None:
