@@ -11,6 +11,10 @@ import json
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple, Self
+from urllib.parse import unquote
+
+import msgspec
+from msgspec import Raw
 
 CARD = "/.well-known/agent-card.json"
 
@@ -88,7 +92,7 @@ class RecordingAgent:
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=16 * 2**20)
-        self.authority = "127.0.0.1:{}".format(self._server.sockets[0].getsockname()[1])
+        self.authority = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         self.url = f"http://{self.authority}"
         return self
 
@@ -106,7 +110,13 @@ class RecordingAgent:
                 if heard is None:
                     return
                 said = self._say(heard)
-                lines = (f"HTTP/1.1 {said.status}", *said.headers, f"Content-Length: {len(said.body)}", "", "")
+                lines = (
+                    f"HTTP/1.1 {said.status}",
+                    *said.headers,
+                    f"Content-Length: {len(said.body)}",
+                    "",
+                    "",
+                )
                 head = "\r\n".join(lines).encode(errors="surrogateescape")
                 writer.write(head + (b"" if heard.method == "HEAD" else said.body))
         except Ambiguous as fault:
@@ -186,30 +196,50 @@ class RecordingAgent:
 
 
 def obliging(heard: Heard) -> Said:
-    """Answer every request with success: a send with a message, everything else with a Task."""
-    rpc_id, rest, method = None, True, heard.target
+    """Answer every request with success: a send with a message, everything else with the Task it names."""
+    rpc_id, method = b"", heard.target
+    named = re.search(r"/tasks/([^/?]+?)(?::\w+)?(?:[/?]|$)", method)
+    task: Any = unquote(named[1]) if named else "task-9"
     if not heard.target.partition("?")[0].strip("/"):
-        envelope = json.loads(heard.body)
-        rpc_id, rest, method = envelope.get("id"), False, envelope["method"]
-    v03 = method.startswith("/v1/") if rest else "/" in method
-    part = {"text": "heard"} if rest or not v03 else {"kind": "text", "text": "heard"}
-    body: dict[str, Any] = {"messageId": "m-a", "role": "agent" if v03 else "ROLE_AGENT", "parts": [part]}
-    if v03 and rest:
-        body = {"messageId": "m-a", "role": "ROLE_AGENT", "content": [part]}
-    sends = re.search(r"(?i)message[:/]?(?:send|stream)|^Send", method) is not None
+        envelope = msgspec.json.decode(heard.body, type=dict[str, Raw])
+        rpc_id, method = bytes(envelope.get("id", b"null")), msgspec.json.decode(envelope["method"], type=str)
+        params = json.loads(bytes(envelope.get("params", b"null"))) or {}
+        task = params.get("id") or "task-9"
+    v03 = method.startswith("/v1/") if not rpc_id else "/" in method
     streams = re.search(r"(?i)message[:/]stream|SendStreaming|subscribe", method) is not None
-    result: dict[str, Any] = {"message": body} if sends else {"id": "task-9", "contextId": "c"}
-    if v03 and not rest:
-        result = {"kind": "message", **body} if sends else {"kind": "task", **result}
-    if not sends:
-        result["status"] = {"state": "completed" if v03 and not rest else "TASK_STATE_COMPLETED"}
-    if "Card" in method or method.partition("?")[0].endswith("/card"):
-        result = {"name": "Extended", "url": "http://trap.example/"}
-    said = result if rest else {"jsonrpc": "2.0", "id": rpc_id, "result": result}
-    data = json.dumps(said).encode()
+    result = _extended() if re.search(r"(?i)card", method) else _result(method, task, bool(rpc_id), v03)
+    data = msgspec.json.encode(result)
+    if rpc_id:
+        data = b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (rpc_id, data)
     if streams:
         return Said(b"data: " + data + b"\n\n", headers=("Content-Type: text/event-stream",))
     return Said(data)
+
+
+def _extended() -> dict[str, Any]:
+    return {"name": "Extended", "url": "http://trap.example/"}
+
+
+def _configuration(method: str, task_id: str, v03: bool) -> Any:
+    config: dict[str, Any] = {"id": "c", "url": "http://hook.example/"}
+    config = {"taskId": task_id, **({"pushNotificationConfig": config} if v03 else config)}
+    if re.search(r"(?i)list", method) is not None:
+        return [config] if v03 else {"configs": [config]}
+    return config
+
+
+def _result(method: str, task_id: str, rpc: bool, v03: bool) -> Any:
+    kinds = v03 and rpc
+    if re.search(r"(?i)pushNotificationConfig", method) is not None:
+        return _configuration(method, task_id, v03)
+    if re.search(r"(?i)message[:/]?(?:send|stream)|^Send", method) is None:
+        state = "completed" if kinds else "TASK_STATE_COMPLETED"
+        task: dict[str, Any] = {"id": task_id, "contextId": "c", "status": {"state": state}}
+        return {"kind": "task", **task} if kinds else task
+    message: dict[str, Any] = {"messageId": "m-a", "role": "agent" if kinds else "ROLE_AGENT"}
+    if kinds:
+        return {"kind": "message", **message, "parts": [{"kind": "text", "text": "heard"}]}
+    return {"message": message | {"content" if v03 else "parts": [{"text": "heard"}]}}
 
 
 class Trap:
@@ -226,7 +256,7 @@ class Trap:
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.authority = "127.0.0.1:{}".format(self._server.sockets[0].getsockname()[1])
+        self.authority = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self
 
     async def __aexit__(self, *_raised: object) -> None:

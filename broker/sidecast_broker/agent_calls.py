@@ -185,7 +185,10 @@ class AgentCalls:
                 if interface.binding == "rest"
                 else requests.send_params_to_v03
             )
-            params = to_v03(params)
+            try:
+                params = to_v03(params)
+            except Untranslatable as error:
+                raise A2AError(ErrorKind.INVALID_PARAMS, str(error)) from error
         if interface.binding == "rest":
             path = rest_call(operation, interface.version, tenant=interface.tenant).path
             return self._agent.target(interface, path), params

@@ -24,7 +24,7 @@ logger = structlog.get_logger(__name__)
 
 _PACKED = frozenset({"gzip", "x-gzip", "deflate"})
 _EITHER_ZLIB = 32 + zlib.MAX_WBITS
-"""Takes the header of gzip as well as that of zlib, which is what `deflate` means (RFC 9110, section 8.4.1)."""
+"""Takes gzip's header as well as that of zlib, which `deflate` means (RFC 9110, section 8.4.1)."""
 
 
 class Limits(NamedTuple):
@@ -94,10 +94,26 @@ class Connection(RequestHandler):
     def data_received(self, data: bytes) -> None:
         """Take bytes; while they make no whole head, its time is running."""
         super().data_received(data)
+        if self._messages:
+            self._end_broken()
         if not self._waits:
             self._stop_waiting()
         elif self._head_due is None:
             self._head_due = self._loop.call_later(self._connections.limits.header_s, self._cut)
+
+    def _end_broken(self) -> None:
+        """Tell who reads a body that it never ends: what follows one that has not ended is no HTTP.
+
+        That is all the answer there is: a second one to the same request would pass for the next one's.
+        """
+        bodies = [body for _message, body in self._messages]
+        if self._current_request is not None:
+            bodies.insert(0, self._current_request.content)
+        if len(bodies) > 1 and not bodies[-2].is_eof():
+            bodies[-2].set_exception(web.RequestPayloadError("the body is not framed as HTTP demands"))
+            bodies[-2].feed_eof()
+            self._messages.pop()
+            self.close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Know that it has ended."""

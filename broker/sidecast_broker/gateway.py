@@ -13,7 +13,7 @@ from sidecast_broker.agent import Agent
 from sidecast_broker.agent_card import AgentCards
 from sidecast_broker.agent_connections import AgentAway
 from sidecast_broker.asked import Asked
-from sidecast_broker.core.a2a.envelope import Params, parse, parse_params
+from sidecast_broker.core.a2a.envelope import Params, parse, parse_params, parse_query
 from sidecast_broker.core.a2a.errors import A2AError, ErrorKind, refusal
 from sidecast_broker.core.a2a.named import references_of, task_of, tenant_of
 from sidecast_broker.core.a2a.operations import (
@@ -94,7 +94,11 @@ class Gateway:
         wire = refusal_wire(target, None)
         streams = False
         try:
-            version = negotiate(request.headers.get(VERSION_HEADER), request.query.get(VERSION_HEADER))
+            version = negotiate(
+                # Several that differ are one list to HTTP, and no version.
+                ", ".join(dict.fromkeys(request.headers.getall(VERSION_HEADER, ()))),
+                ", ".join(dict.fromkeys(request.query.getall(VERSION_HEADER, ()))),
+            )
             wire = refusal_wire(target, version)
             call = match(request.method, target, version)
             if call is None:
@@ -143,7 +147,11 @@ class Gateway:
                 error.rpc_id = envelope.id
                 raise
         assert call.operation is not None
-        params = parse_params(body if request.method == "POST" else b"", v03=version == "0.3")
+        if request.method == "POST":
+            params = parse_params(body, v03=version == "0.3")
+        else:
+            # A body means nothing here (RFC 9110, section 9.3.1), and must not mean anything to the agent.
+            params, body = parse_query(request.raw_path.partition("?")[2]), b""
         return self._asked(call, call.operation, b"", params, body)
 
     def _asked(self, call: Call, operation: Operation, rpc_id: bytes, params: Params, body: bytes) -> Asked:

@@ -11,7 +11,7 @@ from asyncio import AbstractEventLoop
 from typing import Any, cast
 
 import structlog
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
 
 from sidecast_broker.connection import Connections, Limits
 from sidecast_broker.metrics import Metrics
@@ -23,6 +23,8 @@ logger = structlog.get_logger(__name__)
 
 SHUTDOWN_S = 2.0
 KEEPALIVE_S = 75
+LINGER_S = 2.0
+"""How long the rest of a body nobody wants is read away, so that its sender can see the answer."""
 UNACKNOWLEDGED_S = 2.0
 """How much longer than `stream.lag_s_max` the kernel waits for a peer that acknowledges nothing."""
 
@@ -68,6 +70,7 @@ class Listener:
             handler_cancellation=True,
             access_log=None,
             keepalive_timeout=KEEPALIVE_S,
+            lingering_time=LINGER_S,
             # TCP_USER_TIMEOUT finds a dead peer; a probe of an idle one would tell nothing more.
             tcp_keepalive=False,
         )
@@ -122,11 +125,20 @@ class Listener:
         self._metrics.rejected.labels(refused.code).inc()
         return refused.response()
 
+    def _close_after(self, refused: Refused) -> web.Response:
+        """Refuse a request that a proxy in between may take to end elsewhere (RFC 9112, section 6.1)."""
+        response = self._refuse(refused)
+        response.force_close()
+        return response
+
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
             target = request.raw_path
             if not target.startswith("/"):
                 raise Refused("bad-request", "the request target must be a path")
+            coding = request.headers.get(hdrs.TRANSFER_ENCODING)
+            if coding is not None and (request.version < HttpVersion11 or coding.lower() != "chunked"):
+                return self._close_after(Refused("bad-request", "only chunked is a transfer encoding here"))
             handler = self._router.find(request.method, target)
             if hdrs.EXPECT in request.headers:
                 await _continue(request)
