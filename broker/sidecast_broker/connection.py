@@ -41,7 +41,7 @@ class Limits(NamedTuple):
     body_bytes_max: int
 
 
-class Connections(web.Server):
+class ClientConnections(web.Server):
     """Makes the connections of one listener.
 
     Args:
@@ -86,7 +86,7 @@ class Connection(RequestHandler):
 
     __slots__ = ("_connections", "_head_due")
 
-    def __init__(self, connections: Connections, **options: Any) -> None:
+    def __init__(self, connections: ClientConnections, **options: Any) -> None:
         super().__init__(connections, **options)
         self._connections = connections
         self._head_due: TimerHandle | None = None

@@ -149,6 +149,8 @@ class Gateway:
         assert call.operation is not None
         if request.method == "POST":
             params = parse_params(body, v03=version == "0.3")
+            if body.isspace():
+                body = b""  # read as no parameters, which blanks are to nobody else
         else:
             # A body means nothing here (RFC 9110, section 9.3.1), and must not mean anything to the agent.
             params, body = parse_query(request.raw_path.partition("?")[2]), b""

@@ -13,7 +13,7 @@ from typing import Any, cast
 import structlog
 from aiohttp import HttpVersion11, hdrs, web
 
-from sidecast_broker.connection import Connections, Limits
+from sidecast_broker.connection import ClientConnections, Limits
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.refused import Code, Refused
 from sidecast_broker.router import Router
@@ -63,7 +63,7 @@ class Listener:
         """
         loop = asyncio.get_running_loop()
         limits = self._settings.server
-        server = Connections(
+        server = ClientConnections(
             self._answer,
             Limits(limits.header_s, limits.body_s, limits.body_bytes_max),
             self._refuse,
