@@ -131,22 +131,19 @@ class Connection(RequestHandler):
 
     def _cut(self) -> None:
         self._head_due = None
-        if self._waits and self.transport is not None:
-            refused = Refused("request-timeout", "the head of the request took too long to arrive")
-            answer = self._connections.refuse(refused)
-            lines = (f"{name}: {value}" for name, value in answer.headers.items())
-            body = answer.body if isinstance(answer.body, bytes) else b""
-            head = "\r\n".join(
-                (
-                    f"HTTP/1.1 {answer.status} {answer.reason}",
-                    *lines,
-                    f"Content-Length: {len(body)}",
-                    "Connection: close",
-                    "",
-                    "",
-                )
-            )
-            self.transport.write(head.encode() + body)
+        if not self._waits or self.transport is None:
+            return
+        # There is no request that aiohttp could answer.
+        refused = Refused("request-timeout", "the head of the request took too long to arrive")
+        answer = self._connections.refuse(refused)
+        body = answer.body if isinstance(answer.body, bytes) else b""
+        lines = (
+            f"HTTP/1.1 {answer.status} {answer.reason}",
+            *(f"{name}: {value}" for name, value in answer.headers.items()),
+            f"Content-Length: {len(body)}",
+            "Connection: close",
+        )
+        self.transport.write("\r\n".join((*lines, "", "")).encode() + body)
         self.force_close()
 
     def handle_error(
