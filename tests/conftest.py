@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Iterator
 
 import hypothesis
 import pytest
+import structlog
 from brokers import Backend, FakeBackend, RealBackend
 from nats_server import NatsServer
 
@@ -42,3 +44,12 @@ def backend(request: pytest.FixtureRequest) -> Backend:
     found = request.getfixturevalue(name)
     assert isinstance(found, Backend)
     return found
+
+
+@pytest.fixture
+def unharmed(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Check that no line with a stack trace is logged, nor any error."""
+    with structlog.testing.capture_logs() as lines, caplog.at_level(logging.INFO):
+        yield
+    assert [record.getMessage() for record in caplog.records if record.levelno > logging.INFO] == []
+    assert [line for line in lines if line["log_level"] in ("error", "critical") or "exc_info" in line] == []

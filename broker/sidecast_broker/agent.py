@@ -221,6 +221,7 @@ class Agent:
         body: bytes | None = None,
         *,
         target: str | None = None,
+        headers: Iterable[tuple[str, str]] | None = None,
         principal: str | None = None,
     ) -> web.StreamResponse:
         """Pass a request on, and its answer back: method, raw target, headers and bytes as they are.
@@ -231,11 +232,13 @@ class Agent:
             request: the client's.
             body: its body where it has been read; None streams what it sends.
             target: another raw target than the client's, for example without a prefix that is ours.
+            headers: others than the client's.
             principal: whom the client is.
 
         Raises:
             AgentAway: no usable answer; nothing was sent to the client yet.
-            Refused: the target could mean something else to the agent, or the connection is to be upgraded.
+            Refused: the target could mean something else to the agent, the connection is to be upgraded, or
+                what the client sends is no body.
         """
         try:
             check_target(request.raw_path)
@@ -244,18 +247,20 @@ class Agent:
             raise Refused("bad-request", str(unsafe)) from unsafe
         if hdrs.UPGRADE in request.headers:
             raise Refused("bad-request", "a connection can't be upgraded here")
-        headers = _passed_headers(request, principal, body)
-        data = request.content if body is None and request.body_exists else body
-        asking = self._spawn(
-            self._connections.head(request.method, target or request.raw_path, headers, data)
-        )
+        passed = _passed_headers(request.headers.items() if headers is None else headers, principal, body)
+        data = request.content if body is None and request.body_exists else body or None
+        asking = self._spawn(self._connections.head(request.method, target or request.raw_path, passed, data))
         try:
             upstream = await asyncio.shield(asking)
+        except AgentAway as away:
+            if request.content.exception() is not None:
+                raise Refused("bad-request", "the body is not framed as HTTP demands") from away
+            raise
         except asyncio.CancelledError:
             self._leave(asking, request.method)
             raise
         response = web.StreamResponse(
-            status=upstream.status, reason=upstream.reason, headers=_received(upstream)
+            status=upstream.status, reason=_reason(upstream), headers=_received(upstream)
         )
         try:
             await self._relay(request, response, upstream)
@@ -352,11 +357,15 @@ def _own_headers(
     return ours
 
 
-def _passed_headers(request: web.BaseRequest, principal: str | None, body: bytes | None) -> CIMultiDict[str]:
-    headers = CIMultiDict(_sendable(request_headers(request.headers.items(), _principal(principal))))
+def _passed_headers(
+    given: Iterable[tuple[str, str]], principal: str | None, body: bytes | None
+) -> CIMultiDict[str]:
+    passed = CIMultiDict(_sendable(request_headers(given, _principal(principal))))
     if body is not None:
-        headers.popall(hdrs.CONTENT_LENGTH, None)
-    return headers
+        # It was unpacked when it was read.
+        for name in (hdrs.CONTENT_LENGTH, hdrs.CONTENT_ENCODING):
+            passed.popall(name, None)
+    return passed
 
 
 def _sendable(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -370,6 +379,10 @@ def _received(upstream: aiohttp.ClientResponse) -> CIMultiDict[str]:
     # What isn't UTF-8 can't be written again as it came.
     pairs = response_headers(upstream.headers.items())
     return CIMultiDict((name, value) for name, value in pairs if _encodable(value))
+
+
+def _reason(upstream: aiohttp.ClientResponse) -> str | None:
+    return upstream.reason if upstream.reason is None or _encodable(upstream.reason) else None
 
 
 def _encodable(value: str) -> bool:

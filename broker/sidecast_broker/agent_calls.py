@@ -178,7 +178,10 @@ class AgentCalls:
 
     def _request(self, interface: Interface, operation: Operation, params: bytes) -> tuple[str, bytes]:
         if interface.version == "0.3":
-            params = requests.params_to_v03(operation.name, params, rest=interface.binding == "rest")
+            try:
+                params = requests.params_to_v03(operation.name, params, rest=interface.binding == "rest")
+            except Untranslatable as error:
+                raise A2AError(ErrorKind.INVALID_PARAMS, str(error)) from error
         if interface.binding == "rest":
             path = rest_call(operation, interface.version, tenant=interface.tenant).path
             return self._agent.target(interface, path), params

@@ -13,7 +13,7 @@ from sidecast_broker.agent import Agent
 from sidecast_broker.agent_card import AgentCards
 from sidecast_broker.agent_connections import AgentAway
 from sidecast_broker.asked import Asked
-from sidecast_broker.core.a2a.envelope import Params, parse, parse_params
+from sidecast_broker.core.a2a.envelope import Params, parse, parse_params, parse_query
 from sidecast_broker.core.a2a.errors import A2AError, ErrorKind, refusal
 from sidecast_broker.core.a2a.named import references_of, task_of, tenant_of
 from sidecast_broker.core.a2a.operations import (
@@ -48,7 +48,9 @@ _KINDS = {
     "unauthenticated": ErrorKind.UNAUTHENTICATED,
     "forbidden": ErrorKind.PERMISSION_DENIED,
     "not-found": ErrorKind.TASK_NOT_FOUND,
+    "request-timeout": ErrorKind.REQUEST_TIMEOUT,
     "body-too-large": ErrorKind.BODY_TOO_LARGE,
+    "unsupported-media-type": ErrorKind.UNSUPPORTED_ENCODING,
 }
 
 
@@ -92,7 +94,11 @@ class Gateway:
         wire = refusal_wire(target, None)
         streams = False
         try:
-            version = negotiate(request.headers.get(VERSION_HEADER), request.query.get(VERSION_HEADER))
+            version = negotiate(
+                # Several that differ are one list to HTTP, and no version.
+                ", ".join(dict.fromkeys(request.headers.getall(VERSION_HEADER, ()))),
+                ", ".join(dict.fromkeys(request.query.getall(VERSION_HEADER, ()))),
+            )
             wire = refusal_wire(target, version)
             call = match(request.method, target, version)
             if call is None:
@@ -128,8 +134,8 @@ class Gateway:
             raise A2AError(ErrorKind.TASK_NOT_FOUND)
         try:
             body = await request.read()
-        except web.HTTPRequestEntityTooLarge as error:
-            raise A2AError(ErrorKind.BODY_TOO_LARGE) from error
+        except Refused as refused:
+            raise _refusal(refused) from refused
         version, binding = call.wire
         if binding == "jsonrpc":
             envelope = parse(body)
@@ -141,7 +147,13 @@ class Gateway:
                 error.rpc_id = envelope.id
                 raise
         assert call.operation is not None
-        params = parse_params(body if request.method == "POST" else b"", v03=version == "0.3")
+        if request.method == "POST":
+            params = parse_params(body, v03=version == "0.3")
+            if body.isspace():
+                body = b""  # read as no parameters, which blanks are to nobody else
+        else:
+            # A body means nothing here (RFC 9110, section 9.3.1), and must not mean anything to the agent.
+            params, body = parse_query(request.raw_path.partition("?")[2]), b""
         return self._asked(call, call.operation, b"", params, body)
 
     def _asked(self, call: Call, operation: Operation, rpc_id: bytes, params: Params, body: bytes) -> Asked:
@@ -166,9 +178,7 @@ class Gateway:
             error.rpc_id = asked.rpc_id or None
             raise
         except Refused as refused:
-            kind = _KINDS.get(refused.code, ErrorKind.INVALID_REQUEST)
-            message = None if kind is ErrorKind.TASK_NOT_FOUND else refused.detail
-            raise A2AError(kind, message, rpc_id=asked.rpc_id or None) from refused
+            raise _refusal(refused, asked.rpc_id) from refused
         except AgentAway as away:
             raise _agent_error(away, asked.rpc_id) from away
 
@@ -180,6 +190,12 @@ class Gateway:
             return  # streams go on without the agent
         values = [value for name in EXTENSIONS_HEADERS for value in request.headers.getall(name, ())]
         require_extensions(card.required, read_extensions(values))
+
+
+def _refusal(refused: Refused, rpc_id: bytes = b"") -> A2AError:
+    kind = _KINDS.get(refused.code, ErrorKind.INVALID_REQUEST)
+    message = None if kind is ErrorKind.TASK_NOT_FOUND else refused.detail
+    return A2AError(kind, message, rpc_id=rpc_id or None)
 
 
 def _agent_error(away: AgentAway, rpc_id: bytes) -> A2AError:

@@ -15,7 +15,7 @@ from sidecast_broker.agent_card import AgentCards
 from sidecast_broker.agent_connections import AgentAway
 from sidecast_broker.asked import Asked, decode_object, v1_message
 from sidecast_broker.capture import Capture, CapturedAnswer
-from sidecast_broker.core.a2a.card import Interface
+from sidecast_broker.core.a2a.card import Interface, InvalidCard
 from sidecast_broker.core.a2a.errors import A2AError, ErrorKind
 from sidecast_broker.core.a2a.operations import (
     CANCEL_TASK,
@@ -25,6 +25,7 @@ from sidecast_broker.core.a2a.operations import (
 )
 from sidecast_broker.core.a2a.translate import events, requests, results
 from sidecast_broker.core.a2a.translate.raw import Untranslatable
+from sidecast_broker.core.a2a.wire import VERSION_HEADER
 from sidecast_broker.core.cursor import format_cursor
 from sidecast_broker.core.views.a2a import marked
 from sidecast_broker.hubs import Hubs
@@ -69,7 +70,9 @@ class Relay:
                 self._capture is not None and asked.operation in _TELLING
             ):
                 return await self._listened_to(request, asked, interface, target)
-            return await self._agent.pass_on(request, asked.body, target=target)
+            return await self._agent.pass_on(
+                request, asked.body, target=target, headers=_headers(request, asked)
+            )
         except AgentAway as away:
             if asked.operation is GET_TASK and away.reason != "broken":
                 return await self._from_log(asked)
@@ -79,24 +82,29 @@ class Relay:
         self, request: web.BaseRequest, asked: Asked, interface: Interface, target: str
     ) -> web.Response:
         """Pass an operation on, and take in what the answer says before it is passed back."""
-        headers = list(request.headers.items())
         heard = self._hear(asked)
-        body = asked.body or None
+        sent = asked.body or None
         try:
-            reply = await self._agent.call(body, target=target, method=request.method, headers=headers)
+            reply = await self._agent.call(
+                sent, target=target, method=request.method, headers=_headers(request, asked)
+            )
+        except Refused:  # before anything was sent
+            self._take_in(asked, heard, None)
+            raise
         except AgentAway:
             if heard is not None:
                 heard.broke()
             raise
-        answer = web.Response(status=reply.status, headers=reply.headers, body=reply.body)
         try:
             result = self._calls.result(interface, asked.operation, reply)
         except (AgentAway, A2AError):
             result = None  # what it says of itself is passed back as it is
         self._take_in(asked, heard, result)
+        body = reply.body
         if asked.operation is GET_EXTENDED_CARD and result is not None:
-            answer.body = self._own_card(request, asked, reply.body)
-        return answer
+            body = self._own_card(request, asked, body)
+            reply.headers.popall(hdrs.CONTENT_LENGTH, None)
+        return web.Response(status=reply.status, headers=reply.headers, body=body)
 
     def _hear(self, asked: Asked) -> CapturedAnswer | None:
         """Begin to listen to the answer to a message, where the broker publishes what the agent says."""
@@ -119,10 +127,16 @@ class Relay:
         """Give an extended card with this broker's addresses, not the agent's."""
         prefixed = bool(asked.call.agent)
         if asked.wire.binding == "rest":
-            return self._cards.rewritten(request, body, prefixed=prefixed)
+            return self._rewritten(request, body, prefixed=prefixed)
         envelope = decode_object(body)
-        envelope["result"] = Raw(self._cards.rewritten(request, bytes(envelope["result"]), prefixed=prefixed))
+        envelope["result"] = Raw(self._rewritten(request, bytes(envelope["result"]), prefixed=prefixed))
         return msgspec.json.encode(envelope)
+
+    def _rewritten(self, request: web.BaseRequest, card: bytes, *, prefixed: bool) -> bytes:
+        try:
+            return self._cards.rewritten(request, card, prefixed=prefixed)
+        except InvalidCard as error:
+            raise AgentAway("broken", f"the agent's extended card can't be read: {error}") from error
 
     async def _translated(self, request: web.BaseRequest, asked: Asked) -> web.Response:
         """Ask the agent in its own generation, and answer in the client's."""
@@ -150,6 +164,8 @@ class Relay:
                 )
             finally:
                 self._take_in(asked, heard, result)
+            if asked.operation is GET_EXTENDED_CARD:
+                result = self._rewritten(request, result, prefixed=bool(asked.call.agent))
             if wire.version == "0.3":
                 result = results.result_to_v03(name, result, rest=wire.binding == "rest")
         except Untranslatable as error:
@@ -174,6 +190,18 @@ class Relay:
         except AgentAway as away:
             code: Code = "bad-gateway" if away.reason == "broken" else "unavailable"
             raise Refused(code, str(away), retry_after_s=1) from away
+
+
+def _headers(request: web.BaseRequest, asked: Asked) -> list[tuple[str, str]]:
+    """Give the client's headers, with the one version by which its request was read.
+
+    It may have stood in the query, which agents don't look at; without one v0.3 is meant everywhere.
+    """
+    version, sent = VERSION_HEADER.lower(), request.headers.items()
+    others = [(name, value) for name, value in sent if name.lower() != version]
+    if asked.wire.version == "0.3" and not request.headers.get(VERSION_HEADER):
+        return others
+    return [*others, (VERSION_HEADER, asked.wire.version)]
 
 
 def _whole(asked: Asked, result: bytes) -> web.Response:

@@ -44,6 +44,19 @@ class Server(Struct, frozen=True):
     body_bytes_max: Annotated[
         int, Meta(ge=KIB, le=256 * MIB, description="Largest request body that is read, in bytes.")
     ] = 4 * MIB
+    header_s: Annotated[
+        float,
+        Meta(ge=0.1, le=3600, description="Time the head of a request may take to arrive, in seconds."),
+    ] = 10.0
+    body_s: Annotated[
+        float,
+        Meta(
+            ge=0.1,
+            le=3600,
+            description="Time a request body that is read as a whole may take to arrive, in seconds; what "
+            "`agent.passthrough` passes on is bounded by `agent.timeout_s`.",
+        ),
+    ] = 30.0
     backlog: Annotated[
         int,
         Meta(

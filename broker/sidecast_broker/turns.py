@@ -18,6 +18,7 @@ from sidecast_broker.agent_calls import AgentCalls, Headers
 from sidecast_broker.agent_connections import AgentAway
 from sidecast_broker.capture import Capture, CapturedAnswer
 from sidecast_broker.core.a2a.errors import A2AError, ErrorKind
+from sidecast_broker.refused import Refused
 from sidecast_schemas.codec import InvalidEvent, decode_event
 
 logger = structlog.get_logger(__name__)
@@ -161,7 +162,7 @@ class Turns:
         principal: str | None,
         heard: CapturedAnswer | None,
     ) -> None:
-        error: AgentAway | A2AError | InvalidEvent | None = None
+        error: AgentAway | A2AError | Refused | None = None
         try:
             async with self._calls.send(params, headers, principal) as said:
                 async for payload in said:
@@ -170,15 +171,17 @@ class Turns:
                     self._take(sent, payload)
             if not sent.begun.done():
                 raise AgentAway("broken", "the agent's answer was empty")
-        except (AgentAway, A2AError, InvalidEvent) as caught:
+        except (AgentAway, A2AError, Refused) as caught:
             error = caught
-            if sent.begun.done():
-                logger.info("agent_answer_broke_off", error=str(error))
-            else:
-                sent.begun.set_exception(error)
+        except InvalidEvent as invalid:
+            error = AgentAway("broken", f"the agent's answer is no event: {invalid}")
         finally:
+            if error is not None and sent.begun.done():
+                logger.info("agent_answer_broke_off", error=str(error))
+            elif error is not None:
+                sent.begun.set_exception(error)
             if heard is not None:
-                refused = isinstance(error, A2AError) and heard.key is None
+                refused = isinstance(error, A2AError | Refused) and heard.key is None
                 if error is None or refused:
                     heard.end()
                 else:

@@ -70,6 +70,8 @@ def test_negotiate(header, query, version):
         "1" * 100_000,
         "1." + "0" * 100_000,
         " " * 100_000 + "x",
+        "1.0, 0.3",
+        "\udcff\udcfe",
     ],
     ids=lambda text: ascii(text[:20]),
 )
@@ -79,7 +81,7 @@ def test_negotiate_refuses(asked, in_query):
         negotiate(*((None, asked) if in_query else (asked, None)))
     assert raised.value.kind is ErrorKind.VERSION_NOT_SUPPORTED
     assert raised.value.metadata["supportedVersions"] == "1.0, 0.3"
-    assert len(raised.value.metadata["requestedVersion"]) <= 32
+    assert len(raised.value.metadata["requestedVersion"].encode()) <= 32
 
 
 @given(st.sampled_from(VERSIONS), st.none() | st.integers(0, 999_999))
