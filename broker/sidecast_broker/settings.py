@@ -135,7 +135,8 @@ class Agent(Struct, frozen=True):
         str,
         Meta(
             description="Base URL of the agent; its card is at `/.well-known/agent-card.json` below it. "
-            "Empty is no agent: tasks can be watched, and every other A2A operation answers with an error.",
+            "Empty is no agent: tasks can be watched, by a card of the broker's own, and every other A2A "
+            "operation answers with an error.",
         ),
     ] = ""
     capture: Annotated[
