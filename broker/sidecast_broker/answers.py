@@ -105,6 +105,7 @@ class InfoAnswer(msgspec.Struct):
 
     config: dict[str, Any] = {}
     created: str = ""
+    ts: str = ""
     state: StreamState = msgspec.field(default_factory=StreamState)
     error: ApiError | None = None
 

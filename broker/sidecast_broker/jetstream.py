@@ -310,12 +310,12 @@ class JetStream:
         return StreamInfo(epoch, answer.created, state.first_seq, state.last_seq, state.num_deleted)
 
     async def _info_answer(self) -> InfoAnswer:
-        return decode_info(await self._api(f"STREAM.INFO.{self._settings.stream}"))
+        return decode_info(await self.api(f"STREAM.INFO.{self._settings.stream}"))
 
     async def _create(self) -> None:
         config = desired_config(self._settings)
         config["metadata"] = {"sidecast-epoch": epoch_of_creation(int(time.time() * 1000))}
-        answer = decode_info(await self._api(f"STREAM.CREATE.{self._settings.stream}", config))
+        answer = decode_info(await self.api(f"STREAM.CREATE.{self._settings.stream}", config))
         if answer.error is not None:
             raise Away(f"can't create stream {self._settings.stream}: {answer.error.description}")
         logger.info("stream_created", stream=self._settings.stream, replicas=self._settings.replicas)
@@ -348,18 +348,22 @@ class JetStream:
         if is_epoch(written := metadata.get("sidecast-epoch", "")) and written != old:
             return
         config["metadata"] = {**metadata, "sidecast-epoch": epoch}
-        updated = decode_info(await self._api(f"STREAM.UPDATE.{self._settings.stream}", config))
+        updated = decode_info(await self.api(f"STREAM.UPDATE.{self._settings.stream}", config))
         if updated.error is not None:
             raise Away(f"can't write a new epoch: {updated.error.description}")
         logger.warning("epoch_renewed", epoch=epoch)
 
-    async def last(self, subject: str) -> Stored | None:
+    async def last(self, subject: str, *, stream: str | None = None) -> Stored | None:
         """Ask the leader for the newest message on a subject; None: there is none.
+
+        Args:
+            subject: without wildcards.
+            stream: where another one than that of the events is asked.
 
         Raises:
             Away: no answer.
         """
-        return await self._message({"last_by_subj": subject})
+        return await self._message({"last_by_subj": subject}, stream)
 
     async def next(self, subject: str, sequence: int) -> Stored | None:
         """Ask the leader for the first message on a subject at or above a sequence; None: there is none.
@@ -377,8 +381,9 @@ class JetStream:
         """
         return await self._message({"seq": sequence}) if sequence > 0 else None
 
-    async def _message(self, request: dict[str, Any]) -> Stored | None:
-        answer = decode_message(await self._api(f"STREAM.MSG.GET.{self._settings.stream}", request))
+    async def _message(self, request: dict[str, Any], stream: str | None = None) -> Stored | None:
+        path = f"STREAM.MSG.GET.{stream or self._settings.stream}"
+        answer = decode_message(await self.api(path, request))
         if answer.message is None:
             if answer.error is not None and answer.error.err_code == _NO_MESSAGE:
                 return None
@@ -392,7 +397,16 @@ class JetStream:
             message.data,
         )
 
-    async def _api(self, path: str, body: dict[str, Any] | None = None) -> bytes:
+    async def api(self, path: str, body: dict[str, Any] | None = None) -> bytes:
+        """Ask the JetStream API; the answer may be an error of its own.
+
+        Args:
+            path: what follows `$JS.API.`.
+            body: what is asked.
+
+        Raises:
+            Away: no answer.
+        """
         client = self._ready_client()
         try:
             answer = await client.request(
@@ -496,7 +510,7 @@ class JetStream:
             Away: no answer.
         """
         answer = decode_subjects(
-            await self._api(f"STREAM.INFO.{self._settings.stream}", {"subjects_filter": pattern})
+            await self.api(f"STREAM.INFO.{self._settings.stream}", {"subjects_filter": pattern})
         )
         if answer.error is not None:
             raise Away(answer.error.description)

@@ -102,6 +102,15 @@ class Nats(Struct, frozen=True):
         float,
         Meta(ge=0.1, le=86400, description="Time in which a repeated message id is stored once, in seconds."),
     ] = 120.0
+    messages_age_s: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=366 * 86400,
+            description="Time for which all brokers know which task a message has begun, in seconds: sent "
+            "again, it begins no other. 0: only the broker it came through knows, for five minutes.",
+        ),
+    ] = 86400
     verify_s: Annotated[
         float,
         Meta(
