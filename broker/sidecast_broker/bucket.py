@@ -10,7 +10,17 @@ from typing import Any, NamedTuple
 
 import structlog
 
-from sidecast_broker.answers import Away, PublishConflict, PublishRefused, decode_info, parse_time
+from sidecast_broker.answers import (
+    NO_MESSAGE,
+    STREAM_NOT_FOUND,
+    Away,
+    Headers,
+    PublishConflict,
+    PublishRefused,
+    decode_info,
+    decode_message,
+    parse_time,
+)
 from sidecast_broker.jetstream import JetStream
 from sidecast_broker.settings import Nats
 from sidecast_broker.stream_config import differences
@@ -22,7 +32,6 @@ BYTES_MAX = 128 * 1024 * 1024
 DUPLICATE_WINDOW_S = 120.0
 _OPERATION = "KV-Operation"
 _DELETED = "DEL"
-_STREAM_NOT_FOUND = 10059
 
 
 class Entry(NamedTuple):
@@ -65,11 +74,15 @@ class Bucket:
         Raises:
             Away: no answer, or no bucket.
         """
-        found = await self._stream.last(f"$KV.{self._name}.{key}", stream=f"KV_{self._name}")
+        asked = {"last_by_subj": f"$KV.{self._name}.{key}"}
+        answer = decode_message(await self._stream.api(f"STREAM.MSG.GET.KV_{self._name}", asked))
+        found = answer.message
         if found is None:
-            return None
-        value = None if _OPERATION in found.headers else found.payload
-        return Entry(found.sequence, value, parse_time(found.at))
+            if answer.error is not None and answer.error.err_code == NO_MESSAGE:
+                return None
+            raise Away(answer.error.description if answer.error else "empty answer")
+        value = None if _OPERATION in Headers(found.hdrs) else found.data
+        return Entry(found.seq, value, parse_time(found.time))
 
     async def put(self, key: str, value: bytes | None, after: int) -> int:
         """Write a value behind a revision.
@@ -115,7 +128,7 @@ class Bucket:
     async def _open(self) -> None:
         path, wanted = f"STREAM.INFO.KV_{self._name}", self._config()
         answer = decode_info(await self._stream.api(path))
-        if answer.error is not None and answer.error.err_code == _STREAM_NOT_FOUND:
+        if answer.error is not None and answer.error.err_code == STREAM_NOT_FOUND:
             if not self._settings.manage_stream:
                 raise Away(f"bucket {self._name} does not exist and nats.manage_stream is off")
             answer = decode_info(await self._stream.api(f"STREAM.CREATE.KV_{self._name}", wanted))

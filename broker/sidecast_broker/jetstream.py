@@ -21,6 +21,8 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from sidecast_broker.answers import (
+    NO_MESSAGE,
+    STREAM_NOT_FOUND,
     Away,
     Headers,
     InfoAnswer,
@@ -61,8 +63,6 @@ CLOSE_S_MAX = 1.0
 ATTENDED_S = 1.0
 """Who is there answers in a round trip; who is not is known at once, but where its host was cut off."""
 
-_STREAM_NOT_FOUND = 10059
-_NO_MESSAGE = 10037
 _WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 """The second where the publish that was first is still on its way to the replicas."""
 
@@ -295,7 +295,7 @@ class JetStream:
             Away: no answer; Unusable: the stream can't be worked with.
         """
         answer = await self._info_answer()
-        if answer.error is not None and answer.error.err_code == _STREAM_NOT_FOUND:
+        if answer.error is not None and answer.error.err_code == STREAM_NOT_FOUND:
             if not self._settings.manage_stream:
                 raise Away(f"stream {self._settings.stream} does not exist and nats.manage_stream is off")
             await self._create()
@@ -353,17 +353,13 @@ class JetStream:
             raise Away(f"can't write a new epoch: {updated.error.description}")
         logger.warning("epoch_renewed", epoch=epoch)
 
-    async def last(self, subject: str, *, stream: str | None = None) -> Stored | None:
+    async def last(self, subject: str) -> Stored | None:
         """Ask the leader for the newest message on a subject; None: there is none.
-
-        Args:
-            subject: without wildcards.
-            stream: where another one than that of the events is asked.
 
         Raises:
             Away: no answer.
         """
-        return await self._message({"last_by_subj": subject}, stream)
+        return await self._message({"last_by_subj": subject})
 
     async def next(self, subject: str, sequence: int) -> Stored | None:
         """Ask the leader for the first message on a subject at or above a sequence; None: there is none.
@@ -381,11 +377,10 @@ class JetStream:
         """
         return await self._message({"seq": sequence}) if sequence > 0 else None
 
-    async def _message(self, request: dict[str, Any], stream: str | None = None) -> Stored | None:
-        path = f"STREAM.MSG.GET.{stream or self._settings.stream}"
-        answer = decode_message(await self.api(path, request))
+    async def _message(self, request: dict[str, Any]) -> Stored | None:
+        answer = decode_message(await self.api(f"STREAM.MSG.GET.{self._settings.stream}", request))
         if answer.message is None:
-            if answer.error is not None and answer.error.err_code == _NO_MESSAGE:
+            if answer.error is not None and answer.error.err_code == NO_MESSAGE:
                 return None
             raise Away(answer.error.description if answer.error else "empty answer")
         message = answer.message

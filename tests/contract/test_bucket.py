@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import nats
 import pytest
-from brokers import until
+from brokers import Backend, until
 from nats_server import NatsServer, request_api
 
 from sidecast_broker.answers import Away, PublishConflict
@@ -29,6 +30,25 @@ def server(tmp_path: Path) -> Iterator[NatsServer]:
         yield running
 
 
+@pytest.fixture
+def name() -> str:
+    """Give a name that no bucket has."""
+    return f"bucket-{uuid.uuid4()}"
+
+
+@asynccontextmanager
+async def bucket_in(backend: Backend, name: str) -> AsyncIterator[Bucket]:
+    """Give a bucket of the double or of a real server: what holds for one must hold for the other."""
+    chosen = Nats(url=backend.environ.get("SIDECAST_NATS_URL", "nats://double"))
+    stream = backend.connect(chosen, lambda _reason: None)
+    stream.start()
+    try:
+        await until(lambda: stream.connected)
+        yield Bucket(stream, name, chosen, 3600)
+    finally:
+        await stream.close()
+
+
 @asynccontextmanager
 async def bucket_of(server: NatsServer, age_s: int = 3600, **settings: Any) -> AsyncIterator[Bucket]:
     chosen = Nats(url=server.url, **settings)
@@ -41,8 +61,8 @@ async def bucket_of(server: NatsServer, age_s: int = 3600, **settings: Any) -> A
         await stream.close()
 
 
-async def test_an_entry_is_written_only_by_who_knows_the_last(server: NatsServer) -> None:
-    async with bucket_of(server) as one, bucket_of(server) as other:
+async def test_an_entry_is_written_only_by_who_knows_the_last(backend: Backend, name: str) -> None:
+    async with bucket_in(backend, name) as one, bucket_in(backend, name) as other:
         first = await one.put(KEY, b"a", 0)
         with pytest.raises(PublishConflict):
             await other.put(KEY, b"b", 0)
@@ -166,8 +186,8 @@ async def test_while_nats_is_away(server: NatsServer) -> None:
         assert found.value == b"a"
 
 
-async def test_of_forty_claims_over_two_brokers_one_sends(server: NatsServer) -> None:
-    async with bucket_of(server) as one, bucket_of(server) as other:
+async def test_of_forty_claims_over_two_brokers_one_sends(backend: Backend, name: str) -> None:
+    async with bucket_in(backend, name) as one, bucket_in(backend, name) as other:
         brokers = [
             Messages(each, "agent", abandoned_s=60, patience_s=5) for each in (one, other) for _ in range(20)
         ]
