@@ -20,6 +20,7 @@ from sidecast_broker.core.resume import Opening
 from sidecast_broker.core.views.a2a import EVENT_BYTES_MAX, TOO_LARGE, event_frame
 from sidecast_broker.hub import Hub
 from sidecast_broker.hubs import Hubs
+from sidecast_broker.messages import Begun
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.opening import open_hub, opening_of
 from sidecast_broker.past import folded_at
@@ -27,7 +28,7 @@ from sidecast_broker.refused import Refused
 from sidecast_broker.settings import Settings
 from sidecast_broker.stream import Stream
 from sidecast_broker.streams import Streams
-from sidecast_broker.turns import Begun, Sent, Turns
+from sidecast_broker.turns import Sent, Turns
 from sidecast_schemas.subjects import TaskKey
 
 LOG_S_MAX = 4.0

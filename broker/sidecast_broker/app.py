@@ -19,12 +19,14 @@ from sidecast_broker.agent import Agent
 from sidecast_broker.agent_calls import AgentCalls
 from sidecast_broker.agent_card import AgentCards
 from sidecast_broker.agent_tasks import AgentTasks
+from sidecast_broker.bucket import Bucket
 from sidecast_broker.capture import Capture
 from sidecast_broker.gateway import Gateway
 from sidecast_broker.health import Internal
 from sidecast_broker.hubs import Hubs
 from sidecast_broker.jetstream import JetStream
 from sidecast_broker.listener import Listener
+from sidecast_broker.messages import Messages
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.page import Page
 from sidecast_broker.positioner import Positioner
@@ -81,7 +83,8 @@ async def serving(
     capture = None
     if settings.agent.capture == "proxy" and agent.configured:
         capture = Capture(stream, hubs, AgentTasks(calls), settings.agent.name, metrics)
-    turns = Turns(calls, capture)
+    messages = _messages(stream, settings)
+    turns = Turns(calls, messages, capture)
     a2a_streams = A2AStreams(settings, hubs, streams, turns, capture, metrics)
     relay = Relay(hubs, agent, cards, calls, capture)
     gateway = Gateway(settings, a2a_streams, relay, agent, cards, metrics)
@@ -104,6 +107,8 @@ async def serving(
         await open_to_all.close()
         await for_operators.close()
         await turns.close()
+        if messages is not None:
+            await messages.close()
         if capture is not None:
             await capture.close()
         await cards.close()
@@ -112,6 +117,14 @@ async def serving(
         await hubs.close()
         await positioner.close()
         await stream.close()
+
+
+def _messages(stream: JetStream, settings: Settings) -> Messages | None:
+    nats, agent = settings.nats, settings.agent
+    if not nats.messages_age_s:
+        return None
+    bucket = Bucket(stream, f"{nats.stream}_MESSAGES", nats, nats.messages_age_s)
+    return Messages(bucket, agent.name, abandoned_s=agent.timeout_s, patience_s=nats.request_s)
 
 
 async def run(settings: Settings) -> None:

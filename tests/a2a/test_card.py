@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from a2a_rig.awkward import AwkwardAgent
-from a2a_rig.processes import CLIENTS, Client, Driver
-from a2a_rig.stage import Stage
+from a2a_rig.processes import CLIENTS, Client, Driver, SdkError
+from a2a_rig.stage import Stage, begin, chunks
 from a2a_rig.wire import (
     V1_REST,
     V1_RPC,
@@ -22,6 +22,7 @@ from a2a_rig.wire import (
     state_of,
     text_after,
 )
+from brokers import status
 
 DoorTo = Callable[[str], Door]
 StageOf = Callable[..., Stage]
@@ -101,6 +102,22 @@ async def test_c57_a_card_can_be_cached(stage: Stage, door_to: DoorTo) -> None:
     assert listed.status == 304
     other = await door.raw("GET", CARD, headers={"If-None-Match": '"other"'})
     assert (other.status, other.body) == (200, first.body)
+
+
+@pytest.mark.parametrize("client", CLIENTS, ids=str)
+async def test_clients_that_only_watch_need_no_agent(client: Client, log: Stage, driver_of: DriverOf) -> None:
+    """Without `agent.url`, the broker's own card leads each SDK to it; a send is answered with an error."""
+    driver, task = driver_of(client.driver), log.new_task()
+    await log.publish(task, begin(task), *chunks(task, 1, 2))
+    watching = await driver.call("subscribe", log.url, client.binding, task=task)
+    first = await watching.next() or {}
+    await log.publish(task, *chunks(task, 3, 4), status(state="COMPLETED", task=task))
+    events = [first, *await watching.rest()]
+    assert client.text_after(events) == numbers(1, 4)
+    assert outline(events[-1]) == "status completed"
+    sent = await driver.call("stream", log.url, client.binding, text="chunks 1", message_id=task)
+    with pytest.raises(SdkError):
+        await sent.rest()
 
 
 SIGNATURE = {"protected": "eyJhbGciOiJFUzI1NiJ9", "signature": "c2ln"}
