@@ -154,6 +154,7 @@ async def test_get_task_while_the_agent_is_away(capture: str, own_stage: StageOf
         assert b"-32001" in unknown.body or unknown.status == 404
 
 
+@pytest.mark.row("C66")
 async def test_c66_the_log_of_an_adapter_and_of_the_broker_say_the_same(
     stage_of: StageOf, door_to: DoorTo
 ) -> None:

@@ -22,6 +22,7 @@ def call(name: str, params: Any, **fields: Any) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": 1, "method": name, "params": params} | fields
 
 
+@pytest.mark.row("C40")
 @pytest.mark.parametrize("headers", [{}, {"A2A-Version": ""}, {"A2A-Version": "0.3"}], ids=str)
 async def test_c40_a_missing_version_is_03(headers: dict[str, str], log: Stage, door_to: DoorTo) -> None:
     task = log.new_task()
@@ -38,6 +39,7 @@ async def test_c40_a_missing_version_is_03(headers: dict[str, str], log: Stage, 
 VERSIONS = ["2.0", "0.2", "1.9", "1", "x", "1.0.0.0", "0.30"]
 
 
+@pytest.mark.row("C41")
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_c41_an_unsupported_version(version: str, log: Stage, door_to: DoorTo) -> None:
     task = log.new_task()
@@ -62,6 +64,7 @@ WAYS: list[tuple[dict[str, str], str]] = [
 ]
 
 
+@pytest.mark.row("C42")
 @pytest.mark.parametrize(("headers", "query"), WAYS, ids=str)
 async def test_c42_ways_to_say_10(headers: dict[str, str], query: str, log: Stage, door_to: DoorTo) -> None:
     task = log.new_task()
@@ -75,6 +78,7 @@ async def test_c42_ways_to_say_10(headers: dict[str, str], query: str, log: Stag
         assert b'"task":' in line
 
 
+@pytest.mark.row("C46", "C49")
 async def test_c46_c49_errors_of_v1_json_rpc(stage_of: StageOf, door_to: DoorTo) -> None:
     door = door_to(stage_of("v1", "adapter").url)
     missing = (await door.rpc(call("GetTask", {"id": "none"}))).json
@@ -88,6 +92,7 @@ async def test_c46_c49_errors_of_v1_json_rpc(stage_of: StageOf, door_to: DoorTo)
     assert [each["field"] for each in bad["fieldViolations"]] == ["id"]
 
 
+@pytest.mark.row("C47")
 @pytest.mark.parametrize(
     ("do", "status", "grpc", "reason"),
     [
@@ -108,6 +113,7 @@ async def test_c47_errors_of_v1_rest(
     assert (info["reason"], info["domain"]) == (reason, "a2a-protocol.org")
 
 
+@pytest.mark.row("C48")
 async def test_c48_errors_of_v03(log: Stage, door_to: DoorTo) -> None:
     """The broker's own; those of operations that pass through are the agent's own bytes (C71)."""
     door = door_to(log.url)
@@ -151,6 +157,7 @@ ENVELOPES: list[tuple[Any, int]] = [
 ]
 
 
+@pytest.mark.row("C49")
 @pytest.mark.parametrize(("body", "code"), ENVELOPES, ids=lambda each: str(each)[:60])
 async def test_c49_what_is_no_request(body: Any, code: int, stage_of: StageOf, door_to: DoorTo) -> None:
     stage = stage_of("v1", "adapter")
@@ -164,6 +171,7 @@ async def test_c49_what_is_no_request(body: Any, code: int, stage_of: StageOf, d
     assert len(stage.agent.seen["requests"]) == before, "the agent was not bothered"
 
 
+@pytest.mark.row("C49")
 @pytest.mark.parametrize("rpc_id", ["1", '"q\\u00fc"', "12345678901234567890", "null", "1.5"])
 async def test_c49_the_id_of_an_error_is_the_requests_own(
     rpc_id: str, stage_of: StageOf, door_to: DoorTo
@@ -205,6 +213,7 @@ REQUIRED = "https://example.org/required/v1"
 MESSAGE = {"message": {"messageId": "r", "role": "ROLE_AGENT", "parts": [{"text": "hello"}]}}
 
 
+@pytest.mark.row("C55")
 @pytest.mark.parametrize("wire", [V1_RPC, V1_REST], ids=str)
 async def test_c55_a_required_extension(wire: Wire, own_stage: StageOf, door_to: DoorTo) -> None:
     extensions = [{"uri": REQUIRED, "required": True}, {"uri": "urn:other", "required": False}]
