@@ -9,17 +9,17 @@ import asyncio
 import json
 import re
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Literal, NamedTuple
 
 import aiohttp
 from a2a_rig.operations import Asked, other_request
-from a2a_rig.wire import V03_REST, Wire, request, split, task_of
+from a2a_rig.wire import V03_REST, Wire, request, split, state_of, task_of, texts_of
 from sse import Frame, Parser
 from yarl import URL
 
-SILENCE_S = 1.5
+SILENCE_S = 3.5
 """An answer that says nothing for so long, not even that it lives, is left open."""
 
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -81,50 +81,62 @@ class Conversation:
         """Go through the script; give what was answered."""
         await self._stream("a message alone", "message hello")
         task, _ = await self._stream("artifacts", 'chunks 3; say hi; parts; replace anew; meta {"n": 1.5}')
-        await self._ask("get", request(self._wire, "get", task=task))
+        await self._known(task, "completed", "")
+        await self._ask("get", self._request("get", task=task))
         await self._ask("get with one message", other_request(self._wire, "get with one message", task))
         await self._waiting()
         await self._canceled()
         await self._stream("failure", "chunks 1; fail")
         await self._stream("rejection", "reject")
-        await self._ask("send", request(self._wire, "send", text="chunks 2; say hi"))
-        await self._ask("send for a message", request(self._wire, "send", text="message hello"))
+        await self._ask("send", self._request("send", text="chunks 2; say hi"))
+        await self._ask("send for a message", self._request("send", text="message hello"))
         await self._refused(task)
         return self.exchanges
+
+    async def _known(self, task: str, state: str, text: str) -> None:
+        """Wait until the agent itself knows what it has said: a log may be faster than its store."""
+        async with asyncio.timeout(SILENCE_S):
+            while True:
+                async with self._open(self._request("get", task=task)) as reading:
+                    held = await reading.response.json(content_type=None)
+                status = held.get("result", held)["status"]
+                if (state_of(status), texts_of(status.get("message"))) == (state, text):
+                    return
 
     async def _waiting(self) -> None:
         """Be asked, answer, be asked again, and cancel."""
         task, context = await self._stream("question", "chunks 2; ask why")
         await self._stream("answer", "chunks 2 3; ask more", task=task, context=context)
+        await self._known(task, "input-required", "more")
         await self._ask("list tasks", other_request(self._wire, "list tasks", task, context))
         for do in ("set push config", "get push config", "list push configs", "delete push config"):
             await self._ask(do, other_request(self._wire, do, task))
         gone = other_request(self._wire, "get push config", task)
         await self._ask("get deleted push config", gone)
-        await self._ask("cancel what waits", request(self._wire, "cancel", task=task))
-        await self._ask("get what was canceled", request(self._wire, "get", task=task))
+        await self._ask("cancel what waits", self._request("cancel", task=task))
+        await self._ask("get what was canceled", self._request("get", task=task))
 
     async def _canceled(self) -> None:
         """Cancel a task while two streams of it are open."""
-        async with self._open(request(self._wire, "stream", text="chunks 1; wait")) as sent:
-            await sent.until(lambda event: split(event)[0] == "artifact")
+        async with self._open(self._request("stream", text="chunks 1; wait")) as sent:
+            await sent.until("artifact")
             task = task_of(sent.events[0])
-            # Agents of v0.3 answer GET alone on REST, those of v1.0 rather POST.
-            verb = "GET" if self._wire == V03_REST else ""
-            async with self._open(request(self._wire, "subscribe", task=task, verb=verb)) as watched:
+            async with self._open(self._request("subscribe", task=task)) as watched:
                 # Not every agent begins with the Task: that it listens, the head of its answer says.
                 assert watched.response.status == 200
-                await self._ask("cancel", request(self._wire, "cancel", task=task))
+                await self._ask("cancel", self._request("cancel", task=task))
+                reading = asyncio.create_task(sent.to_the_end())
                 await self._read("watched while it is canceled", watched)
-            await self._read("canceled", sent)
+                await reading
+                await self._read("canceled", sent)
 
     async def _refused(self, task: str) -> None:
         """Ask for what can't be had."""
         unknown = str(uuid.uuid4())
         for do in ("get", "cancel", "subscribe", "send", "stream"):
-            await self._ask(f"{do}, unknown task", request(self._wire, do, text="chunks 1", task=unknown))
+            await self._ask(f"{do}, unknown task", self._request(do, text="chunks 1", task=unknown))
             if do != "get":
-                await self._ask(f"{do}, ended task", request(self._wire, do, text="chunks 1", task=task))
+                await self._ask(f"{do}, ended task", self._request(do, text="chunks 1", task=task))
         for do in ("extended card", "no such operation"):
             await self._ask(do, other_request(self._wire, do, task))
 
@@ -132,13 +144,18 @@ class Conversation:
 
     async def _stream(self, step: str, text: str, **fields: Any) -> tuple[str, str]:
         """Send a message and read all; give the ids of its task and context."""
-        async with self._open(request(self._wire, "stream", text=text, **fields)) as reading:
+        async with self._open(self._request("stream", text=text, **fields)) as reading:
             await self._read(step, reading)
             for event in reading.events:
                 kind, held = split(event)
                 if kind != "message":
                     return task_of(event), str(held["contextId"])
             return "", ""
+
+    def _request(self, do: str, **fields: Any) -> Asked:
+        # Agents of v0.3 answer GET alone on REST, those of v1.0 rather POST.
+        verb = "GET" if do == "subscribe" and self._wire == V03_REST else ""
+        return request(self._wire, do, verb=verb, **fields)
 
     async def _ask(self, step: str, asked: Asked) -> None:
         async with self._open(asked) as reading:
@@ -157,7 +174,7 @@ class Conversation:
         response = reading.response
         ending: Ending = "end"
         if response.content_type == "text/event-stream":
-            ending = await reading.until(lambda _event: False)
+            ending = await reading.to_the_end()
             items = [self._frame(frame) for frame in reading.frames]
         else:
             body = await response.read()
@@ -193,31 +210,40 @@ class _Reading:
         self.response = response
         self.frames: list[Frame] = []
         self.events: list[dict[str, Any]] = []
+        self._ending: Ending | None = None
         self._parser = Parser(strict=False)
-        self._said_s = asyncio.get_running_loop().time()
 
-    async def until(self, wanted: Callable[[dict[str, Any]], bool]) -> Ending:
-        """Read until an event is wanted, to the end, or until nothing more comes."""
-        self._said_s = asyncio.get_running_loop().time()
+    async def until(self, kind: str) -> None:
+        """Read until an event of a kind has come."""
+        async with asyncio.timeout(SILENCE_S):
+            while not any(split(event)[0] == kind for event in self.events):
+                self._take(await self.response.content.readany())
+
+    async def to_the_end(self) -> Ending:
+        """Read until nothing more comes, once; tell how that was."""
+        if self._ending is None:
+            self._ending = await self._read()
+        return self._ending
+
+    async def _read(self) -> Ending:
         try:
-            while data := await self._next():
-                begun = len(self.events)
-                for frame in self._parser.feed(data):
-                    if isinstance(frame, Frame):
-                        self._said_s = asyncio.get_running_loop().time()
-                        self.frames.append(frame)
-                        if "error" not in frame.json:
-                            self.events.append(frame.json.get("result", frame.json))
-                if any(map(wanted, self.events[begun:])):
-                    return "open"
+            while True:
+                # Heartbeats are no words: a stream of nothing else is one that stays open.
+                async with asyncio.timeout(SILENCE_S):
+                    begun = len(self.frames)
+                    while len(self.frames) == begun:
+                        data = await self.response.content.readany()
+                        if not data:
+                            return "end"
+                        self._take(data)
         except TimeoutError:
             return "open"
         except aiohttp.ClientPayloadError:
             return "broken"
-        return "end"
 
-    async def _next(self) -> bytes:
-        # Heartbeats are no words: a stream of nothing else is one that stays open.
-        remaining_s = SILENCE_S - (asyncio.get_running_loop().time() - self._said_s)
-        async with asyncio.timeout(max(remaining_s, 0)):
-            return await self.response.content.readany()
+    def _take(self, data: bytes) -> None:
+        for frame in self._parser.feed(data):
+            if isinstance(frame, Frame):
+                self.frames.append(frame)
+                if "error" not in frame.json:
+                    self.events.append(frame.json.get("result", frame.json))
