@@ -6,12 +6,14 @@ Must not know what the frames say.
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Self
 from urllib.parse import urlsplit
 
 from a2a_rig.operations import Asked
 from a2a_rig.wire import WAIT_S_MAX, Frame, parse_frame
 
+SLOW_BYTES = 4096
 LAST_CHUNK = b"\r\n0\r\n\r\n"
 
 
@@ -22,15 +24,17 @@ class Connection:
         url: of the server.
         asked: the request.
         cursor: sent as `Last-Event-ID`, where there is one.
+        slow: take little at a time, so that what isn't read stays with the server.
 
     Attributes:
         received: every byte of the answer so far.
     """
 
-    def __init__(self, url: str, asked: Asked, cursor: str | None = None) -> None:
+    def __init__(self, url: str, asked: Asked, cursor: str | None = None, *, slow: bool = False) -> None:
         self.received = b""
         address = urlsplit(url)
-        self._host, self._port = str(address.hostname), address.port
+        self._address = (str(address.hostname), int(address.port or 80))
+        self._slow = slow
         method, path, body, headers = asked
         body = body or b""
         lines = [f"{method} {path} HTTP/1.1", f"Host: {address.netloc}", "Connection: close"]
@@ -41,7 +45,12 @@ class Connection:
         self._request = "\r\n".join([*lines, "", ""]).encode() + body
 
     async def __aenter__(self) -> Self:
-        self._reader, self._writer = await asyncio.open_connection(self._host, self._port)
+        connection = socket.socket()
+        if self._slow:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SLOW_BYTES)
+        connection.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(connection, self._address)
+        self._reader, self._writer = await asyncio.open_connection(sock=connection, limit=SLOW_BYTES)
         self._writer.write(self._request)
         return self
 
