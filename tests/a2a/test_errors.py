@@ -10,6 +10,7 @@ import pytest
 from a2a_rig.awkward import AwkwardAgent, unary
 from a2a_rig.stage import Stage, begin
 from a2a_rig.wire import V03_REST, V03_RPC, V1_REST, V1_RPC, WIRES, Door, Wire, outlines, request
+from brokers import done
 
 DoorTo = Callable[[str], Door]
 StageOf = Callable[..., Stage]
@@ -52,6 +53,8 @@ async def test_c41_an_unsupported_version(version: str, log: Stage, door_to: Doo
     rest = await door.ask(V1_REST, "subscribe", task=task, headers=headers)
     assert rest.status == 400
     assert rest.json["error"]["details"][0]["reason"] == "VERSION_NOT_SUPPORTED"
+    by_query = await door.raw("GET", f"/tasks/{task}:subscribe?A2A-Version={version}")
+    assert (by_query.status, by_query.json) == (rest.status, rest.json)
 
 
 WAYS: list[tuple[dict[str, str], str]] = [
@@ -90,6 +93,30 @@ async def test_c46_c49_errors_of_v1_json_rpc(stage_of: StageOf, door_to: DoorTo)
     assert no_id["error"]["code"] == -32602
     (bad,) = [each for each in no_id["error"]["data"] if each["@type"] == BAD_REQUEST]
     assert [each["field"] for each in bad["fieldViolations"]] == ["id"]
+
+
+@pytest.mark.row("C46", "C47")
+@pytest.mark.parametrize(
+    ("state", "reason", "code", "status", "grpc"),
+    [
+        (None, "TASK_NOT_FOUND", -32001, 404, "NOT_FOUND"),
+        ("COMPLETED", "UNSUPPORTED_OPERATION", -32004, 400, "FAILED_PRECONDITION"),
+    ],
+)
+async def test_c46_c47_the_brokers_own_errors(
+    state: str | None, reason: str, code: int, status: int, grpc: str, log: Stage, door_to: DoorTo
+) -> None:
+    task, door = log.new_task(), door_to(log.url)
+    if state is not None:
+        await log.publish(task, begin(task), done(task, state))
+    rpc = (await door.ask(V1_RPC, "subscribe", task=task)).json["error"]
+    rest = (await door.ask(V1_REST, "subscribe", task=task)).json["error"]
+    assert (rpc["code"], rest["code"], rest["status"]) == (code, status, grpc)
+    for details in (rpc["data"], rest["details"]):
+        (info,) = details
+        assert info["@type"] == ERROR_INFO
+        assert (info["reason"], info["domain"]) == (reason, "a2a-protocol.org")
+        assert all(isinstance(held, str) for held in info["metadata"].values())
 
 
 @pytest.mark.row("C47")

@@ -12,6 +12,8 @@ from a2a_rig.stage import HEARTBEAT_S, Stage, begin, chunks
 from a2a_rig.wire import V03_REST, V03_RPC, V1_REST, V1_RPC, WIRES, Door, Frame, Wire, outline, split
 from brokers import artifact, done, encode, status
 
+from sidecast_broker.settings import Settings
+
 DoorTo = Callable[[str], Door]
 Crossed = tuple[Stage, Wire]
 StageOf = Callable[..., Stage]
@@ -70,6 +72,23 @@ async def test_c22_c24_headers(wire: Wire, log: Stage, door_to: DoorTo) -> None:
     assert "Content-Encoding" not in given
 
 
+@pytest.mark.row("C20", "C21", "C22", "C24")
+async def test_c22_c24_the_stream_of_a_message_is_framed_the_same(crossed: Crossed, door_to: DoorTo) -> None:
+    stage, wire = crossed
+    async with door_to(stage.url).open(wire, "stream", text="chunks 2", rpc_id="q-1") as stream:
+        frames = await stream.rest()
+    given = stream.response.headers
+    assert (stream.response.status, stream.media_type) == (200, "text/event-stream")
+    assert {"no-store", "no-cache"} & {each.strip() for each in given["Cache-Control"].split(",")}
+    assert given["X-Accel-Buffering"] == "no"
+    for frame in frames:
+        if wire.binding == "jsonrpc":
+            assert frame.json == {"jsonrpc": "2.0", "id": "q-1", "result": frame.result}
+        else:
+            assert len(frame.json) == 1
+            assert next(iter(frame.json)) in ("task", "statusUpdate", "artifactUpdate")
+
+
 @pytest.mark.row("C23")
 @pytest.mark.parametrize("wire", WIRES, ids=str)
 async def test_c23_an_event_is_one_line(wire: Wire, log: Stage, door_to: DoorTo) -> None:
@@ -113,6 +132,11 @@ async def test_c25_a_heartbeat_is_a_bare_comment_line(wire: Wire, log: Stage, do
         await stream.rest()
     assert beats in (b":\n" * 3, b":\n" * 2, b":\n" * 4)
     assert b":\n\n" not in stream.read_bytes, "a blank line would make an event of it"
+
+
+@pytest.mark.row("C25")
+def test_c25_the_period_is_short_by_default() -> None:
+    assert Settings().stream.a2a_heartbeat_s <= 4
 
 
 @pytest.mark.row("C27", "C28")

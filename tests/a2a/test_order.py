@@ -10,6 +10,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from a2a_rig.raw import LAST_CHUNK, unchunked
 from a2a_rig.stage import Stage, begin, chunks
 from a2a_rig.wire import (
     V1_REST,
@@ -32,7 +33,6 @@ DoorTo = Callable[[str], Door]
 StageOf = Callable[..., Stage]
 
 COUNT = 300
-LAST_CHUNK = b"\r\n0\r\n\r\n"
 
 
 async def watch(
@@ -158,19 +158,6 @@ async def test_c18_one_too_slow_is_never_given_a_hole_or_a_clean_end(
     whole = kind in ("task", "status") and state_of(held["status"]) == "completed" and found == last
     assert whole or errors or broken or not clean, "a clean end looks like completion"
     assert not whole or clean
-
-
-def unchunked(received: bytes) -> bytes:
-    """Give the body of an answer in chunks, as far as it came."""
-    _, _, rest = received.partition(b"\r\n\r\n")
-    body = b""
-    while rest:
-        size, _, rest = rest.partition(b"\r\n")
-        length = int(size or b"0", 16)
-        body, rest = body + rest[:length], rest[length + 2 :]
-        if length == 0:
-            break
-    return body
 
 
 @pytest.mark.row("C65")

@@ -9,8 +9,6 @@ import pytest
 from a2a_rig.stage import Stage, begin, chunks
 from a2a_rig.wire import (
     V03_RPC,
-    V1_REST,
-    V1_RPC,
     WIRES,
     Door,
     Frame,
@@ -167,7 +165,7 @@ async def test_c32_without_a_cursor_it_is_a_snapshot_and_live(log: Stage, door_t
 
 @pytest.mark.row("C33")
 @pytest.mark.parametrize("script", ["again; chunks 2; again; say hi; again", "bare; chunks 1; again; done"])
-@pytest.mark.parametrize("wire", [V03_RPC, V1_RPC, V1_REST], ids=str)
+@pytest.mark.parametrize("wire", WIRES, ids=str)
 async def test_c33_a_stream_has_one_task_frame(
     wire: Wire, script: str, stage: Stage, door_to: DoorTo
 ) -> None:

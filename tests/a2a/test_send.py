@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from a2a_rig.stage import Stage, events_in
-from a2a_rig.wire import WIRES, Door, Wire, numbers, outline, outlines, split, task_of, text_after
+from a2a_rig.raw import Connection
+from a2a_rig.stage import Stage, begin, events_in
+from a2a_rig.wire import WIRES, Door, Wire, numbers, outline, outlines, request, split, task_of, text_after
+from brokers import done, status
 
 DoorTo = Callable[[str], Door]
 Crossed = tuple[Stage, Wire]
@@ -68,6 +70,7 @@ async def test_c12_a_message_is_one_frame_and_the_end(crossed: Crossed, door_to:
     async with door_to(stage.url).open(wire, "stream", text="message hello") as stream:
         frames = await stream.rest()
     assert outlines(frames) == ["message hello"]
+    assert frames[0].id is None, "there is nothing to resume"
 
 
 @pytest.mark.row("C13")
@@ -256,6 +259,22 @@ async def test_c61_nothing_is_delivered_after_the_end(stage: Stage, door_to: Doo
                 assert b"after the end" not in each.read_bytes
     got = await door.ask(WIRES[1], "subscribe", task=task)
     assert got.status == 400
+
+
+@pytest.mark.row("C61")
+async def test_c61_what_comes_after_the_end_is_counted(own_stage: StageOf) -> None:
+    """Whoever publishes it: here a program that speaks to NATS alone."""
+    stage = own_stage()
+    task = stage.new_task()
+    await stage.publish(task, begin(task))
+    async with Connection(stage.url, request(WIRES[0], "subscribe", task=task)) as watching:
+        await watching.until(b"\n\n")
+        await stage.publish(task, done(task), status("after the end", task), status("and on", task))
+        await watching.rest()
+        assert outlines(watching.frames) == ["task submitted", "status completed"]
+    async with asyncio.timeout(10):
+        while stage.broker.metrics().get("sidecast_invalid_events_total{after-terminal}", 0) < 2:
+            await asyncio.sleep(0.02)
 
 
 @pytest.mark.row("C67")

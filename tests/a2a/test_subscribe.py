@@ -203,6 +203,17 @@ async def test_c44_paths_verbs_and_encoded_ids(
             assert outlines(await stream.take(1)) == ["task submitted"]
 
 
+@pytest.mark.row("C44", "C45")
+@pytest.mark.parametrize("verb", ["GET", "POST"])
+async def test_c44_a_tenant_may_stand_before_the_path(verb: str, log: Stage, door_to: DoorTo) -> None:
+    task = log.new_task()
+    await log.publish(task, begin(task), tenant="acme")
+    for prefix in ("", f"/agents/{log.name}"):
+        given: dict[str, Any] = {"verb": verb, "tenant": "acme", "prefix": prefix}
+        async with door_to(log.url).open(V1_REST, "subscribe", task=task, **given) as stream:
+            assert outlines(await stream.take(1)) == ["task submitted"]
+
+
 @pytest.mark.row("C44")
 async def test_c44_an_event_source_can_subscribe(log: Stage, door_to: DoorTo) -> None:
     """A browser's EventSource can only GET, and sets no header but Last-Event-ID."""
