@@ -24,13 +24,14 @@ NODE_MAJOR_MIN = 20
 NODE_HOW = "install Node.js 20 or newer with npm (https://nodejs.org), and have `node` and `npm` on the PATH"
 
 PYTHON_PACKAGES = {
-    "0.3.26": ("a2a-sdk[http-server]==0.3.26", "uvicorn", "nats-py>=2.11", "msgspec>=0.19"),
+    sdk: (f"a2a-sdk[http-server]=={sdk}", "uvicorn", "nats-py>=2.11", "msgspec>=0.19")
+    for sdk in ("0.3.0", "0.3.26", "1.0.0")
 }
 """What an environment of that a2a-sdk needs to serve, to publish and to be a client."""
 
 
 def python_of(sdk: str) -> Path:
-    """Give a Python with that a2a-sdk: the running one for 1.x; made for 0.3.x, which takes half a minute."""
+    """Give a Python with that a2a-sdk: the running one for the newest; made for others, in half a minute."""
     if sdk not in PYTHON_PACKAGES:
         return Path(sys.executable)
 
