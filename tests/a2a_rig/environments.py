@@ -23,9 +23,11 @@ INSTALL_S_MAX = 600
 NODE_MAJOR_MIN = 20
 NODE_HOW = "install Node.js 20 or newer with npm (https://nodejs.org), and have `node` and `npm` on the PATH"
 
+_PUBLISHING = ("uvicorn", "nats-py>=2.11", "msgspec>=0.19")
 PYTHON_PACKAGES = {
-    sdk: (f"a2a-sdk[http-server]=={sdk}", "uvicorn", "nats-py>=2.11", "msgspec>=0.19")
-    for sdk in ("0.3.0", "0.3.26", "1.0.0")
+    "0.3.8": ("a2a-sdk[http-server]==0.3.8", *_PUBLISHING),
+    "0.3.26": ("a2a-sdk[http-server]==0.3.26", *_PUBLISHING),
+    "1.0.0": ("a2a-sdk[http-server,grpc]==1.0.0", *_PUBLISHING),
 }
 """What an environment of that a2a-sdk needs to serve, to publish and to be a client."""
 
