@@ -204,11 +204,8 @@ class A2AStreams:
                 head, after, opening = await self._resumed(hub, asked, cursor)
                 if opening is None and (end := hub.fold.terminal_sequence) is not None:
                     # Who has come to the end of the task gets nothing of the turn a second time (C29).
-                    head, after, opening = (
-                        view.task(hub, hub.fold.task(), end),
-                        end,
-                        Opening("replay", end, None),
-                    )
+                    head, after = view.task(hub, hub.fold.task(), end), end
+                    opening = Opening("replay", end, None)
             if not head:
                 span = hub.fold.turn_span(sent.message_id)
                 fold, after = await folded_at(
