@@ -9,6 +9,8 @@ import structlog
 from brokers import Backend, FakeBackend, RealBackend
 from nats_server import NatsServer
 
+pytest_plugins = ["conformance.plugin"]
+
 # How fast examples are made says how busy the machine is, not whether the code is right.
 hypothesis.settings.register_profile(
     "any-machine", suppress_health_check=[hypothesis.HealthCheck.too_slow], deadline=None

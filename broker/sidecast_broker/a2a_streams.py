@@ -15,6 +15,7 @@ from sidecast_broker.answers import Away
 from sidecast_broker.asked import Asked, cursor_of, message_id_of, v1_params
 from sidecast_broker.capture import Capture
 from sidecast_broker.core.a2a.errors import EVENT_STREAM, A2AError, ErrorKind
+from sidecast_broker.core.a2a.translate.raw import Untranslatable
 from sidecast_broker.core.cursor import MalformedCursor, parse_cursor
 from sidecast_broker.core.resume import Opening
 from sidecast_broker.core.views.a2a import EVENT_BYTES_MAX, TOO_LARGE, event_frame
@@ -181,7 +182,10 @@ class A2AStreams:
 
     async def _message(self, request: web.BaseRequest, asked: Asked, payload: bytes) -> web.Response:
         """Answer with a message alone: one frame, then the end (C12)."""
-        frame = event_frame(asked.wire, payload, None).replace(b"\0", asked.rpc_id)
+        try:
+            frame = event_frame(asked.wire, payload, None).replace(b"\0", asked.rpc_id)
+        except Untranslatable as error:
+            raise A2AError(ErrorKind.INTERNAL_ERROR, str(error)) from error
         return web.Response(
             body=frame,
             headers={hdrs.CONTENT_TYPE: f"{EVENT_STREAM}; charset=utf-8", hdrs.CACHE_CONTROL: "no-store"},
@@ -198,6 +202,10 @@ class A2AStreams:
             head, after, opening = b"", 0, None
             if cursor is not None:
                 head, after, opening = await self._resumed(hub, asked, cursor)
+                if opening is None and (end := hub.fold.terminal_sequence) is not None:
+                    # Who has come to the end of the task gets nothing of the turn a second time (C29).
+                    head, after = view.task(hub, hub.fold.task(), end), end
+                    opening = Opening("replay", end, None)
             if not head:
                 span = hub.fold.turn_span(sent.message_id)
                 fold, after = await folded_at(

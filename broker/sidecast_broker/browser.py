@@ -134,6 +134,10 @@ class BrowserView(Struct, frozen=True):
         """Give the end of a stream whose task never came."""
         return events.end_frame(None, "not-found", named=self.named).data
 
+    def unavailable(self) -> bytes:
+        """Say nothing: an EventSource that was not sent `stream.end` comes again with its cursor."""
+        return b""
+
     def heartbeat(self) -> bytes:
         """Give what is sent in silence."""
         return events.heartbeat_frame(named=self.named).data if self.heartbeat_event else HEARTBEAT

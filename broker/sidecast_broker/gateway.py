@@ -92,7 +92,7 @@ class Gateway:
         target = request.raw_path
         version: Version | None = None
         wire = refusal_wire(target, None)
-        streams = False
+        rpc_id, streams = b"", False
         try:
             version = negotiate(
                 # Several that differ are one list to HTTP, and no version.
@@ -108,12 +108,15 @@ class Gateway:
             wire = call.wire
             if self._auth_on:
                 raise A2AError(ErrorKind.UNAUTHENTICATED)
-            asked = await self._read(request, call)
-            streams = asked.operation.streams
-            return await self._serve(request, asked)
+            operation, rpc_id, params, body = await self._read(request, call)
+            streams = operation.streams
+            return await self._serve(request, self._asked(call, operation, rpc_id, params, body))
         except WrongMethod as wrong:
             raise Refused("method-not-allowed", "not with this method", allow=wrong.allow) from wrong
         except A2AError as error:
+            if rpc_id:
+                # Of two who wait for one turn each has an id of its own, and both are given the same error.
+                error.rpc_id = rpc_id
             return self._refuse(error, wire, streams=streams)
 
     def _refuse(self, error: A2AError, wire: Wire, *, streams: bool) -> web.Response:
@@ -128,8 +131,8 @@ class Gateway:
 
     # ------------------------------------------------------------------ reading
 
-    async def _read(self, request: web.BaseRequest, call: Call) -> Asked:
-        """Read what is asked for, of which task."""
+    async def _read(self, request: web.BaseRequest, call: Call) -> tuple[Operation, bytes, Params, bytes]:
+        """Read which operation is asked for: with the id of the request, its parameters, and its body."""
         if call.agent not in ("", self._settings.agent.name):
             raise A2AError(ErrorKind.TASK_NOT_FOUND)
         try:
@@ -140,9 +143,7 @@ class Gateway:
         if binding == "jsonrpc":
             envelope = parse(body)
             try:
-                return self._asked(
-                    call, operation_of(envelope.method, version), envelope.id, envelope.params, body
-                )
+                return operation_of(envelope.method, version), envelope.id, envelope.params, body
             except A2AError as error:
                 error.rpc_id = envelope.id
                 raise
@@ -154,7 +155,7 @@ class Gateway:
         else:
             # A body means nothing here (RFC 9110, section 9.3.1), and must not mean anything to the agent.
             params, body = parse_query(request.raw_path.partition("?")[2]), b""
-        return self._asked(call, call.operation, b"", params, body)
+        return call.operation, b"", params, body
 
     def _asked(self, call: Call, operation: Operation, rpc_id: bytes, params: Params, body: bytes) -> Asked:
         version = call.wire.version
@@ -174,9 +175,6 @@ class Gateway:
                     raise AgentAway("none", "no agent is configured to send this to")
                 return await self._streams.send(request, asked)
             return await self._relay.operation(request, asked)
-        except A2AError as error:
-            error.rpc_id = asked.rpc_id or None
-            raise
         except Refused as refused:
             raise _refusal(refused, asked.rpc_id) from refused
         except AgentAway as away:

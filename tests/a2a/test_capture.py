@@ -154,6 +154,7 @@ async def test_get_task_while_the_agent_is_away(capture: str, own_stage: StageOf
         assert b"-32001" in unknown.body or unknown.status == 404
 
 
+@pytest.mark.row("C66")
 async def test_c66_the_log_of_an_adapter_and_of_the_broker_say_the_same(
     stage_of: StageOf, door_to: DoorTo
 ) -> None:
@@ -166,3 +167,20 @@ async def test_c66_the_log_of_an_adapter_and_of_the_broker_say_the_same(
     assert found[0] == found[1] == found[2] == found[3]
     assert found[0][0] == "task submitted"
     assert found[0][-1] == "status completed"
+
+
+@pytest.mark.row("C66")
+@pytest.mark.accept
+@pytest.mark.parametrize(("generation", "sdk"), [("v03", "0.3.8"), ("v1", "1.0.0")])
+async def test_c66_an_early_sdk_of_each_generation_publishes_the_same(
+    generation: str, sdk: str, own_stage: StageOf, stage_of: StageOf, door_to: DoorTo
+) -> None:
+    """Making an environment for it is what takes long."""
+    found = []
+    for stage in (own_stage(generation, "adapter", sdk=sdk), stage_of("v1", "adapter")):
+        async with door_to(stage.url).open(V1_RPC, "stream", text="chunks 3; parts; say hi") as stream:
+            frames = await stream.rest()
+        records = events_in(await stage.records(task_of(frames[0].result)))
+        found.append([outline(event) for event in records])
+        assert outlines(frames) == found[-1]
+    assert found[0] == found[1]

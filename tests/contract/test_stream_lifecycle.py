@@ -125,6 +125,7 @@ async def test_two_brokers_give_the_same_ids(backend: Backend) -> None:
 # --- a broker of its own
 
 
+@pytest.mark.row("C70")
 async def test_sigterm_drains_and_another_broker_goes_on(real: RealBackend, tmp_path: Path) -> None:
     await real.publish(task_record())
     changes = {"stream__drain_s": 0.3}

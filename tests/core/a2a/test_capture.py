@@ -316,6 +316,7 @@ def test_of_two_artifacts_with_one_id_the_first_counts():
     assert difference(fold_of(task(WORKING, artifacts=two)), snapshot(artifacts=two)) == []
 
 
+@pytest.mark.row("C74")
 def test_a_count_of_mutations_goes_to_the_last_event():
     fold = fold_of(task(WORKING))
     artifacts = [{"artifactId": "a", "parts": [{"text": "x"}]}]

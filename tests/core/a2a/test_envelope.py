@@ -134,6 +134,7 @@ def test_other_ids_are_refused(rpc_id):
     assert error.rpc_id is None
 
 
+@pytest.mark.row("C49")
 @pytest.mark.parametrize(
     "body",
     [
@@ -180,6 +181,7 @@ def test_what_is_not_json(body):
     assert json.loads(error_body(error, RPC))["id"] is None
 
 
+@pytest.mark.row("C49")
 @pytest.mark.parametrize(
     "body",
     [

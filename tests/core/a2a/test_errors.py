@@ -55,6 +55,7 @@ def test_each_kind_is_its_own():
     assert set(ErrorKind.__members__) == {kind.name for kind in ErrorKind} == set(TABLE) | set(OF_TRANSPORT)
 
 
+@pytest.mark.row("C48")
 @pytest.mark.parametrize("name", TABLE)
 def test_codes_and_statuses(name):
     code, code_v03, status, grpc = TABLE[name]

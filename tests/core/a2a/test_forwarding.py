@@ -121,6 +121,7 @@ def test_lies_under(target: str, paths: tuple[str, ...], expected: bool) -> None
     assert lies_under(target, paths) is expected
 
 
+@pytest.mark.row("C72")
 def test_what_the_agent_gets() -> None:
     sent = [
         ("Host", "broker"),
@@ -156,6 +157,7 @@ def test_what_the_agent_gets() -> None:
     assert request_headers(sent, "alice")[11:] == [("Sidecast-Principal", "alice")]
 
 
+@pytest.mark.row("C72")
 def test_what_the_client_gets() -> None:
     answered = [
         ("Content-Type", "text/event-stream"),

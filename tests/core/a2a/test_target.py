@@ -51,6 +51,7 @@ def test_jsonrpc(version, target, agent, passed):
     assert raised.value.allow == ("POST",)
 
 
+@pytest.mark.row("C44")
 @pytest.mark.parametrize(
     ("method", "path", "name", "ids"),
     [
@@ -188,6 +189,7 @@ def test_reserved_segments_are_no_tenants(segment, spell):
         assert match("GET", target, "1.0") is None
 
 
+@pytest.mark.row("C44")
 @pytest.mark.parametrize(
     ("raw", "task"),
     [

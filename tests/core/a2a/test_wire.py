@@ -15,6 +15,7 @@ from sidecast_broker.core.a2a.wire import (
 )
 
 
+@pytest.mark.row("C40", "C42")
 @pytest.mark.parametrize(
     ("header", "query", "version"),
     [
@@ -41,6 +42,7 @@ def test_negotiate(header, query, version):
     assert negotiate(header, query) == version
 
 
+@pytest.mark.row("C41")
 @pytest.mark.parametrize(
     "asked",
     [
@@ -84,6 +86,7 @@ def test_negotiate_refuses(asked, in_query):
     assert len(raised.value.metadata["requestedVersion"].encode()) <= 32
 
 
+@pytest.mark.row("C42")
 @given(st.sampled_from(VERSIONS), st.none() | st.integers(0, 999_999))
 def test_the_patch_number_does_not_count(version, patch):
     assert negotiate(version if patch is None else f"{version}.{patch}", None) == version

@@ -136,26 +136,31 @@ def test_the_stream_says_what_is_final(state: str, final: bool) -> None:
     assert json.loads(response_to_rest(payload, final=final))["statusUpdate"]["final"] is final
 
 
+@pytest.mark.row("C38")
 @given(Current.responses)
 def test_a_response_comes_back_from_json_rpc_as_it_was(document: Any) -> None:
     assert spelled(response_from_rpc(response_to_rpc(encoded(document)))) == exactly(document)
 
 
+@pytest.mark.row("C38")
 @given(Current.responses)
 def test_a_response_comes_back_from_rest_as_it_was(document: Any) -> None:
     assert spelled(response_from_rest(response_to_rest(encoded(document)))) == exactly(document)
 
 
+@pytest.mark.row("C38")
 @given(RPC.responses)
 def test_a_v03_result_comes_back_as_it_was(document: Any) -> None:
     assert spelled(response_to_rpc(response_from_rpc(encoded(document)))) == exactly(document)
 
 
+@pytest.mark.row("C38")
 @given(REST.responses)
 def test_a_v03_rest_response_comes_back_as_it_was(document: Any) -> None:
     assert spelled(response_to_rest(response_from_rest(encoded(document)))) == exactly(document)
 
 
+@pytest.mark.row("C39")
 def test_unknown_fields_stay_in_their_place_on_json_rpc() -> None:
     document = status_update(generation=12345678901234567)
     document["statusUpdate"]["status"]["later"] = {"a": [1]}
@@ -164,6 +169,7 @@ def test_unknown_fields_stay_in_their_place_on_json_rpc() -> None:
     assert rpc["status"]["later"] == {"a": [1]}
 
 
+@pytest.mark.row("C39")
 def test_unknown_fields_go_into_metadata_on_rest() -> None:
     document = status_update(generation=7)
     document["statusUpdate"]["status"]["later"] = 1
@@ -174,6 +180,7 @@ def test_unknown_fields_go_into_metadata_on_rest() -> None:
     }
 
 
+@pytest.mark.row("C39")
 @pytest.mark.parametrize(
     "number", [b"1", b"1.0", b"-0", b"1e2", b"12345678901234567890123", b"1.10", b"1E400"]
 )

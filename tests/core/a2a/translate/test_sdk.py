@@ -154,6 +154,7 @@ def pruned(document: Any) -> Any:
     return [pruned(each) for each in document] if isinstance(document, list) else document
 
 
+@pytest.mark.row("C36")
 @given(responses)
 @slow
 def test_json_rpc_says_what_the_sdk_says(document: Any) -> None:
@@ -171,6 +172,7 @@ def test_from_json_rpc_comes_what_the_sdk_reads(document: Any) -> None:
     assert ours == conversions.to_core_stream_response(theirs)
 
 
+@pytest.mark.row("C37")
 @given(responses)
 @slow
 def test_rest_says_what_the_sdk_says_and_the_strict_proto_takes_it(document: Any) -> None:
