@@ -39,7 +39,8 @@ class Periods(NamedTuple):
     Attributes:
         check_s: a task captured by another broker, or watched while nobody captures it, is looked at again.
         fresh_s: what a subscription repeats of its leading Task comes within so long.
-        settle_s: the events of an answer come by the source that is published within so long.
+        settle_s: the events of an answer come by the source that is published within so long; and an agent
+            that can't be asked before a task's end is written is waited for so long.
         retry_s: first pause before the agent is subscribed to again; doubles.
         retry_s_max: longest such pause.
         pursue_s: a task nobody watches, of which the agent says nothing new, is asked after for so long.
@@ -97,6 +98,8 @@ class Captor:
             is_source=lambda voice: voice is self._source,
             mind_others=self._mind_others,
             fresh_s=periods.fresh_s,
+            settle_s=periods.settle_s,
+            clock=clock,
         )
         self._periods = periods
         self._clock = clock

@@ -21,7 +21,7 @@ from capturing import (
     until_log,
     user_message,
 )
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sidecast_schemas import headers as names
@@ -449,6 +449,49 @@ async def test_a_repeated_piece_taken_for_contained_is_set_right_at_the_end(fake
         )
 
 
+async def test_what_is_set_right_at_the_end_survives_another_broker_s_turn(fake: FakeBackend) -> None:
+    agent = FakeAgent()
+    agent.say(task_record(state="WORKING"), artifact("x", append=True))
+    await fake.publish(task_record(state="WORKING"), artifact("x", append=True))
+    async with Capturing(fake, agent) as broker:
+        await broker.watch()
+        await until(agent.subscribed)
+        fake.server.gate.clear()
+        agent.say(artifact("x", append=True), done())
+        await until(lambda: agent.gets)
+        await fake.publish(turn("u2", "begin"))
+        fake.server.gate.set()
+        await until_log(fake, lambda log: log[-1] == "completed")
+        assert (await outline(fake))[2:] == ["begin u2", "+x", "completed"]
+
+
+async def test_the_end_waits_a_while_for_an_agent_that_can_t_be_asked_first(fake: FakeBackend) -> None:
+    agent = FakeAgent()
+    agent.say(task_record(state="WORKING"), artifact("x", append=True))
+    await fake.publish(task_record(state="WORKING"), artifact("x", append=True))
+    async with Capturing(fake, agent) as broker:
+        await broker.watch()
+        await until(agent.subscribed)
+        agent.away = True
+        agent.say(artifact("x", append=True), done())
+        await until(lambda: agent.gets > 1)
+        assert "completed" not in await outline(fake)
+        agent.away = False
+        assert (await until_log(fake, lambda log: log[-1] == "completed"))[1:] == ["+x", "+x", "completed"]
+
+
+async def test_the_end_is_written_where_the_agent_stays_away(fake: FakeBackend) -> None:
+    agent = FakeAgent()
+    agent.say(task_record(state="WORKING"))
+    await fake.publish(task_record(state="WORKING"))
+    async with Capturing(fake, agent) as broker:
+        await broker.watch()
+        await until(agent.subscribed)
+        agent.away = True
+        agent.say(artifact("x", append=True), done())
+        assert (await until_log(fake, lambda log: log[-1] == "completed"))[1:] == ["+x", "completed"]
+
+
 async def test_a_cancellation_nothing_else_told_of_is_captured(fake: FakeBackend) -> None:
     agent = FakeAgent()
     await fake.publish(task_record(), asking("q"))
@@ -633,6 +676,8 @@ MOVES = st.lists(
             "lose publish",
             "away",
             "back",
+            "agent away",
+            "agent back",
             "pause",
             "pause",
             "kill one",
@@ -643,6 +688,7 @@ MOVES = st.lists(
 
 
 @given(MOVES, st.booleans())
+@example(["say", "break one", "pause", "say", "say", "turn other"], False)
 @settings(max_examples=120, deadline=None)
 def test_whatever_happens_the_log_tells_what_the_agent_said(moves: list[str], repeats: bool) -> None:
     asyncio.run(_play(moves, repeats=repeats))
@@ -678,6 +724,8 @@ async def _play(moves: list[str], *, repeats: bool) -> None:
                 await fake.go_away()
             elif move == "back":
                 await fake.come_back()
+            elif verb == "agent":
+                agent.away = object_ == "away"
             elif move == "kill one" and "one" in brokers:
                 for answer in answers.pop("one"):
                     agent._answers["task-1"].remove(answer)
@@ -686,6 +734,7 @@ async def _play(moves: list[str], *, repeats: bool) -> None:
             elif move == "pause":
                 await asyncio.sleep(0.01)
         await fake.come_back()
+        agent.away = False
         agent.say(done())
         agent.hang_up("task-1")
         log = await until_log(fake, lambda log: "completed" in log)
