@@ -39,6 +39,7 @@ class FakeAgent:
         away: whether it can't be reached.
         streams: whether it lets itself be subscribed to.
         leads: whether a subscription begins with the Task.
+        doubles: whether a piece is saved once for each stream that is open, as a2a-sdk 0.3 does.
         repeats: so many events of before are repeated behind it.
         subscriptions: how often it was subscribed to.
         gets: how often it was asked for a Task.
@@ -48,6 +49,7 @@ class FakeAgent:
         self.away = False
         self.streams = True
         self.leads = True
+        self.doubles = False
         self.repeats = 0
         self.subscriptions = 0
         self.gets = 0
@@ -69,8 +71,9 @@ class FakeAgent:
     def say(self, *payloads: bytes, task: str = "task-1") -> None:
         """Say events of a task."""
         fold = self._tasks.setdefault(task, Fold(task))
-        for payload in payloads:
+        for payload in payloads * (1 + len(self._queues[task]) * self.doubles):
             fold.apply(decode_event(payload), fold.sequence + 1)
+        for payload in payloads:
             self.said[task].append(payload)
             for answer in self._answers[task]:
                 answer.take(payload)

@@ -26,7 +26,7 @@ from sidecast_broker.core.a2a.operations import (
 )
 from sidecast_broker.core.a2a.translate import events, requests, results
 from sidecast_broker.core.a2a.translate.raw import Untranslatable
-from sidecast_broker.core.a2a.wire import VERSION_HEADER
+from sidecast_broker.core.a2a.wire import VERSION_HEADER, Version
 
 Headers = Iterable[tuple[str, str]]
 
@@ -66,6 +66,12 @@ class AgentCalls:
     def __init__(self, agent: Agent, cards: AgentCards) -> None:
         self._agent = agent
         self._cards = cards
+
+    @property
+    def version(self) -> Version | None:
+        """The generation that the agent is spoken to in; None before its card is known."""
+        card = self._cards.known
+        return None if card is None else _preferred(card.interfaces).version
 
     @asynccontextmanager
     async def send(

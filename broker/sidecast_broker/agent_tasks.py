@@ -26,6 +26,14 @@ class AgentTasks:
     def __init__(self, calls: AgentCalls) -> None:
         self._calls = calls
 
+    @property
+    def doubles(self) -> bool:
+        """Whether its Tasks may hold a piece of an artifact once for each stream that was open.
+
+        So those of a2a-sdk 0.3 are; other agents of that generation can't be told from it.
+        """
+        return self._calls.version == "0.3"
+
     async def subscribe(self, task_id: str) -> AsyncIterator[bytes]:
         """Give the StreamResponses of a subscription, as v1.0 JSON, until the agent ends it.
 

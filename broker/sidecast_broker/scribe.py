@@ -11,7 +11,15 @@ import structlog
 
 from sidecast_broker.agent_connections import AgentAway
 from sidecast_broker.answers import PublishRefused
-from sidecast_broker.core.a2a.capture import admit, bare_task, difference, turn_begin, turn_end
+from sidecast_broker.core.a2a.capture import (
+    Admitted,
+    Reading,
+    admit,
+    bare_task,
+    difference,
+    turn_begin,
+    turn_end,
+)
 from sidecast_broker.core.fold import Fold
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.voices import AgentTasks, Said, Subscription, Turn, Voice
@@ -120,7 +128,7 @@ class Scribe:
                 turns.pop(0)
                 continue
             if event is not None and isinstance(said.voice, Subscription):
-                return begin if admit(self._fold, event, fresh=self._is_fresh(said)).payloads else None
+                return begin if self._admit(said, event).payloads else None
             return begin
         return None
 
@@ -145,7 +153,18 @@ class Scribe:
 
     def _is_fresh(self, said: Said) -> bool:
         voice = said.voice
-        return isinstance(voice, Subscription) and self._fresh and said.at_s - voice.led_at_s < self._fresh_s
+        if not isinstance(voice, Subscription) or not self._fresh or not voice.led_at_s:
+            return False
+        return 0 <= said.at_s - voice.led_at_s < self._fresh_s
+
+    def _admit(self, said: Said, event: Event) -> Admitted:
+        return admit(
+            self._fold,
+            event,
+            fresh=self._is_fresh(said),
+            resynchronised=said.resynchronised,
+            reading=Reading(self._agent.doubles, said.heard),
+        )
 
     async def _admitted(self, said: Said, event: Event) -> list[bytes]:
         fresh = self._is_fresh(said)
@@ -153,7 +172,7 @@ class Scribe:
             verified = await self._verified(event, self._clock() - said.at_s < self._settle_s)
             if verified is not None:
                 return verified
-        admitted = admit(self._fold, event, fresh=fresh, resynchronised=said.resynchronised)
+        admitted = self._admit(said, event)
         if admitted.left_out is not None:
             self.count(admitted.left_out)
         elif said.resynchronised and self._fold.started:
@@ -174,7 +193,10 @@ class Scribe:
         """
         try:
             task = await self._agent.get(self._writer.key.task)
-            payloads = difference(self._fold, task, resynchronised=True) if task is not None else []
+            reading = Reading(self._agent.doubles)
+            payloads = (
+                difference(self._fold, task, resynchronised=True, reading=reading) if task is not None else []
+            )
         except AgentAway:
             if patient:
                 raise
