@@ -84,6 +84,13 @@ class FakeAgent:
         """Give the Task as it stands."""
         return self._tasks[task].task()
 
+    def truth(self, task: str = "task-1") -> Fold:
+        """Fold what was said, each event once."""
+        fold = Fold(task)
+        for sequence, payload in enumerate(self.said[task], 1):
+            fold.apply(decode_event(payload), sequence)
+        return fold
+
     def break_off(self, task: str = "task-1", *, ended: bool = False) -> None:
         """End all subscriptions to a task, in good order or not."""
         for queue in self._queues.pop(task, set()):
@@ -122,6 +129,9 @@ class FakeAgent:
                 yield payload
         finally:
             queues.discard(queue)
+
+    async def find(self, task_id: str) -> bytes | None:
+        return await self.get(task_id)
 
     async def get(self, task_id: str) -> bytes | None:
         self.gets += 1

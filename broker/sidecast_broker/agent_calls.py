@@ -73,6 +73,14 @@ class AgentCalls:
         card = self._cards.known
         return None if card is None else _preferred(card.interfaces).version
 
+    async def interface(self) -> Interface:
+        """Give the interface by which the agent is asked.
+
+        Raises:
+            AgentAway: it has given no card.
+        """
+        return _preferred((await self._cards.card()).interfaces)
+
     @asynccontextmanager
     async def send(
         self, params: bytes, headers: Headers, principal: str | None = None
@@ -106,7 +114,7 @@ class AgentCalls:
             AgentAway: it can't be reached, or the stream broke off.
             A2AError: it refuses.
         """
-        interface = _preferred((await self._cards.card()).interfaces)
+        interface = await self.interface()
         params = msgspec.json.encode({"id": task_id, **_tenant(interface)})
         if interface.binding == "rest":
             form = rest_call(SUBSCRIBE_TO_TASK, interface.version, task=task_id, tenant=interface.tenant)
@@ -135,7 +143,7 @@ class AgentCalls:
             AgentAway: no usable answer.
             A2AError: the agent's own error, or the agent has no such operation.
         """
-        interface = _preferred((await self._cards.card()).interfaces)
+        interface = await self.interface()
         name = operation.name
         if interface.binding == "rest":
             form = rest_call(operation, interface.version, task=task, config=config, tenant=interface.tenant)

@@ -16,7 +16,8 @@ import structlog
 
 from sidecast_broker.agent_connections import AgentAway
 from sidecast_broker.answers import Away
-from sidecast_broker.core.a2a.capture import Reading, contains, difference
+from sidecast_broker.core.a2a.capture import contains, difference
+from sidecast_broker.core.a2a.heard import Reading
 from sidecast_broker.core.fold import Fold
 from sidecast_broker.jetstream import JetStream
 from sidecast_broker.metrics import Metrics

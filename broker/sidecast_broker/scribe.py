@@ -13,13 +13,13 @@ from sidecast_broker.agent_connections import AgentAway
 from sidecast_broker.answers import PublishRefused
 from sidecast_broker.core.a2a.capture import (
     Admitted,
-    Reading,
     admit,
     bare_task,
     difference,
     turn_begin,
     turn_end,
 )
+from sidecast_broker.core.a2a.heard import Reading
 from sidecast_broker.core.fold import Fold
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.voices import AgentTasks, Said, Subscription, Turn, Voice

@@ -38,6 +38,13 @@ class AgentTasks(Protocol):
             NoStream: it refuses.
         """
 
+    async def find(self, task_id: str) -> bytes | None:
+        """Give a task by an id that no answer of the agent has named; None: the agent doesn't know it.
+
+        Raises:
+            AgentAway: it can't be reached.
+        """
+
     async def get(self, task_id: str) -> bytes | None:
         """Give a task as v1.0 JSON of a Task; None: the agent doesn't know it.
 

@@ -7,23 +7,16 @@ Task objects say follows as updates; nothing after the end (A2A v1.0, section 3.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Raw
 
-from sidecast_broker.core.a2a.content import (
-    canonical,
-    elements_of,
-    ends_with,
-    fields_of,
-    parts_after,
-    says,
-    values,
-)
-from sidecast_broker.core.a2a.copies import news_at, news_before
-from sidecast_broker.core.fold import Fold, FoldedArtifact
+from sidecast_broker.core.a2a.artifacts import artifact_update, artifact_update_before
+from sidecast_broker.core.a2a.content import elements_of, ends_with, fields_of, says, values
+from sidecast_broker.core.a2a.heard import AS_IT_IS, Heard, Reading, id_of_message
+from sidecast_broker.core.fold import Fold
 from sidecast_schemas.codec import ArtifactUpdateBody, Event, RawObject, StatusUpdateBody, decode_event
 from sidecast_schemas.events import CAPTURE, SUBMITTED, TERMINAL_STATES, WORKING
 
@@ -48,29 +41,13 @@ class Admitted(NamedTuple):
     left_out: LeftOut | None = None
 
 
-class Reading(NamedTuple):
-    """How a Task is to be read.
-
-    Attributes:
-        doubles: the agent's Tasks may hold an artifact's piece once for each stream that was open.
-        heard: what the agent's stream has said before the Task came, oldest first, and the log doesn't have
-            yet: only what came before that is wanted of the Task. None where there is no such stream.
-    """
-
-    doubles: bool = False
-    heard: Sequence[Event] | None = None
-
-
-_AS_IT_IS = Reading()
-
-
 def admit(
     fold: Fold,
     event: Event,
     *,
     fresh: bool = False,
     resynchronised: bool = False,
-    reading: Reading = _AS_IT_IS,
+    reading: Reading = AS_IT_IS,
 ) -> Admitted:
     """Work out what to publish for one event of an agent's stream.
 
@@ -104,7 +81,7 @@ def admit(
 
 
 def difference(
-    fold: Fold, task: bytes, *, resynchronised: bool = False, reading: Reading = _AS_IT_IS
+    fold: Fold, task: bytes, *, resynchronised: bool = False, reading: Reading = AS_IT_IS
 ) -> list[bytes]:
     """Give the events that lead from what the log says to a Task: messages, artifacts, and the status last.
 
@@ -129,7 +106,7 @@ def difference(
     return _difference(fold, event, _MARK if resynchronised else {}, reading)
 
 
-def contains(fold: Fold, event: Event, reading: Reading = _AS_IT_IS) -> bool:
+def contains(fold: Fold, event: Event, reading: Reading = AS_IT_IS) -> bool:
     """Tell whether the log says what an event says: by a message's id, else by the whole content.
 
     A piece of an artifact is contained where the artifact ends with it; so two pieces that are the same can't
@@ -145,7 +122,7 @@ def contains(fold: Fold, event: Event, reading: Reading = _AS_IT_IS) -> bool:
         if not _within(fields_of(update.get("metadata")), fold.metadata):
             return False
         status = fields_of(update["status"])
-        message_id = _message_id(status.get("message"))
+        message_id = id_of_message(status.get("message"))
         if message_id:
             return fold.knows_message(message_id)
         return says(status) == says(fold.status)
@@ -157,7 +134,7 @@ def contains(fold: Fold, event: Event, reading: Reading = _AS_IT_IS) -> bool:
     if body.append:
         within = _within(fields_of(artifact.get("metadata")), known.metadata)
         return within and ends_with(elements_of(known.parts), elements_of(artifact.get("parts")))
-    return _artifact_update(known, artifact) is None
+    return artifact_update(known, artifact) is None
 
 
 def bare_task(task: Event) -> bytes:
@@ -213,18 +190,11 @@ def _within(some: RawObject, more: Mapping[str, Raw]) -> bool:
     return values(some).items() <= values(more).items()
 
 
-def _message_id(message: Raw | None) -> str:
-    raw = fields_of(message).get("messageId")
-    if raw is None or memoryview(raw)[0] != ord('"'):
-        return ""
-    return msgspec.json.decode(raw, type=str)
-
-
 # --- a Task
 
 
 def _difference(fold: Fold, event: Event, mark: dict[str, Any], reading: Reading) -> list[bytes]:
-    heard = None if reading.heard is None else _Heard(reading.heard)
+    heard = None if reading.heard is None else Heard(reading.heard)
     if not fold.started:
         return [event.payload if heard is None else _opening(event, heard)]
     task = fields_of(_decode_payload(event.payload)["task"])
@@ -235,7 +205,7 @@ def _difference(fold: Fold, event: Event, mark: dict[str, Any], reading: Reading
     status = fields_of(task["status"])
     moved = not _says_status(fold, status)
     if moved:
-        said = {_message_id(status.get("message"))} | (heard.messages if heard is not None else set())
+        said = {id_of_message(status.get("message"))} | (heard.messages if heard is not None else set())
         events += _missed_messages(fold, elements_of(task.get("history")), said, names)
     events += _artifact_updates(
         fold, elements_of(task.get("artifacts")), event.terminal, names, reading, heard
@@ -253,48 +223,19 @@ def _difference(fold: Fold, event: Event, mark: dict[str, Any], reading: Reading
     return [_encode(_marked(each, mark)) for each in events]
 
 
-class _Heard:
-    """What events say that follow a Task which may contain them already.
-
-    Attributes:
-        status: whether there is a status among them.
-        messages: the ids of the messages they say.
-        replaced: the ids of artifacts they say anew.
-        pieces: the parts they append, by artifact.
-    """
-
-    def __init__(self, events: Sequence[Event]) -> None:
-        self.status = False
-        self.messages: set[str] = set()
-        self.replaced: set[str] = set()
-        self.pieces: dict[str, list[bytes]] = {}
-        for event in events:
-            if isinstance(event.body, StatusUpdateBody):
-                self.status = True
-                update = fields_of(_decode_payload(event.payload)["statusUpdate"])
-                self.messages.add(_message_id(fields_of(update["status"]).get("message")))
-            elif isinstance(event.body, ArtifactUpdateBody):
-                artifact = fields_of(_decode_payload(event.payload)["artifactUpdate"])["artifact"]
-                artifact_id = event.body.artifact.artifactId
-                if not event.body.append:
-                    self.replaced.add(artifact_id)
-                pieces = self.pieces.setdefault(artifact_id, [])
-                pieces += map(canonical, elements_of(fields_of(artifact).get("parts")))
-
-
-def _opening(event: Event, heard: _Heard) -> bytes:
+def _opening(event: Event, heard: Heard) -> bytes:
     """Give the record that begins a log, of a Task without anything that may be what is heard."""
     fields = fields_of(_decode_payload(event.payload)["task"])
     opening: dict[str, Any] = _decode_payload(_decode_payload(bare_task(event))["task"])
-    said = heard.messages | {_message_id(fields_of(fields["status"]).get("message"))} - {""}
-    history = [each for each in elements_of(fields.get("history")) if _message_id(each) not in said]
+    said = heard.messages | {id_of_message(fields_of(fields["status"]).get("message"))} - {""}
+    history = [each for each in elements_of(fields.get("history")) if id_of_message(each) not in said]
     return _encode({"task": opening | ({"history": history} if history else {})})
 
 
 def _says_status(fold: Fold, status: RawObject) -> bool:
     """Whether the log says a status, or did before a further message of the user moved its message on."""
     known, new = says(fold.status, ("timestamp",)), says(status, ("timestamp",))
-    message_id = _message_id(status.get("message"))
+    message_id = id_of_message(status.get("message"))
     if "message" not in known and message_id and fold.knows_message(message_id):
         new.pop("message", None)
     return known == new
@@ -314,7 +255,7 @@ def _missed_messages(
 
     Without a known one, what was before can't be told apart.
     """
-    ids = [_message_id(message) for message in history]
+    ids = [id_of_message(message) for message in history]
     known = [index for index, each in enumerate(ids) if each and fold.knows_message(each)]
     if not known:
         return []
@@ -339,7 +280,7 @@ def _artifact_updates(
     complete: bool,
     names: dict[str, Any],
     reading: Reading,
-    heard: _Heard | None,
+    heard: Heard | None,
 ) -> list[dict[str, Any]]:
     events: list[dict[str, Any]] = []
     seen: set[str] = set()
@@ -351,11 +292,11 @@ def _artifact_updates(
         seen.add(artifact_id)
         known = fold.artifact(artifact_id)
         if heard is not None:
-            update = _update_before(known, artifact, artifact_id, heard)
+            update = artifact_update_before(known, artifact, artifact_id, heard)
         elif known is None:
             update = {"artifact": raw}
         else:
-            update = _artifact_update(known, artifact, reading.doubles)
+            update = artifact_update(known, artifact, reading.doubles)
         if update is not None:
             last = {"lastChunk": True} if complete and heard is None else {}
             events.append({"artifactUpdate": {**names, **update, **last}})
@@ -364,59 +305,3 @@ def _artifact_updates(
 
 def _text_of(raw: Raw | None) -> str | None:
     return None if raw is None or memoryview(raw)[0] != ord('"') else msgspec.json.decode(raw, type=str)
-
-
-def _artifact_update(
-    known: FoldedArtifact, artifact: RawObject, doubles: bool = False
-) -> dict[str, Any] | None:
-    """Give what makes a known artifact this one: a further piece, or all of it anew; None: it is this one."""
-    old, new = elements_of(known.parts), elements_of(artifact.get("parts"))
-    more = None
-    if doubles and (start := news_at(_said(old), _said(new))) is not None:
-        more = new[start:]
-    if more is None:
-        more = parts_after(old, new)
-    if more is None or not _extends(known, artifact):
-        return {"artifact": artifact}
-    return _piece(known, artifact, more)
-
-
-def _update_before(
-    known: FoldedArtifact | None, artifact: RawObject, artifact_id: str, heard: _Heard
-) -> dict[str, Any] | None:
-    """Give what makes an artifact the one that it was before something of it was heard; None: it is that."""
-    if artifact_id in heard.replaced:
-        return None
-    pieces, parts = heard.pieces.get(artifact_id, []), elements_of(artifact.get("parts"))
-    if known is not None and _extends(known, artifact):
-        before = news_before(_said(elements_of(known.parts)), pieces, _said(parts))
-        if before is not None:
-            return _piece(known, artifact, parts[before])
-    before = news_before([], pieces, _said(parts))
-    if before is None or not parts[before]:
-        return None
-    return {"artifact": {**artifact, "parts": parts[before]}}
-
-
-def _said(parts: list[Raw]) -> list[bytes]:
-    return list(map(canonical, parts))
-
-
-def _extends(known: FoldedArtifact, artifact: RawObject) -> bool:
-    """Whether a further piece can make a known artifact this one, as far as its other fields say."""
-    inner = ("parts", "metadata")
-    gone = values(known.metadata).keys() - values(fields_of(artifact.get("metadata"))).keys()
-    return not gone and says(known.fields, inner) == says(artifact, inner)
-
-
-def _piece(known: FoldedArtifact, artifact: RawObject, more: list[Raw]) -> dict[str, Any] | None:
-    """Give a piece of an artifact, with what of its metadata has changed; None: it says nothing."""
-    old = values(known.metadata)
-    metadata = fields_of(artifact.get("metadata"))
-    changed = {key: metadata[key] for key, value in values(metadata).items() if old.get(key) != value}
-    if not more:
-        return {"artifact": {**artifact, "parts": known.parts}} if changed else None
-    piece: dict[str, Any] = {"artifactId": artifact["artifactId"], "parts": more}
-    if changed:
-        piece["metadata"] = changed
-    return {"artifact": piece, "append": True}

@@ -10,6 +10,7 @@ appended to an artifact is appended n times: each stream says `3 4`, the Task `3
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import NamedTuple
 
 COPIES_MAX = 16
@@ -58,31 +59,35 @@ def news_before(known: Sequence[bytes], heard: Sequence[bytes], parts: Sequence[
         parts: all of it, with copies.
 
     Returns:
-        A slice of `parts`; None where they don't say what is known.
+        A slice of `parts`; None where they don't say what is known, or say something else than was heard.
     """
     if heard and news_at([*known, *heard], parts) == len(parts):
         return slice(0, 0)
     start = news_at(known, parts)
     if start is None:
         return None
-    rest = parts[start:]
-    end, fewest_left = len(rest), len(rest)
-    tried = 0
-    for index, part in enumerate(rest):
-        if not heard or tried == STARTS_MAX or fewest_left == 0:
-            break
-        if part != heard[0]:
-            continue
-        tried += 1
-        reading = _read(heard, rest[index:])
-        left = len(rest) - index - reading.used
+    if start == len(parts) or not heard:
+        return slice(start, len(parts))
+    end, fewest_left = None, len(parts)
+    begins = (index for index in range(start, len(parts)) if parts[index] == heard[0])
+    for index in islice(begins, STARTS_MAX):
+        reading = _read(heard, parts[index:], copies_begin_late=True)
+        left = len(parts) - index - reading.used
         if left < fewest_left and (left == 0 or reading.said == len(heard)):
             end, fewest_left = index, left
-    return slice(start, start + end)
+        if left == 0:
+            break
+    return None if end is None else slice(start, end)
 
 
-def _read(said: Sequence[bytes], parts: Sequence[bytes]) -> Reading:
-    """Read parts as what was said; copies of it begin where a further stream was opened."""
+def _read(said: Sequence[bytes], parts: Sequence[bytes], *, copies_begin_late: bool = False) -> Reading:
+    """Read parts as what was said; copies of it begin where a further stream was opened.
+
+    Args:
+        said: what was said.
+        parts: what holds it.
+        copies_begin_late: also behind the end of what was said, where a copy may be something new.
+    """
     lead = 0
     copies: list[int] = []
     newest: dict[bytes, int] = {}
@@ -95,7 +100,7 @@ def _read(said: Sequence[bytes], parts: Sequence[bytes]) -> Reading:
         if trailing:
             copies.remove(max(trailing))
             copies.append(max(trailing) + 1)
-        elif lead < len(said) and part in newest and len(copies) < COPIES_MAX:
+        elif (copies_begin_late or lead < len(said)) and part in newest and len(copies) < COPIES_MAX:
             copies.append(newest[part] + 1)
         else:
             return Reading(lead, used)
