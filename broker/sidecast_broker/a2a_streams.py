@@ -6,14 +6,13 @@ Must not know how requests are read, nor the agent's wire.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from aiohttp import hdrs, web
 
 from sidecast_broker.a2a_view import A2AView
+from sidecast_broker.adoption import Adoption
 from sidecast_broker.answers import Away
 from sidecast_broker.asked import Asked, cursor_of, message_id_of, v1_params
-from sidecast_broker.capture import Capture
 from sidecast_broker.core.a2a.errors import EVENT_STREAM, A2AError, ErrorKind
 from sidecast_broker.core.a2a.translate.raw import Untranslatable
 from sidecast_broker.core.cursor import MalformedCursor, parse_cursor
@@ -23,17 +22,13 @@ from sidecast_broker.hub import Hub
 from sidecast_broker.hubs import Hubs
 from sidecast_broker.messages import Begun
 from sidecast_broker.metrics import Metrics
-from sidecast_broker.opening import open_hub, opening_of
+from sidecast_broker.opening import open_hub, opening_of, until
 from sidecast_broker.past import folded_at
-from sidecast_broker.refused import Refused
 from sidecast_broker.settings import Settings
 from sidecast_broker.stream import Stream
 from sidecast_broker.streams import Streams
 from sidecast_broker.turns import Sent, Turns
 from sidecast_schemas.subjects import TaskKey
-
-LOG_S_MAX = 4.0
-"""How long the first event may take from the agent's answer to the log: Python clients give up after 5 s."""
 
 
 class A2AStreams:
@@ -44,7 +39,7 @@ class A2AStreams:
         hubs: the tasks.
         streams: the open streams.
         turns: messages under way.
-        capture: publishes what the agent says; None: the agent does.
+        adoption: finds tasks that the log lacks.
         metrics: where to count.
     """
 
@@ -54,10 +49,10 @@ class A2AStreams:
         hubs: Hubs,
         streams: Streams,
         turns: Turns,
-        capture: Capture | None,
+        adoption: Adoption,
         metrics: Metrics,
     ) -> None:
-        self._capture = capture
+        self._adoption = adoption
         self._settings = settings
         self._hubs = hubs
         self._streams = streams
@@ -67,7 +62,7 @@ class A2AStreams:
     async def subscribe(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
         """Serve a task from the log: a Task first, then what follows it (C01 to C05, C29 to C32)."""
         self._streams.admit()
-        hub = await self._open(asked.key)
+        hub = await self._adoption.open(asked.key)
         with self._hubs.using(hub):
             head, after, opening = await self._resumed(hub, asked, cursor_of(request, asked.params))
             if opening is None or (hub.ends_at(after) and opening.mode == "snapshot"):
@@ -80,21 +75,6 @@ class A2AStreams:
                 head or view.snapshot(hub),
                 after,
             )
-
-    async def _open(self, key: TaskKey) -> Hub:
-        """Give a task's hub; one the log doesn't have may be the agent's, begun elsewhere (C68)."""
-        try:
-            return await open_hub(self._hubs, key)
-        except Refused as refused:
-            if refused.code != "not-found" or self._capture is None:
-                raise
-            if not await self._capture.adopt(key.tenant, key.task):
-                raise
-        hub = await open_hub(self._hubs, key, wait=True)
-        with self._hubs.using(hub) as use:
-            await self._until(hub, lambda: hub.fold.started)
-            use.keep()
-        return hub
 
     def _view(self, asked: Asked, turn: Sent | None = None) -> A2AView:
         return A2AView(asked.wire, asked.rpc_id, self._settings.stream.a2a_heartbeat_s, turn)
@@ -222,32 +202,12 @@ class A2AStreams:
 
     async def _until_logged(self, hub: Hub, sent: Sent) -> None:
         """Wait until the log has the task and this turn: the agent's answer may be faster than the log."""
-        await self._until(
+        await until(
             hub,
             lambda: (
                 hub.fold.started and (hub.fold.turn_span(sent.message_id) is not None or hub.end > sent.after)
             ),
         )
-
-    async def _until(self, hub: Hub, condition: Callable[[], bool]) -> None:
-        """Wait until what a task's records say fulfils a condition.
-
-        Raises:
-            A2AError: that takes longer than clients wait for an answer.
-        """
-        deadline_s = asyncio.get_running_loop().time() + LOG_S_MAX
-        arrived = asyncio.Event()
-        tell = arrived.set
-        hub.listen(tell)
-        try:
-            async with asyncio.timeout_at(deadline_s):
-                while not condition():
-                    arrived.clear()
-                    await arrived.wait()
-        except TimeoutError:
-            raise A2AError(ErrorKind.UNAVAILABLE, "The agent's events have not reached the log") from None
-        finally:
-            hub.stop_listening(tell)
 
 
 class _Past(Sent):

@@ -26,7 +26,7 @@ from sidecast_broker.core.a2a.operations import (
 )
 from sidecast_broker.core.a2a.translate import events, requests, results
 from sidecast_broker.core.a2a.translate.raw import Untranslatable
-from sidecast_broker.core.a2a.wire import VERSION_HEADER
+from sidecast_broker.core.a2a.wire import VERSION_HEADER, Version
 
 Headers = Iterable[tuple[str, str]]
 
@@ -67,6 +67,20 @@ class AgentCalls:
         self._agent = agent
         self._cards = cards
 
+    @property
+    def version(self) -> Version | None:
+        """The generation that the agent is spoken to in; None before its card is known."""
+        card = self._cards.known
+        return None if card is None else _preferred(card.interfaces).version
+
+    async def interface(self) -> Interface:
+        """Give the interface by which the agent is asked.
+
+        Raises:
+            AgentAway: it has given no card.
+        """
+        return _preferred((await self._cards.card()).interfaces)
+
     @asynccontextmanager
     async def send(
         self, params: bytes, headers: Headers, principal: str | None = None
@@ -100,7 +114,7 @@ class AgentCalls:
             AgentAway: it can't be reached, or the stream broke off.
             A2AError: it refuses.
         """
-        interface = _preferred((await self._cards.card()).interfaces)
+        interface = await self.interface()
         params = msgspec.json.encode({"id": task_id, **_tenant(interface)})
         if interface.binding == "rest":
             form = rest_call(SUBSCRIBE_TO_TASK, interface.version, task=task_id, tenant=interface.tenant)
@@ -129,7 +143,7 @@ class AgentCalls:
             AgentAway: no usable answer.
             A2AError: the agent's own error, or the agent has no such operation.
         """
-        interface = _preferred((await self._cards.card()).interfaces)
+        interface = await self.interface()
         name = operation.name
         if interface.binding == "rest":
             form = rest_call(operation, interface.version, task=task, config=config, tenant=interface.tenant)

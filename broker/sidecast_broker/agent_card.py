@@ -99,6 +99,11 @@ class AgentCards:
         """
         return (await self._current()).card
 
+    @property
+    def known(self) -> Card | None:
+        """What the last card said that the agent gave, or None."""
+        return None if self._found is None else self._found.card
+
     def rewritten(self, request: web.BaseRequest, card: bytes, *, prefixed: bool = False) -> bytes:
         """Give another card of the agent's, for example its extended one, as the broker serves it.
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import structlog
 
 from sidecast_broker.a2a_streams import A2AStreams
+from sidecast_broker.adoption import Adoption
 from sidecast_broker.agent import Agent
 from sidecast_broker.agent_calls import AgentCalls
 from sidecast_broker.agent_card import AgentCards
@@ -73,7 +74,6 @@ async def serving(
     positioner = Positioner(stream, settings.nats.verify_s)
     hubs = Hubs(stream, positioner, settings.log, metrics)
     streams = Streams(settings.stream, metrics)
-    public = Public(settings, hubs, streams, metrics)
     page = Page(settings, hubs, TaskList(stream, settings.agent.tenant, settings.agent.name))
     internal = Internal(settings, stream, positioner, hubs, streams, metrics)
     server = settings.server
@@ -83,9 +83,11 @@ async def serving(
     capture = None
     if settings.agent.capture == "proxy" and agent.configured:
         capture = Capture(stream, hubs, AgentTasks(calls), settings.agent.name, metrics)
+    adoption = Adoption(hubs, capture)
+    public = Public(settings, hubs, streams, adoption, metrics)
     messages = _messages(stream, settings)
     turns = Turns(calls, messages, capture)
-    a2a_streams = A2AStreams(settings, hubs, streams, turns, capture, metrics)
+    a2a_streams = A2AStreams(settings, hubs, streams, turns, adoption, metrics)
     relay = Relay(hubs, agent, cards, calls, capture)
     gateway = Gateway(settings, a2a_streams, relay, agent, cards, metrics)
     routes = [*public.routes(), *page.routes(), *cards.routes()]
@@ -109,6 +111,7 @@ async def serving(
         await turns.close()
         if messages is not None:
             await messages.close()
+        await adoption.close()
         if capture is not None:
             await capture.close()
         await cards.close()

@@ -12,6 +12,8 @@ from functools import lru_cache, partial
 import structlog
 from aiohttp import hdrs, web
 
+from sidecast_broker.adoption import Adoption
+from sidecast_broker.agent_connections import AgentAway
 from sidecast_broker.browser import BrowserView
 from sidecast_broker.core.cursor import Gap
 from sidecast_broker.core.resume import STARTS, Opening, Start
@@ -19,7 +21,7 @@ from sidecast_broker.core.views import events
 from sidecast_broker.hub import Hub
 from sidecast_broker.hubs import Hubs
 from sidecast_broker.metrics import Metrics
-from sidecast_broker.opening import open_hub, opening_of
+from sidecast_broker.opening import opening_of, unknown
 from sidecast_broker.paths import path_segment, query_value
 from sidecast_broker.refused import TEMPORARY, Refused
 from sidecast_broker.router import Handler, Route, get
@@ -40,14 +42,18 @@ class Public:
         settings: all settings.
         hubs: the tasks.
         streams: the open streams.
+        adoption: finds tasks that the log lacks.
         metrics: where to count.
     """
 
-    def __init__(self, settings: Settings, hubs: Hubs, streams: Streams, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: Settings, hubs: Hubs, streams: Streams, adoption: Adoption, metrics: Metrics
+    ) -> None:
         self._settings = settings
         self._auth_on = settings.auth_on
         self._hubs = hubs
         self._streams = streams
+        self._adoption = adoption
         self._metrics = metrics
 
     def routes(self) -> list[Route]:
@@ -98,7 +104,7 @@ class Public:
         self._streams.admit()
         if wanted.json:
             return await self._answer(key)
-        hub = await open_hub(self._hubs, key, wait=wanted.wait_s > 0)
+        hub = await (self._adoption.open_waiting(key) if wanted.wait_s > 0 else self._existing(key))
         with self._hubs.using(hub) as use:
             opening = await self._open_at(hub, wanted) if hub.first is not None else None
             if hub.first is None or opening is not None:
@@ -121,8 +127,17 @@ class Public:
             raise Refused("bad-request", f"task id: {error}") from error
         return TaskKey(self._settings.agent.tenant, self._settings.agent.name, task)
 
+    async def _existing(self, key: TaskKey) -> Hub:
+        try:
+            return await self._adoption.open(key)
+        except AgentAway as away:
+            # An agent that won't say is no reason to keep a client coming back; one that is gone will return.
+            if away.reason in ("unreachable", "timeout"):
+                raise Refused("unavailable", str(away), retry_after_s=1) from away
+            raise unknown() from away
+
     async def _answer(self, key: TaskKey) -> web.Response:
-        hub = await open_hub(self._hubs, key)
+        hub = await self._existing(key)
         with self._hubs.using(hub):
             body = events.answer(hub.fold, hub.end, hub.epoch, partial=not hub.complete)
         return web.Response(body=body, content_type="application/json", headers={"Cache-Control": "no-store"})

@@ -227,6 +227,21 @@ def rest_call(
     return RestForm(methods, path)
 
 
+def is_one_segment(task: str) -> bool:
+    """Tell whether a task's id is one segment of a path to every server, and names no action of a task.
+
+    Many servers decode a path before they look where it leads (a2a-sdk's do): to them an escaped slash is
+    one, and `t%3Asubscribe` ends with an action (A2A v1.0, section 5.3).
+    """
+    action = task.rpartition(":")[2] if ":" in task else ""
+    return (
+        bool(task)
+        and task not in (".", "..")
+        and not any(character in "/\\%" or not character.isprintable() for character in task)
+        and action not in ("subscribe", "resubscribe", "cancel")
+    )
+
+
 def _path_text(value: str) -> str:
     try:
         if value:
