@@ -83,14 +83,14 @@ class A2AView(Struct, frozen=True):
         # Only on send streams an interrupted state is the last one (C35); only v0.3 says so.
         closing = self.turn is not None and self.wire.version == "0.3"
         key = (self.wire, closing)
-        data = record.frames.get(key)
+        data = record.frame(key)
         if data is None:
             final = None
             if closing and (state := record.event.state) is not None:
                 final = state in TERMINAL_STATES or state in INTERRUPTED_STATES
             event_id = format_cursor(hub.epoch, record.sequence)
             data = self._frame(record.event.payload, event_id, final)
-            record.frames[key] = data
+            record.keep(key, data)
             hub.log.grow(record, len(data))
         assert isinstance(data, bytes)
         return data

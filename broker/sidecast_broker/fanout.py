@@ -11,6 +11,8 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Literal, Protocol
 
+from msgspec import Struct
+
 from sidecast_broker.core.frame import chunk
 from sidecast_broker.core.log import Log, Record
 from sidecast_broker.core.views.shapes import StreamGapReason
@@ -35,30 +37,28 @@ def _seconds(at: str) -> float:
 class _Group:
     """The caught-up subscribers of one view."""
 
-    __slots__ = ("flushed_at_s", "members", "view")
+    __slots__ = ("flushed_at_s", "format", "members", "view")
 
     def __init__(self, view: View) -> None:
         self.view = view
+        self.format = view.format
         self.members: dict[Subscriber, None] = {}
         self.flushed_at_s = 0.0
 
 
-class _Pass:
+class _Pass(Struct):
     """One write to one group: the records between two positions, as the bytes they share."""
 
-    __slots__ = ("chunked", "count", "data", "end", "ended", "group", "members", "pieces", "start", "written")
-
-    def __init__(self, group: _Group, start: int, end: int, data: bytes, count: int, ended: bool) -> None:
-        self.group = group
-        self.members = list(group.members)
-        self.start = start
-        self.end = end
-        self.data = data
-        self.chunked = chunk(data) if data else b""
-        self.pieces: list[bytes] | None = None
-        self.count = count
-        self.ended = ended
-        self.written = 0
+    format: str
+    members: list[Subscriber]
+    start: int
+    end: int
+    data: bytes
+    chunked: bytes
+    count: int
+    ended: bool
+    pieces: list[bytes] | None = None
+    written: int = 0
 
 
 class Source(Protocol):
@@ -172,7 +172,10 @@ class Fanout:
                 data += last
             if data:
                 group.flushed_at_s = now
-            self._passes.append(_Pass(group, start, end, data, count, last is not None))
+            members = list(group.members)
+            self._passes.append(
+                _Pass(group.format, members, start, end, data, chunk(data), count, last is not None)
+            )
         for record in records:
             record.forget_event()
         if self._passes:
@@ -185,27 +188,24 @@ class Fanout:
         """Write the current passes out, in slices, so that other tasks wait no longer than one."""
         until = (self._clock() if now is None else now) + SLICE_S
         budget = SLICE_SUBSCRIBERS
-        write, deliveries = self._write, self._deliveries
-        while self._passes:
-            current = self._passes[0]
-            members, total = current.members, len(current.members)
-            index = self._index
-            while index < total:
-                stop = min(index + SLICE_SUBSCRIBERS, total)
-                for position in range(index, stop):
-                    write(members[position], current)
-                budget -= stop - index
-                index = stop
-                if index < total and (budget <= 0 or self._clock() >= until):
-                    self._index = index
-                    self._soon(self._run)
-                    return
-            deliveries.events[current.group.view.format] += current.count * current.written
+        passes, write, deliveries = self._passes, self._write, self._deliveries
+        while passes:
+            current = passes[0]
+            share = current.members[self._index : self._index + budget]
+            for subscriber in share:
+                write(subscriber, current)
+            if self._index + len(share) < len(current.members):
+                self._index += len(share)
+                self._soon(self._run)
+                return
+            deliveries.events[current.format] += current.count * current.written
             deliveries.bytes_sent += len(current.data) * current.written
-            self._passes.pop(0)
+            del passes[0]
             self._index = 0
+            if passes:
+                budget = budget - len(share) if self._clock() < until else 0
         if self._oldest_at is not None:
-            self._deliveries.observe_lag(max(0.0, time.time() - _seconds(self._oldest_at)))
+            deliveries.observe_lag(max(0.0, time.time() - _seconds(self._oldest_at)))
             self._oldest_at = None
         if self._source.log.end > self._flushed:
             self.flush()
@@ -220,7 +220,8 @@ class Fanout:
         if subscriber.cursor != current.start:
             self._fall_behind(subscriber)  # it joined in the middle of these records
             return
-        if subscriber.transport.is_closing():
+        transport = subscriber.transport
+        if transport.is_closing():
             self.leave(subscriber)  # its stream is about to notice; uvloop raises on a write now
             return
         if current.data:
@@ -228,7 +229,7 @@ class Fanout:
                 data = self._own(subscriber.insert, subscriber.chunked, current)
             else:
                 data = current.chunked if subscriber.chunked else current.data
-            subscriber.transport.write(data)
+            transport.write(data)
             subscriber.events += current.count
             subscriber.bytes_sent += len(data)
             current.written += 1
@@ -236,7 +237,7 @@ class Fanout:
         if current.ended:
             self.leave(subscriber)
             subscriber.wake("ended")
-        elif subscriber.transport.get_write_buffer_size() > subscriber.buffer_bytes_max:
+        elif transport.get_write_buffer_size() > subscriber.buffer_bytes_max:
             self._fall_behind(subscriber)
 
     def _own(self, insert: bytes, chunked: bool, current: _Pass) -> bytes:

@@ -16,7 +16,7 @@ from sidecast_broker.answers import Away, StreamInfo
 from sidecast_broker.background import Background
 from sidecast_broker.core.cursor import MalformedCursor, parse_cursor
 from sidecast_broker.core.log import Stored
-from sidecast_broker.hub import Hub
+from sidecast_broker.hub import Hub, ignore_growth
 from sidecast_broker.jetstream import JetStream
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.positioner import Positioner
@@ -213,7 +213,7 @@ class Hubs:
             log_bytes_max=self._settings.task_bytes_max,
             metrics=self._metrics,
             soon=self._turn.soon,
-            on_growth=lambda grown: self._grow(key, hub, grown),
+            on_growth=self._grow,
             clock=self._clock,
         )
         tail = Tail(
@@ -254,6 +254,7 @@ class Hubs:
         if entry is not None and entry.tail is tail:
             del self._entries[key]
             self.size_bytes -= entry.hub.size_bytes
+            entry.hub.on_growth = ignore_growth  # a message may be on its way
 
     def measure(self) -> None:
         """Set the gauges of memory: computed when somebody asks, not per event."""
@@ -263,10 +264,7 @@ class Hubs:
     def _count_repair(self, cause: Cause) -> None:
         self._metrics.tail_repairs.labels(cause).inc()
 
-    def _grow(self, key: TaskKey, hub: Hub, grown: int) -> None:
-        entry = self._entries.get(key)
-        if entry is None or entry.hub is not hub:
-            return  # a message that was on its way when the task left memory
+    def _grow(self, grown: int) -> None:
         self.size_bytes += grown
         if grown > 0 and self.size_bytes > self._shrink_above and not self._shrinking:
             # Not at once: this is called from inside of a hub, which is no place to cut it.

@@ -40,7 +40,7 @@ class InvalidEvent(ValueError):  # noqa: N818 - named as the answer reads: the e
         self.reason = reason
 
 
-class StatusBody(Struct, frozen=True):
+class StatusBody(Struct, frozen=True, gc=False):
     """`TaskStatus`: `message` is raw JSON."""
 
     state: str
@@ -48,7 +48,7 @@ class StatusBody(Struct, frozen=True):
     timestamp: str | None = None
 
 
-class TaskBody(Struct, frozen=True):
+class TaskBody(Struct, frozen=True, gc=False):
     """The looked-at fields of a `Task`."""
 
     id: str
@@ -56,7 +56,7 @@ class TaskBody(Struct, frozen=True):
     contextId: str | None = None  # noqa: N815 - the wire's name
 
 
-class MessageBody(Struct, frozen=True):
+class MessageBody(Struct, frozen=True, gc=False):
     """The looked-at fields of a `Message`."""
 
     messageId: str = ""  # noqa: N815
@@ -65,7 +65,7 @@ class MessageBody(Struct, frozen=True):
     parts: list[RawObject] | None = None
 
 
-class StatusUpdateBody(Struct, frozen=True):
+class StatusUpdateBody(Struct, frozen=True, gc=False):
     """A `TaskStatusUpdateEvent`."""
 
     taskId: str  # noqa: N815
@@ -74,7 +74,7 @@ class StatusUpdateBody(Struct, frozen=True):
     metadata: RawObject | None = None
 
 
-class ArtifactBody(Struct, frozen=True):
+class ArtifactBody(Struct, frozen=True, gc=False):
     """An `Artifact`; `fields` of it beyond these are read from the raw payload by the fold."""
 
     artifactId: str  # noqa: N815
@@ -83,7 +83,7 @@ class ArtifactBody(Struct, frozen=True):
     metadata: RawObject | None = None
 
 
-class ArtifactUpdateBody(Struct, frozen=True):
+class ArtifactUpdateBody(Struct, frozen=True, gc=False):
     """A `TaskArtifactUpdateEvent`."""
 
     taskId: str  # noqa: N815
@@ -94,7 +94,7 @@ class ArtifactUpdateBody(Struct, frozen=True):
     metadata: RawObject | None = None
 
 
-class TurnBody(Struct, frozen=True):
+class TurnBody(Struct, frozen=True, gc=False):
     """A control record: the agent began or ended working on one message; no client receives it."""
 
     id: str
@@ -106,7 +106,7 @@ class TurnBody(Struct, frozen=True):
 Body: TypeAlias = TaskBody | MessageBody | StatusUpdateBody | ArtifactUpdateBody | TurnBody
 
 
-class _Envelope(Struct, frozen=True):
+class _Envelope(Struct, frozen=True, gc=False):
     task: TaskBody | None = None
     message: MessageBody | None = None
     statusUpdate: StatusUpdateBody | None = None  # noqa: N815
@@ -114,7 +114,7 @@ class _Envelope(Struct, frozen=True):
     turn: TurnBody | None = None
 
 
-class Event(Struct, frozen=True):
+class Event(Struct, frozen=True, gc=False):
     """One decoded payload.
 
     Attributes:

@@ -80,7 +80,7 @@ class FrameKind(NamedTuple):
     unfilterable: bool
 
 
-class EncodedFrame(Struct, frozen=True):
+class EncodedFrame(Struct, frozen=True, gc=False):
     """A frame ready to send, shared by every client of this view; its length is that of its bytes.
 
     Attributes:
