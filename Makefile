@@ -4,7 +4,7 @@ BIN := .venv/bin
 FILE ?= README.md
 export PYTHONWARNINGS :=
 
-.PHONY: demo test clients accept bench lint types imports unit schemas docs clean
+.PHONY: demo test clients browser accept bench lint types imports unit schemas docs clean
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Sidecast needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
@@ -32,6 +32,9 @@ unit: .venv/ready
 
 clients: .venv/ready ## the A2A door with real agents and clients of four SDKs (some three minutes; needs Node.js)
 	$(BIN)/python -m pytest -m 'not accept' --rows clients tests/a2a
+
+browser: .venv/ready ## the live page in Chromium (a minute)
+	$(BIN)/python -m pytest -m 'not accept' tests/browser
 
 accept: .venv/ready ## long loads and fault runs (some ten minutes)
 	$(BIN)/python -m pytest -m accept --rows accept -p no:randomly
