@@ -28,7 +28,7 @@ imports: .venv/ready
 	$(BIN)/lint-imports
 
 unit: .venv/ready
-	$(BIN)/python -m pytest -m 'not accept' --ignore tests/a2a --rows test --numprocesses auto --maxprocesses 4 --dist worksteal
+	$(BIN)/python -m pytest -m 'not accept' --ignore tests/a2a --ignore tests/browser --rows test --numprocesses auto --maxprocesses 4 --dist worksteal
 
 clients: .venv/ready ## the A2A door with real agents and clients of four SDKs (some three minutes; needs Node.js)
 	$(BIN)/python -m pytest -m 'not accept' --rows clients tests/a2a
