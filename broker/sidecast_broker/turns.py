@@ -188,7 +188,6 @@ class Turns:
 
         Raises:
             AgentAway, A2AError, Refused: there is none, or it broke off.
-            Away: what it began can't be told to the other brokers.
         """
         error: Exception | None = None
         try:
@@ -203,7 +202,7 @@ class Turns:
         except InvalidEvent as invalid:
             error = AgentAway("broken", f"the agent's answer is no event: {invalid}")
             raise error from invalid
-        except (AgentAway, A2AError, Refused, Away) as caught:
+        except (AgentAway, A2AError, Refused) as caught:
             error = caught
             raise
         finally:
