@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -296,30 +297,35 @@ DIFFERENCES = [
 """In the order in which they are taken out."""
 
 
+Held = dict[tuple[str, Wire], list[Exchange]]
+
+
 @pytest.fixture(scope="module")
-def direct_ones() -> dict[tuple[Generation, Wire], list[Exchange]]:
-    """Keep the conversations with agents themselves: each is held once."""
+def held() -> Held:
+    """Keep the conversations, by the address and the wire: each is held once."""
     return {}
+
+
+async def hold(session: aiohttp.ClientSession, held: Held, url: str, generation: Generation) -> None:
+    """Hold the conversations with an address on all wires at once, unless that was done."""
+    wires = [wire for wire in WIRES if Pair(generation, "proxy", wire) in PAIRS]
+    if (url, wires[0]) not in held:
+        said = await asyncio.gather(*(Conversation(session, url, wire).hold() for wire in wires))
+        held.update({(url, wire): exchanges for wire, exchanges in zip(wires, said, strict=True)})
 
 
 @pytest.mark.row("C71")
 @pytest.mark.parametrize("pair", PAIRS, ids=str)
 async def test_the_broker_answers_as_the_agent_does(
-    pair: Pair,
-    stage_of: StageOf,
-    agent_of: AgentOf,
-    session: aiohttp.ClientSession,
-    direct_ones: dict[tuple[Generation, Wire], list[Exchange]],
+    pair: Pair, stage_of: StageOf, agent_of: AgentOf, session: aiohttp.ClientSession, held: Held
 ) -> None:
     generation, capture, wire = pair
-    if (generation, wire) not in direct_ones:
-        agent = agent_of(generation)
-        direct_ones[generation, wire] = await Conversation(session, agent.url, wire).hold()
-    direct = direct_ones[generation, wire]
-    through = await Conversation(session, stage_of(generation, capture).url, wire).hold()
+    direct, through = agent_of(generation).url, stage_of(generation, capture).url
+    for url in (direct, through):
+        await hold(session, held, url, generation)
     expected = [difference for difference in DIFFERENCES if difference.where(pair)]
     needed = set()
-    for own, theirs in zip(direct, through, strict=True):
+    for own, theirs in zip(held[direct, wire], held[through, wire], strict=True):
         two = (own, theirs)
         for difference in expected:
             before, two = two, difference.settle(*two)
