@@ -20,10 +20,14 @@ from sidecast_schemas.codec import (
     StatusUpdateBody,
     TurnBody,
 )
-from sidecast_schemas.events import ACTIVITY, INTERRUPTED_STATES, SUBMITTED, Activity
+from sidecast_schemas.events import ACTIVITY, INTERRUPTED_STATES, SUBMITTED, TERMINAL_STATES, Activity
 
 STEPS_MAX = 200
 """Steps kept for a snapshot; the one that appeared first leaves first."""
+
+HELD_BYTES_MAX = 1024
+"""A payload up to this size is kept alive by the present status, whose values are slices of it, rather than
+copied from: the log holds it anyway."""
 
 _FIELD_BYTES = 180
 """Memory of one kept raw value beside its bytes: Raw, bytes and str objects, and the slot in a dict."""
@@ -61,7 +65,6 @@ class FoldedArtifact(NamedTuple):
 
 class _StatusUpdate(Struct):
     status: RawObject
-    metadata: RawObject | None = None
 
 
 class _ArtifactUpdate(Struct):
@@ -251,10 +254,12 @@ class Fold:
     @property
     def size_bytes(self) -> int:
         """Roughly the memory held, the encoded Task included."""
-        encoded = len(self._task) if self._task is not None else 0
-        if self.opening is not None and self.opening is not self._task:
-            encoded += len(self.opening)
-        return self._size + len(self._history) + encoded
+        size = self._size + len(self._history)
+        if self.opening is not None:
+            size += len(self.opening)
+        if self._task is not None and self._task is not self.opening:
+            size += len(self._task)
+        return size
 
     def turn_phase(self, turn_id: str) -> TurnPhase | None:
         """Tell whether the turn of a message has begun or ended, or None where no record names it."""
@@ -273,32 +278,28 @@ class Fold:
             record beyond the log's first.
         """
         self.sequence = sequence
-        if event.kind == "turn":
+        kind = event.kind
+        if kind == "turn":
             self._apply_turn(event)
             return False
         if self.terminal_sequence is not None:
             self.after_terminal += 1
             return False
-        if event.kind == "task" and self._started:
+        if kind == "task" and self._started:
             self.surplus_tasks += 1
             return False
         self._started = True
         self._task = None
         if not self.context_id:
             self.context_id = event.context_id or ""
-        if event.kind == "statusUpdate":
+        if kind == "statusUpdate":
             self._apply_status(event)
-        elif event.kind == "artifactUpdate":
+        elif kind == "artifactUpdate":
             self._apply_artifact(event)
-        elif event.kind == "task":
+        elif kind == "task":
             self._apply_task(event)
-        if event.state is not None:
-            self.state = event.state
-            if event.terminal:
-                self.terminal_sequence = sequence
-        if event.kind == "task":
-            self.opening_sequence = sequence
-            self.opening = self.task()
+        if self.state in TERMINAL_STATES:
+            self.terminal_sequence = sequence
         return True
 
     def task(self) -> bytes:
@@ -345,14 +346,17 @@ class Fold:
 
     def _apply_status(self, event: Event) -> None:
         update = _decode_payload(event.payload).statusUpdate
+        body = event.body
         assert update is not None
+        assert isinstance(body, StatusUpdateBody)
         self._end_status_message()
-        self._set_status(update.status, len(event.payload))
-        if update.metadata:
-            self._size += _merge(self._metadata, update.metadata)
-        activity = read_activity(event)
-        if activity is not None:
-            self._apply_activity(activity)
+        status, size_bytes = update.status, len(event.payload)
+        self._set_status(status if size_bytes <= HELD_BYTES_MAX else _copy(status), size_bytes)
+        self.state = body.status.state
+        if body.metadata:
+            self._size += _merge(self._metadata, body.metadata)
+            if ACTIVITY in body.metadata and (activity := read_activity(event)) is not None:
+                self._apply_activity(activity)
 
     def _apply_activity(self, activity: RawActivity) -> None:
         known = activity.known
@@ -387,7 +391,7 @@ class Fold:
         fields = _decode_payload(event.payload).task
         assert fields is not None
         status = fields.pop("status")
-        self._set_status(_decode_object(status), len(status))
+        self._set_status(_copy(_decode_object(status)), len(status))
         self._set_history(self._objects(fields.pop("history", None)))
         for raw in self._objects(fields.pop("artifacts", None)):
             try:
@@ -402,19 +406,23 @@ class Fold:
         for key in ("id", "contextId"):
             fields.pop(key, None)
         self._size += _merge(self._other, fields)
+        self.state = event.state
+        self.opening_sequence = self.sequence
+        self.opening = self.task()
 
     def _set_status(self, status: RawObject, size_bytes: int) -> None:
-        self._status = {key: raw.copy() for key, raw in status.items() if key != "message" or raw != _NULL}
+        if status.get("message") == _NULL:
+            del status["message"]
+        self._status = status
         self._size += size_bytes - self._status_bytes
         self._status_bytes = size_bytes
 
     def _end_status_message(self) -> None:
-        message = self._status.pop("message", None)
-        if message is not None:
+        if (message := self._status.pop("message", None)) is not None:
             self._add_message(message)
 
     def _add_message(self, message: Raw) -> None:
-        _extend(self._history, bytes(message))
+        _extend(self._history, message)
         self._remember_message(_message_id(message))
 
     def _remember_message(self, message_id: str) -> None:
@@ -466,8 +474,11 @@ def _merge(into: RawObject, fields: RawObject) -> int:
     """Set copies of raw values; give the bytes they take more."""
     grown = 0
     for key, raw in fields.items():
-        old = into.get(key)
-        grown += len(raw) - len(old) if old is not None else _FIELD_BYTES + len(key) + len(raw)
+        grown += len(raw)
+        if key in into:
+            grown -= len(into[key])
+        else:
+            grown += _FIELD_BYTES + len(key)
         into[key] = raw.copy()
     return grown
 
@@ -489,7 +500,7 @@ def _array(elements: bytearray) -> Raw:
     return Raw(b"[" + bytes(elements) + b"]")
 
 
-def _extend(elements: bytearray, more: bytes) -> None:
+def _extend(elements: bytearray, more: bytes | Raw) -> None:
     if elements and more:
         elements += b","
     elements += more
