@@ -164,8 +164,11 @@ class Fanout:
                     self._fall_behind(subscriber)
             return
         records = log.after(start)
+        if records and self._groups:
+            self._oldest_at = records[0].at
         now = self._clock()
-        for group in self._groups.values():
+        budget = SLICE_SUBSCRIBERS
+        for group in list(self._groups.values()):  # who leaves may take the group along
             data, count = self._source.frames(group.view, records)
             last = self._source.last_frame(group.view, end)
             if last is not None:
@@ -173,22 +176,27 @@ class Fanout:
             if data:
                 group.flushed_at_s = now
             members = list(group.members)
-            self._passes.append(
-                _Pass(group.format, members, start, end, data, chunk(data), count, last is not None)
-            )
+            current = _Pass(group.format, members, start, end, data, chunk(data), count, last is not None)
+            if len(members) <= budget:
+                # Nearly all tasks have one subscriber: what lets many take turns costs as much as a write.
+                budget -= len(members)
+                for subscriber in members:
+                    self._write(subscriber, current)
+                self._count(current)
+            else:
+                self._passes.append(current)
         for record in records:
             record.forget_event()
         if self._passes:
-            if records:
-                self._oldest_at = records[0].at
             self._index = 0
-            self._run(now)
+            self._run(budget)
+        else:
+            self._observe()
 
-    def _run(self, now: float | None = None) -> None:
+    def _run(self, budget: int = SLICE_SUBSCRIBERS) -> None:
         """Write the current passes out, in slices, so that other tasks wait no longer than one."""
-        until = (self._clock() if now is None else now) + SLICE_S
-        budget = SLICE_SUBSCRIBERS
-        passes, write, deliveries = self._passes, self._write, self._deliveries
+        until = self._clock() + SLICE_S
+        passes, write = self._passes, self._write
         while passes:
             current = passes[0]
             share = current.members[self._index : self._index + budget]
@@ -198,27 +206,32 @@ class Fanout:
                 self._index += len(share)
                 self._soon(self._run)
                 return
-            deliveries.events[current.format] += current.count * current.written
-            deliveries.bytes_sent += len(current.data) * current.written
+            self._count(current)
             del passes[0]
             self._index = 0
             if passes:
                 budget = budget - len(share) if self._clock() < until else 0
-        if self._oldest_at is not None:
-            deliveries.observe_lag(max(0.0, time.time() - _seconds(self._oldest_at)))
-            self._oldest_at = None
+        self._observe()
         if self._source.log.end > self._flushed:
             self.flush()
+
+    def _count(self, current: _Pass) -> None:
+        deliveries, written = self._deliveries, current.written
+        deliveries.events[current.format] += current.count * written
+        deliveries.bytes_sent += len(current.data) * written
+
+    def _observe(self) -> None:
+        if self._oldest_at is not None:
+            self._deliveries.observe_lag(max(0.0, time.time() - _seconds(self._oldest_at)))
+            self._oldest_at = None
 
     def _write(self, subscriber: Subscriber, current: _Pass) -> None:
         if not subscriber.joined:
             return
-        if subscriber.cursor >= current.end:
-            if current.ended:
-                self._fall_behind(subscriber)  # it had the end from elsewhere: it is told that it is one
-            return
-        if subscriber.cursor != current.start:
-            self._fall_behind(subscriber)  # it joined in the middle of these records
+        if not current.start == subscriber.cursor < current.end:
+            # It joined in the middle of these records; or it had the end from elsewhere: it is told that.
+            if subscriber.cursor < current.end or current.ended:
+                self._fall_behind(subscriber)
             return
         transport = subscriber.transport
         if transport.is_closing():

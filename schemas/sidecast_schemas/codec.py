@@ -160,7 +160,13 @@ class Event(Struct, frozen=True, gc=False):
 
 
 _decode = msgspec.json.Decoder(_Envelope).decode
-_KINDS: tuple[EventKind, ...] = ("task", "message", "statusUpdate", "artifactUpdate", "turn")
+_KINDS: dict[type[Body], EventKind] = {
+    TaskBody: "task",
+    MessageBody: "message",
+    StatusUpdateBody: "statusUpdate",
+    ArtifactUpdateBody: "artifactUpdate",
+    TurnBody: "turn",
+}
 _STATE = re.compile(TASK_STATE_PATTERN)
 
 _ESCAPE = re.compile(
@@ -256,13 +262,13 @@ def decode_event(payload: bytes) -> Event:
 
 
 def _only_member(envelope: _Envelope) -> tuple[EventKind, Body]:
-    members = astuple(envelope)
-    if (present := len(members) - members.count(None)) != 1:
-        raise InvalidEvent("kind", f"exactly one of {', '.join(_KINDS)} is needed, not {present}")
-    for kind, body in zip(_KINDS, members, strict=True):
-        if body is not None:
-            return kind, body
-    raise AssertionError
+    members = [*filter(None, astuple(envelope))]
+    if len(members) != 1:
+        raise InvalidEvent(
+            "kind", f"exactly one of {', '.join(_KINDS.values())} is needed, not {len(members)}"
+        )
+    body = members[0]
+    return _KINDS[type(body)], body
 
 
 def _check_state(state: str) -> None:

@@ -458,14 +458,15 @@ def _text_and_message(message: RawObject | None) -> tuple[Raw | UnsetType, RawOb
     except (KeyError, msgspec.ValidationError):
         return UNSET, message
     text = _text(parts, "\n")
-    plain = (
-        len(parts) == 1
-        and text is not UNSET
-        and not _holds_more(parts[0], _PLAIN_TEXT)
-        and message.get("role", _AGENT) == _AGENT
-        and not _holds_more(message, _PLAIN_MESSAGE)
-    )
-    return text, UNSET if plain else message
+    if (
+        text is UNSET
+        or len(parts) != 1
+        or _holds_more(parts[0], _PLAIN_TEXT)
+        or message.get("role", _AGENT) != _AGENT
+        or _holds_more(message, _PLAIN_MESSAGE)
+    ):
+        return text, message
+    return text, UNSET
 
 
 def _text(parts: list[RawObject], between: str) -> Raw | UnsetType:
