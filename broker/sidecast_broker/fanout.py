@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable
-from datetime import datetime
-from functools import lru_cache
 from typing import Literal, Protocol
 
 from msgspec import Struct
@@ -22,16 +20,6 @@ from sidecast_broker.subscriber import Subscriber, View
 SLICE_S = 0.001
 SLICE_SUBSCRIBERS = 50
 """The loop over a task's subscribers yields after so long, or so many: other tasks wait no longer."""
-
-
-@lru_cache(maxsize=8)
-def _minute_s(minute: str) -> float:
-    return datetime.fromisoformat(f"{minute}00Z").timestamp()
-
-
-def _seconds(at: str) -> float:
-    """Give the seconds since 1970 of an RFC 3339 time in `Z`; its minute is mostly that of the last one."""
-    return _minute_s(at[:17]) + float(at[17:-1])
 
 
 class _Group:
@@ -222,7 +210,7 @@ class Fanout:
 
     def _observe(self) -> None:
         if self._oldest_at is not None:
-            self._deliveries.observe_lag(max(0.0, time.time() - _seconds(self._oldest_at)))
+            self._deliveries.observe_write(self._oldest_at, time.time())
             self._oldest_at = None
 
     def _write(self, subscriber: Subscriber, current: _Pass) -> None:

@@ -207,7 +207,7 @@ class Hub:
 
     def _account(self) -> None:
         snapshots = sum(map(len, self.snapshots.values())) if self.snapshots else 0
-        size = self.log.size_bytes + self.fold.size_bytes + snapshots
+        size = self.log.size_bytes + self.fold.held_bytes + snapshots
         if size != self.size_bytes:
             grown, self.size_bytes = size - self.size_bytes, size
             self.on_growth(grown)

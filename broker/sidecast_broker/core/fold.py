@@ -14,7 +14,6 @@ from msgspec import UNSET, Raw, Struct
 
 from sidecast_schemas.codec import (
     ArtifactBody,
-    ArtifactUpdateBody,
     Event,
     RawObject,
     StatusUpdateBody,
@@ -25,9 +24,10 @@ from sidecast_schemas.events import ACTIVITY, INTERRUPTED_STATES, SUBMITTED, TER
 STEPS_MAX = 200
 """Steps kept for a snapshot; the one that appeared first leaves first."""
 
-HELD_BYTES_MAX = 1024
-"""A payload up to this size is kept alive by the present status, whose values are slices of it, rather than
-copied from: the log holds it anyway."""
+WAITING_MAX = 16
+WAITING_BYTES_MAX = 8 * 1024
+"""So many updates, and bytes of them, wait to be folded: several in a row cost a third of as many one by one,
+between which everything else of the path of an event runs. Bounds what a task holds beside its log."""
 
 _FIELD_BYTES = 180
 """Memory of one kept raw value beside its bytes: Raw, bytes and str objects, and the slot in a dict."""
@@ -65,10 +65,12 @@ class FoldedArtifact(NamedTuple):
 
 class _StatusUpdate(Struct):
     status: RawObject
+    metadata: RawObject | None = None
 
 
 class _ArtifactUpdate(Struct):
     artifact: RawObject
+    append: bool | None = None
 
 
 class _Payload(Struct):
@@ -87,6 +89,7 @@ _decode_activity = msgspec.json.Decoder(Activity).decode
 _decode_identified = msgspec.json.Decoder(_Identified).decode
 _decode_object = msgspec.json.Decoder(RawObject).decode
 _decode_list = msgspec.json.Decoder(list[Raw]).decode
+_decode_str = msgspec.json.Decoder(str).decode
 _decode_artifact = msgspec.json.Decoder(ArtifactBody).decode
 _encode = msgspec.json.Encoder().encode
 _NULL = Raw(b"null")
@@ -99,9 +102,11 @@ def read_activity(event: Event) -> RawActivity | None:
     without what it is named after) is none: to us the event is then a status like any other.
     """
     body = event.body
-    if not isinstance(body, StatusUpdateBody) or body.metadata is None:
-        return None
-    raw = body.metadata.get(ACTIVITY)
+    return _activity(body.metadata) if isinstance(body, StatusUpdateBody) and body.metadata else None
+
+
+def _activity(metadata: RawObject) -> RawActivity | None:
+    raw = metadata.get(ACTIVITY)
     if raw is None:
         return None
     try:
@@ -162,6 +167,9 @@ class Fold:
     message of a turn begin joins the history like the SDK's `update_with_message`: after the message of the
     status it answers, unless its id is there already.
 
+    What an event says of the state is known at once; what else it says waits until somebody looks at it, or
+    `WAITING_MAX` updates do.
+
     Args:
         task_id: the task's id, as in its subject.
 
@@ -171,7 +179,6 @@ class Fold:
         sequence: of the last applied record, 0 before the first.
         state: the A2A state, or None before any event set one.
         terminal_sequence: of the record that ended the task, or None.
-        progress: the last activity's progress, 0..1, or None.
         open_turn: the id of the turn that began last and has not ended, or None.
         opening_sequence: of the `task` record, or None without one.
         opening: the Task as the `task` record left it, or None without such a record.
@@ -186,7 +193,6 @@ class Fold:
         self.sequence = 0
         self.state: str | None = None
         self.terminal_sequence: int | None = None
-        self.progress: float | None = None
         self.open_turn: str | None = None
         self.opening_sequence: int | None = None
         self.opening: bytes | None = None
@@ -204,8 +210,11 @@ class Fold:
         self._steps: RawObject = {}
         self._turns: dict[str, TurnSpan] = {}
         self._task: bytes | None = None
+        self._progress: float | None = None
         self._size = 0
         self._status_bytes = 0
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
 
     @property
     def terminal(self) -> bool:
@@ -225,15 +234,18 @@ class Fold:
     @property
     def status(self) -> Mapping[str, Raw]:
         """The fields of the present status; empty before any record set one."""
+        self._settle()
         return self._status
 
     @property
     def metadata(self) -> Mapping[str, Raw]:
         """The task's metadata, merged key by key."""
+        self._settle()
         return self._metadata
 
     def artifact(self, artifact_id: str) -> FoldedArtifact | None:
         """Give the artifact that updates of this id go to, or None."""
+        self._settle()
         artifact = self._artifact_of.get(artifact_id)
         if artifact is None:
             return None
@@ -241,6 +253,7 @@ class Fold:
 
     def knows_message(self, message_id: str) -> bool:
         """Tell whether a message is in the history, is the present status's, or began a turn."""
+        self._settle()
         if message_id in self._message_ids or message_id in self._turns:
             return True
         message = self._status.get("message")
@@ -249,12 +262,25 @@ class Fold:
     @property
     def steps(self) -> list[Raw]:
         """The newest state of each step as JSON, in the order in which the steps first appeared."""
+        self._settle()
         return list(self._steps.values())
 
     @property
+    def progress(self) -> float | None:
+        """The last activity's progress, 0..1, or None."""
+        self._settle()
+        return self._progress
+
+    @property
     def size_bytes(self) -> int:
-        """Roughly the memory held, the encoded Task included."""
-        size = self._size + len(self._history)
+        """Roughly the memory the folded records take, the encoded Task included."""
+        self._settle()
+        return self.held_bytes
+
+    @property
+    def held_bytes(self) -> int:
+        """Roughly the memory held, including that of updates which wait to be folded."""
+        size = self._size + self._waiting_bytes + len(self._history)
         if self.opening is not None:
             size += len(self.opening)
         if self._task is not None and self._task is not self.opening:
@@ -293,18 +319,39 @@ class Fold:
         if not self.context_id:
             self.context_id = event.context_id or ""
         if kind == "statusUpdate":
-            self._apply_status(event)
+            self.state = event.state
+            self._defer(event.payload)
         elif kind == "artifactUpdate":
-            self._apply_artifact(event)
+            self.state = self.state or SUBMITTED
+            self._defer(event.payload)
         elif kind == "task":
             self._apply_task(event)
         if self.state in TERMINAL_STATES:
             self.terminal_sequence = sequence
         return True
 
+    def _defer(self, payload: bytes) -> None:
+        self._waiting.append(payload)
+        self._waiting_bytes += len(payload)
+        if len(self._waiting) >= WAITING_MAX or self._waiting_bytes > WAITING_BYTES_MAX:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Fold the updates that wait: before anybody looks at what they change, or too many do."""
+        if not self._waiting:
+            return
+        waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        for payload in waiting:
+            update = _decode_payload(payload)
+            if update.statusUpdate is not None:
+                self._apply_status(update.statusUpdate, len(payload))
+            elif update.artifactUpdate is not None:
+                self._apply_artifact(update.artifactUpdate)
+
     def task(self) -> bytes:
         """Give the Task as one line of JSON; encoded once per change, in time linear in its size."""
         if self._task is None:
+            self._settle()
             tree: dict[str, object] = {"id": self.task_id}
             if self.context_id:
                 tree["contextId"] = self.context_id
@@ -334,6 +381,7 @@ class Fold:
         self.open_turn = turn.id
         if turn.message is None or self.terminal:
             return
+        self._settle()
         fields = _decode_payload(event.payload).turn
         assert fields is not None
         message = fields["message"]
@@ -344,24 +392,18 @@ class Fold:
         self._add_message(message)
         self._remember_message(turn.id)
 
-    def _apply_status(self, event: Event) -> None:
-        update = _decode_payload(event.payload).statusUpdate
-        body = event.body
-        assert update is not None
-        assert isinstance(body, StatusUpdateBody)
+    def _apply_status(self, update: _StatusUpdate, size_bytes: int) -> None:
         self._end_status_message()
-        status, size_bytes = update.status, len(event.payload)
-        self._set_status(status if size_bytes <= HELD_BYTES_MAX else _copy(status), size_bytes)
-        self.state = body.status.state
-        if body.metadata:
-            self._size += _merge(self._metadata, body.metadata)
-            if ACTIVITY in body.metadata and (activity := read_activity(event)) is not None:
+        self._set_status(update.status, size_bytes)
+        if update.metadata:
+            self._size += _merge(self._metadata, update.metadata)
+            if (activity := _activity(update.metadata)) is not None:
                 self._apply_activity(activity)
 
     def _apply_activity(self, activity: RawActivity) -> None:
         known = activity.known
         if known.progress is not UNSET:
-            self.progress = known.progress
+            self._progress = known.progress
         if known.step is not UNSET:
             # A known step keeps its place: the order is that of the plan, not of the latest news.
             self._size += _merge(self._steps, {known.step.id: activity.fields["step"]})
@@ -369,18 +411,12 @@ class Fold:
                 oldest = next(iter(self._steps))
                 self._size -= _size({oldest: self._steps.pop(oldest)})
 
-    def _apply_artifact(self, event: Event) -> None:
-        update = _decode_payload(event.payload).artifactUpdate
-        body = event.body
-        assert update is not None
-        assert isinstance(body, ArtifactUpdateBody)
-        if self.state is None:
-            self.state = SUBMITTED
-        artifact_id = body.artifact.artifactId
+    def _apply_artifact(self, update: _ArtifactUpdate) -> None:
+        artifact_id = _decode_str(update.artifact["artifactId"])
         artifact = self._artifact_of.get(artifact_id)
         if artifact is None:
             self._add_artifact(artifact_id, _Artifact(update.artifact))
-        elif body.append:
+        elif update.append:
             self._size += artifact.append(update.artifact)
         else:
             self._size -= artifact.size_bytes
@@ -391,7 +427,7 @@ class Fold:
         fields = _decode_payload(event.payload).task
         assert fields is not None
         status = fields.pop("status")
-        self._set_status(_copy(_decode_object(status)), len(status))
+        self._set_status(_decode_object(status), len(status))
         self._set_history(self._objects(fields.pop("history", None)))
         for raw in self._objects(fields.pop("artifacts", None)):
             try:
@@ -411,9 +447,7 @@ class Fold:
         self.opening = self.task()
 
     def _set_status(self, status: RawObject, size_bytes: int) -> None:
-        if status.get("message") == _NULL:
-            del status["message"]
-        self._status = status
+        self._status = {key: raw.copy() for key, raw in status.items() if key != "message" or raw != _NULL}
         self._size += size_bytes - self._status_bytes
         self._status_bytes = size_bytes
 
