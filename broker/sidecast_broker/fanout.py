@@ -70,6 +70,7 @@ class Fanout:
         source: the task.
         deliveries: where to count.
         soon: runs a function in the next turn of the event loop.
+        afterwards: runs a function when every task of this turn has encoded what it writes.
         clock: seconds, monotonic.
     """
 
@@ -78,11 +79,13 @@ class Fanout:
         source: Source,
         deliveries: Deliveries,
         soon: Callable[[Callable[[], None]], object],
+        afterwards: Callable[[Callable[[], None]], object],
         clock: Callable[[], float],
     ) -> None:
         self._source = source
         self._deliveries = deliveries
         self._soon = soon
+        self._afterwards = afterwards
         self._clock = clock
         self._groups: dict[Hashable, _Group] = {}
         self._flushed = 0
@@ -137,7 +140,11 @@ class Fanout:
         self._passes.clear()
 
     def flush(self) -> None:
-        """Encode what has come since the last flush, once per view, and start to write it out."""
+        """Encode what has come since the last flush, once per view, and have it written out.
+
+        Not written at once: the system calls would throw what encodes the next task's events out of the
+        processor's caches. Encoding all first costs a fifth less (docs/benchmarks.md, many tasks).
+        """
         if self._passes:
             return  # the running pass starts the next one
         log = self._source.log
@@ -155,8 +162,7 @@ class Fanout:
         if records and self._groups:
             self._oldest_at = records[0].at
         now = self._clock()
-        budget = SLICE_SUBSCRIBERS
-        for group in list(self._groups.values()):  # who leaves may take the group along
+        for group in self._groups.values():
             data, count = self._source.frames(group.view, records)
             last = self._source.last_frame(group.view, end)
             if last is not None:
@@ -164,27 +170,20 @@ class Fanout:
             if data:
                 group.flushed_at_s = now
             members = list(group.members)
-            current = _Pass(group.format, members, start, end, data, chunk(data), count, last is not None)
-            if len(members) <= budget:
-                # Nearly all tasks have one subscriber: what lets many take turns costs as much as a write.
-                budget -= len(members)
-                for subscriber in members:
-                    self._write(subscriber, current)
-                self._count(current)
-            else:
-                self._passes.append(current)
+            self._passes.append(
+                _Pass(group.format, members, start, end, data, chunk(data), count, last is not None)
+            )
         for record in records:
             record.forget_event()
         if self._passes:
             self._index = 0
-            self._run(budget)
-        else:
-            self._observe()
+            self._afterwards(self._run)
 
-    def _run(self, budget: int = SLICE_SUBSCRIBERS) -> None:
+    def _run(self) -> None:
         """Write the current passes out, in slices, so that other tasks wait no longer than one."""
         until = self._clock() + SLICE_S
-        passes, write = self._passes, self._write
+        budget = SLICE_SUBSCRIBERS
+        passes, write, deliveries = self._passes, self._write, self._deliveries
         while passes:
             current = passes[0]
             share = current.members[self._index : self._index + budget]
@@ -194,24 +193,17 @@ class Fanout:
                 self._index += len(share)
                 self._soon(self._run)
                 return
-            self._count(current)
+            deliveries.events[current.format] += current.count * current.written
+            deliveries.bytes_sent += len(current.data) * current.written
             del passes[0]
             self._index = 0
             if passes:
                 budget = budget - len(share) if self._clock() < until else 0
-        self._observe()
+        if self._oldest_at is not None:
+            deliveries.observe_write(self._oldest_at, time.time())
+            self._oldest_at = None
         if self._source.log.end > self._flushed:
             self.flush()
-
-    def _count(self, current: _Pass) -> None:
-        deliveries, written = self._deliveries, current.written
-        deliveries.events[current.format] += current.count * written
-        deliveries.bytes_sent += len(current.data) * written
-
-    def _observe(self) -> None:
-        if self._oldest_at is not None:
-            self._deliveries.observe_write(self._oldest_at, time.time())
-            self._oldest_at = None
 
     def _write(self, subscriber: Subscriber, current: _Pass) -> None:
         if not subscriber.joined:
