@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable
-from datetime import datetime
-from functools import lru_cache
 from typing import Literal, Protocol
 
 from msgspec import Struct
@@ -22,16 +20,6 @@ from sidecast_broker.subscriber import Subscriber, View
 SLICE_S = 0.001
 SLICE_SUBSCRIBERS = 50
 """The loop over a task's subscribers yields after so long, or so many: other tasks wait no longer."""
-
-
-@lru_cache(maxsize=8)
-def _minute_s(minute: str) -> float:
-    return datetime.fromisoformat(f"{minute}00Z").timestamp()
-
-
-def _seconds(at: str) -> float:
-    """Give the seconds since 1970 of an RFC 3339 time in `Z`; its minute is mostly that of the last one."""
-    return _minute_s(at[:17]) + float(at[17:-1])
 
 
 class _Group:
@@ -82,6 +70,7 @@ class Fanout:
         source: the task.
         deliveries: where to count.
         soon: runs a function in the next turn of the event loop.
+        afterwards: runs a function when every task of this turn has encoded what it writes.
         clock: seconds, monotonic.
     """
 
@@ -90,11 +79,13 @@ class Fanout:
         source: Source,
         deliveries: Deliveries,
         soon: Callable[[Callable[[], None]], object],
+        afterwards: Callable[[Callable[[], None]], object],
         clock: Callable[[], float],
     ) -> None:
         self._source = source
         self._deliveries = deliveries
         self._soon = soon
+        self._afterwards = afterwards
         self._clock = clock
         self._groups: dict[Hashable, _Group] = {}
         self._flushed = 0
@@ -149,7 +140,11 @@ class Fanout:
         self._passes.clear()
 
     def flush(self) -> None:
-        """Encode what has come since the last flush, once per view, and start to write it out."""
+        """Encode what has come since the last flush, once per view, and have it written out.
+
+        Not written at once: a system call between two tasks throws what encodes the next one's events out of
+        the processor's caches, and makes that a third dearer.
+        """
         if self._passes:
             return  # the running pass starts the next one
         log = self._source.log
@@ -164,6 +159,8 @@ class Fanout:
                     self._fall_behind(subscriber)
             return
         records = log.after(start)
+        if records and self._groups:
+            self._oldest_at = records[0].at
         now = self._clock()
         for group in self._groups.values():
             data, count = self._source.frames(group.view, records)
@@ -179,14 +176,12 @@ class Fanout:
         for record in records:
             record.forget_event()
         if self._passes:
-            if records:
-                self._oldest_at = records[0].at
             self._index = 0
-            self._run(now)
+            self._afterwards(self._run)
 
-    def _run(self, now: float | None = None) -> None:
+    def _run(self) -> None:
         """Write the current passes out, in slices, so that other tasks wait no longer than one."""
-        until = (self._clock() if now is None else now) + SLICE_S
+        until = self._clock() + SLICE_S
         budget = SLICE_SUBSCRIBERS
         passes, write, deliveries = self._passes, self._write, self._deliveries
         while passes:
@@ -205,7 +200,7 @@ class Fanout:
             if passes:
                 budget = budget - len(share) if self._clock() < until else 0
         if self._oldest_at is not None:
-            deliveries.observe_lag(max(0.0, time.time() - _seconds(self._oldest_at)))
+            deliveries.observe_write(self._oldest_at, time.time())
             self._oldest_at = None
         if self._source.log.end > self._flushed:
             self.flush()
@@ -213,12 +208,10 @@ class Fanout:
     def _write(self, subscriber: Subscriber, current: _Pass) -> None:
         if not subscriber.joined:
             return
-        if subscriber.cursor >= current.end:
-            if current.ended:
-                self._fall_behind(subscriber)  # it had the end from elsewhere: it is told that it is one
-            return
-        if subscriber.cursor != current.start:
-            self._fall_behind(subscriber)  # it joined in the middle of these records
+        if not current.start == subscriber.cursor < current.end:
+            # It joined in the middle of these records; or it had the end from elsewhere: it is told that.
+            if subscriber.cursor < current.end or current.ended:
+                self._fall_behind(subscriber)
             return
         transport = subscriber.transport
         if transport.is_closing():

@@ -35,6 +35,7 @@ class Hub:
         log_bytes_max: memory for recent records.
         metrics: where to count.
         soon: runs a function in the next turn of the event loop.
+        afterwards: called by what `soon` runs, runs a function when all of that has run.
         on_growth: the attribute.
         clock: seconds, monotonic.
 
@@ -56,6 +57,7 @@ class Hub:
         log_bytes_max: int,
         metrics: Metrics,
         soon: Callable[[Callable[[], None]], object],
+        afterwards: Callable[[Callable[[], None]], object] = lambda run: run(),
         on_growth: Callable[[int], None] = ignore_growth,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -74,7 +76,7 @@ class Hub:
         self._metrics = metrics
         self._soon = soon
         self.on_growth = on_growth
-        self._fanout = Fanout(self, metrics.deliveries, soon, clock)
+        self._fanout = Fanout(self, metrics.deliveries, soon, afterwards, clock)
         self._scheduled = False
         self._lost = False
         self._reloading = False
@@ -207,7 +209,7 @@ class Hub:
 
     def _account(self) -> None:
         snapshots = sum(map(len, self.snapshots.values())) if self.snapshots else 0
-        size = self.log.size_bytes + self.fold.size_bytes + snapshots
+        size = self.log.size_bytes + self.fold.held_bytes + snapshots
         if size != self.size_bytes:
             grown, self.size_bytes = size - self.size_bytes, size
             self.on_growth(grown)

@@ -213,6 +213,7 @@ class Hubs:
             log_bytes_max=self._settings.task_bytes_max,
             metrics=self._metrics,
             soon=self._turn.soon,
+            afterwards=self._turn.afterwards,
             on_growth=self._grow,
             clock=self._clock,
         )
