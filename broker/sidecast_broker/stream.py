@@ -198,6 +198,7 @@ class Stream:
             buffer_bytes_max=self._settings.buffer_bytes_max,
             wake=self._wake,
             insert=self.view.insert,
+            fd=-1 if transport.get_extra_info("sslcontext") else self._fd,
         )
 
     async def wait_for_task(self, wait_s: float) -> bool:
