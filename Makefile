@@ -4,7 +4,7 @@ BIN := .venv/bin
 FILE ?= README.md
 export PYTHONWARNINGS :=
 
-.PHONY: demo test clients accept bench lint types imports unit schemas docs clean
+.PHONY: demo test clients browser accept bench lint types imports unit schemas docs clean
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Sidecast needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
@@ -28,13 +28,16 @@ imports: .venv/ready
 	$(BIN)/lint-imports
 
 unit: .venv/ready
-	$(BIN)/python -m pytest -m 'not accept' --ignore tests/a2a --numprocesses auto --maxprocesses 4 --dist worksteal
+	$(BIN)/python -m pytest -m 'not accept' --ignore tests/a2a --ignore tests/browser --rows test --numprocesses auto --maxprocesses 4 --dist worksteal
 
 clients: .venv/ready ## the A2A door with real agents and clients of four SDKs (some three minutes; needs Node.js)
-	$(BIN)/python -m pytest -m 'not accept' tests/a2a
+	$(BIN)/python -m pytest -m 'not accept' --rows clients tests/a2a
+
+browser: .venv/ready ## the live page in Chromium (a minute)
+	$(BIN)/python -m pytest -m 'not accept' tests/browser
 
 accept: .venv/ready ## long loads and fault runs (some ten minutes)
-	$(BIN)/python -m pytest -m accept -p no:randomly
+	$(BIN)/python -m pytest -m accept --rows accept -p no:randomly
 
 bench: .venv/ready ## compare with send() in C, aiohttp-sse and nchan (ten minutes, on a quiet machine)
 	$(BIN)/python -m bench $(BENCH)
@@ -42,8 +45,9 @@ bench: .venv/ready ## compare with send() in C, aiohttp-sse and nchan (ten minut
 schemas: .venv/ready ## write schemas/json again from the structs
 	$(BIN)/python -m sidecast_schemas.generate schemas/json
 
-docs: .venv/ready ## write the generated tables of docs/operations.md again
+docs: .venv/ready ## write the generated tables of docs/operations.md and docs/a2a-conformance.md again
 	$(BIN)/python -m sidecast_broker.reference docs/operations.md
+	PYTHONPATH=tests $(BIN)/python -m conformance.document docs/a2a-conformance.md
 
 clean:
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,11 +1,12 @@
 /* Opens many connections to a server of server-sent events, counts, checks and times what they get.
  *
  *   load --port P [--host 127.0.0.1] [--connections 1] [--path /tasks/bench-%d/events] [--modulo 1]
- *        [--ready head|frame|EVENTS] [--opening 256] [--in-turn] [--timeout 60]
+ *        [--body JSON] [--ready head|frame|EVENTS] [--opening 256] [--in-turn] [--timeout 60]
  *
- * Connection i asks for PATH with i modulo MODULO for its %d. It is ready once the response's head, its first
- * frame, or that many events have come. Of an event counts what its JSON says: `"ts":` when it was published
- * (CLOCK_REALTIME, ns) and `"n":` its number within its task, which on each connection must rise by one.
+ * Connection i gets PATH with i modulo MODULO for its %d; where there is a BODY it posts that, with i for its %d.
+ * It is ready once the response's head, its first frame, or that many events have come. Of an event counts what
+ * its JSON says: `"ts":` when it was published (CLOCK_REALTIME, ns) and `"n":` its number within its task, which
+ * on each connection must rise by one.
  *
  * When all are ready, one line of JSON is written. Then lines are read from standard input, each answered by
  * one line: `mark` sets all counts to zero; `report` gives them; `wait EVENTS SECONDS` gives them once so many
@@ -30,6 +31,9 @@
 enum {
     READ_BYTES = 1 << 18,
     CONNECTIONS_MAX = 20000,
+    PATH_BYTES_MAX = 512,
+    BODY_BYTES_MAX = 1024,
+    NUMBER_BYTES_MAX = 16, /* what a connection's number may take in the place of its format */
     PER_ADDRESS = 4000,  /* connections from one source address: their ports rest in TIME_WAIT afterwards */
     STORM_SLICE = 64,    /* connects between two looks at what has arrived */
     RETRY_MS = 1000,     /* before a refused connection is tried again, where the server names no time */
@@ -52,11 +56,11 @@ typedef struct {
 } connection;
 
 static struct {
-    const char *host, *path;
+    const char *host, *path, *body; /* no body: NULL */
     int port, connections, modulo, opening_max, in_turn;
     long ready_events; /* 0: the head is enough; -1: the first frame */
     double timeout_s;
-} options = {"127.0.0.1", "/", 0, 1, 1, 256, 0, 0, 60};
+} options = {"127.0.0.1", "/", NULL, 0, 1, 1, 256, 0, 0, 60};
 
 static connection *connections;
 static int epoll_fd, next_to_open, opening, ready_count;
@@ -177,16 +181,26 @@ static void begin(connection *c) {
     if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, c->fd, &interest)) fail("epoll_ctl");
 }
 
-static void send_request(connection *c) {
-    char path[512], request[1024], last_id[SSE_ID_MAX + 32] = "";
-    if (c->stream.last_id[0]) snprintf(last_id, sizeof last_id, "Last-Event-ID: %s\r\n", c->stream.last_id);
+/* Writes one of the options with a number for its %d, and gives its length. */
+static int fill_in(char *text, size_t room, const char *format, int number) {
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
-    snprintf(path, sizeof path, options.path, c->number % options.modulo);
+    return snprintf(text, room, format, number);
 #pragma GCC diagnostic pop
+}
+
+static void send_request(connection *c) {
+    char path[PATH_BYTES_MAX], body[BODY_BYTES_MAX] = "", request[PATH_BYTES_MAX + BODY_BYTES_MAX + 512];
+    char last_id[SSE_ID_MAX + 32] = "", content[96] = "";
+    if (c->stream.last_id[0]) snprintf(last_id, sizeof last_id, "Last-Event-ID: %s\r\n", c->stream.last_id);
+    fill_in(path, sizeof path, options.path, c->number % options.modulo);
+    if (options.body)
+        snprintf(content, sizeof content, "Content-Type: application/json\r\nContent-Length: %d\r\n",
+                 fill_in(body, sizeof body, options.body, c->number));
     int length = snprintf(request, sizeof request,
-                          "GET %s HTTP/1.1\r\nHost: %s:%d\r\nAccept: text/event-stream\r\n%s\r\n", path,
-                          options.host, options.port, last_id);
+                          "%s %s HTTP/1.1\r\nHost: %s:%d\r\nAccept: text/event-stream\r\n%s%s\r\n%s",
+                          options.body ? "POST" : "GET", path, options.host, options.port, last_id, content,
+                          body);
     if (write(c->fd, request, (size_t)length) != length) {
         retry_later(c);
         return;
@@ -374,7 +388,7 @@ static void parse(int argc, char **argv) {
     static const struct option names[] = {
         {"host", 1, 0, 'h'},    {"port", 1, 0, 'p'},    {"connections", 1, 0, 'c'}, {"path", 1, 0, 'a'},
         {"modulo", 1, 0, 'm'},  {"ready", 1, 0, 'r'},   {"opening", 1, 0, 'o'},     {"in-turn", 0, 0, 't'},
-        {"timeout", 1, 0, 's'}, {0, 0, 0, 0},
+        {"timeout", 1, 0, 's'}, {"body", 1, 0, 'b'},    {0, 0, 0, 0},
     };
     int name;
     while ((name = getopt_long(argc, argv, "", names, NULL)) != -1) {
@@ -392,6 +406,7 @@ static void parse(int argc, char **argv) {
         case 'o': options.opening_max = atoi(optarg); break;
         case 't': options.in_turn = 1; break;
         case 's': options.timeout_s = atof(optarg); break;
+        case 'b': options.body = optarg; break;
         default: exit(2);
         }
     }
@@ -399,6 +414,11 @@ static void parse(int argc, char **argv) {
         options.connections > CONNECTIONS_MAX) {
         fprintf(stderr, "load: --port is needed, all numbers must be above 0, connections at most %d\n",
                 CONNECTIONS_MAX);
+        exit(2);
+    }
+    if (strlen(options.path) + NUMBER_BYTES_MAX > PATH_BYTES_MAX ||
+        (options.body && strlen(options.body) + NUMBER_BYTES_MAX > BODY_BYTES_MAX)) {
+        fprintf(stderr, "load: the path or the body is too long\n");
         exit(2);
     }
 }

@@ -119,6 +119,7 @@ async def load(
     *,
     connections: int,
     modulo: int = 1,
+    body: str = "",
     ready: str = "head",
     in_turn: bool = False,
     name: str = "load",
@@ -132,6 +133,7 @@ async def load(
         folder: where its log is written.
         connections: how many.
         modulo: see `path`.
+        body: JSON to post there, with the connection's number for its `%d`; empty: the path is got.
         ready: when a connection counts as open: with the `head` of the response, its first `frame`, or after
             so many events.
         in_turn: open each when the one before is ready, which is closed then.
@@ -144,6 +146,7 @@ async def load(
         str(program),
         *("--port", str(port), "--path", path, "--connections", str(connections)),
         *("--modulo", str(modulo), "--ready", ready),
+        *(["--body", body] if body else []),
         *(["--in-turn"] if in_turn else []),
     ]
     async with child(name, argv, folder) as client:

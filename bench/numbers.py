@@ -40,6 +40,10 @@ def _s(value: float) -> str:
     return f"{value:.1f} s"
 
 
+def _times(value: float) -> str:
+    return f"{value:.2f} ×"
+
+
 def _count(value: float) -> str:
     return f"{value:,.0f}"
 
@@ -60,6 +64,9 @@ _NATS_CPU = "the same of the nats-server process"
 _RATE = "events received on all connections, by the time from the first to the last one"
 _LOST = "events published × watchers − events received, and each time `n` did not rise by one on a connection"
 
+_WRONG = ("missing", "holes", "repeats")
+"""What adds up to `lost`."""
+
 NUMBERS = (
     Number("fanout", "deliveries_per_s", "deliveries/s", _count, _RATE),
     Number("fanout", "cpu_us_per_delivery", "CPU per delivery", _us, _CPU),
@@ -72,6 +79,19 @@ NUMBERS = (
     Number("saturated", "cpu_us_per_delivery", "CPU per delivery", _us, _CPU),
     Number("saturated", "p99_ms", "latency p99", _ms, _LATENCY),
     Number("saturated", "lost", "late, lost or repeated", _count, _LOST),
+    Number("rpc", "rpc_cpu_us_per_delivery", "CPU per delivery, JSON-RPC", _us, _CPU),
+    Number(
+        "rpc",
+        "events_cpu_us_per_delivery",
+        "CPU per delivery, `events` view",
+        _us,
+        "the same right before, of a broker started anew, with as many watchers by the `events` view",
+    ),
+    Number(
+        "rpc", "cpu_ratio", "JSON-RPC ÷ `events` view", _times, "the former by the latter, round by round"
+    ),
+    Number("rpc", "rpc_p99_ms", "latency p99, JSON-RPC", _ms, _LATENCY),
+    Number("rpc", "lost", "late, lost or repeated", _count, f"{_LOST}; in both views"),
     Number(
         "idle",
         "rss_bytes_per_stream",
@@ -171,18 +191,21 @@ NUMBERS = (
 
 def derived(scenario: str, values: dict[str, float]) -> dict[str, float]:
     """Add what is made of several values of one run."""
+    if scenario == "rpc":
+        ratio = values["rpc_cpu_us_per_delivery"] / values["events_cpu_us_per_delivery"]
+        return values | {"cpu_ratio": ratio, "lost": _sum(values, ("events", "rpc"), _WRONG)}
     if scenario == "reconnect":
         worse = {
             "watcher_p99_ms": max(values["other_watcher_p99_ms"], values["same_watcher_p99_ms"]),
             "history_reads": values["other_history_reads_per_task_max"],
             "cpu_us": max(values["other_cpu_us_per_reconnect"], values["same_cpu_us_per_reconnect"]),
         }
-        lost = sum(
-            values[f"{name}_{key}"]
-            for name in ("other", "same")
-            for key in ("holes", "repeats", "not_streaming")
-        )
+        lost = _sum(values, ("other", "same"), ("holes", "repeats", "not_streaming"))
         return values | worse | {"lost": lost}
     if "holes" in values:
-        return values | {"lost": values["missing"] + values["holes"] + values["repeats"]}
+        return values | {"lost": sum(values[key] for key in _WRONG)}
     return values
+
+
+def _sum(values: dict[str, float], names: tuple[str, ...], keys: tuple[str, ...]) -> float:
+    return sum(values[f"{name}_{key}"] for name in names for key in keys)

@@ -24,6 +24,7 @@ class Taken(msgspec.Struct, frozen=True):
         round: from 1.
         values: numbers by name; empty where it failed.
         error: why it failed.
+        seconds: how long it took, with all that has to be started, waited for and stopped.
     """
 
     round: int
@@ -31,6 +32,7 @@ class Taken(msgspec.Struct, frozen=True):
     way: str
     values: dict[str, float] = {}
     error: str = ""
+    seconds: float = 0.0
 
 
 class Results(msgspec.Struct, frozen=True):
@@ -126,6 +128,12 @@ class _Bound(NamedTuple):
 
 
 _BOUNDS = (
+    _Bound(
+        "CPU per delivery by JSON-RPC ÷ by the `events` view",
+        *("rpc", "cpu_ratio", "≤ 1.3 ×"),
+        lambda value: f"{value:.2f} ×",
+        lambda value: value <= 1.3,
+    ),
     _Bound(
         "RSS of an idle stream",
         *("idle", "rss_bytes_per_stream", "≤ 14 KB"),

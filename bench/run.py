@@ -27,7 +27,7 @@ from bench.numbers import NUMBERS, derived
 from bench.results import BROKER, Results, Taken, medians, targets
 from bench.scenarios import QUICK, SCENARIOS, Context, Scale
 from bench.servers import WAYS, Way
-from bench.tables import machine_line, numbers_table, targets_table
+from bench.tables import durations_line, machine_line, numbers_table, targets_table
 from bench.usage import busy_cores, machine
 from sidecast_broker.embedded import find_server
 
@@ -65,11 +65,13 @@ async def _take_one(context: Context, number: int, rounds: int, name: str, way: 
     try:
         values = derived(name, await SCENARIOS[name].run(way, context))
     except (ChildFailed, RuntimeError, TimeoutError, OSError) as error:
-        _say(f"{label}: failed: {error}")
-        return Taken(number, name, way.name, error=str(error) or type(error).__name__)
+        seconds = time.monotonic() - began_s
+        _say(f"{label}: failed: {error} ({seconds:.0f} s)")
+        return Taken(number, name, way.name, error=str(error) or type(error).__name__, seconds=seconds)
+    seconds = time.monotonic() - began_s
     head = next(each for each in NUMBERS if each.scenario == name and each.key in values)
-    _say(f"{label}: {head.title} {head.show(values[head.key])} ({time.monotonic() - began_s:.0f} s)")
-    return Taken(number, name, way.name, values)
+    _say(f"{label}: {head.title} {head.show(values[head.key])} ({seconds:.0f} s)")
+    return Taken(number, name, way.name, values, seconds=seconds)
 
 
 def _versions() -> dict[str, str]:
@@ -174,7 +176,7 @@ def main(quick: bool, only: tuple[str, ...], rounds: int | None, path: Path) -> 
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1))
     click.echo(f"{machine_line(results)}\n\n{numbers_table(results)}\n\n{targets_table(results.targets)}")
-    _say(f"written to {path}")
+    _say(f"{durations_line(results.taken)}; written to {path}")
     failed = [each for each in results.taken if each.error]
     lost = sum(each.values.get("lost", 0) for each in results.taken if each.way == BROKER)
     broken = [target for target in results.targets if target.holds is False]

@@ -16,7 +16,7 @@ import msgspec
 from bench.build import Programs
 from bench.load import Connected, Load, Percentiles, Report, load
 from bench.publisher import AGENT, Plan, Published
-from bench.servers import Broker, BrokerServer, Server, Way
+from bench.servers import RPC_PATH, Broker, BrokerServer, Server, Way, rpc_body
 from bench.usage import cpu_s, kernel_bytes, resident_bytes
 from sidecast_schemas.subjects import TaskKey, events_subject
 
@@ -40,6 +40,9 @@ class Scale(msgspec.Struct, frozen=True):
 
     Attributes:
         seconds: of publishing, in each scenario that publishes.
+        view_seconds: the same where two views of the broker are compared.
+        overload_seconds: the same to a server that can't carry `rate`: its queue grows, and has to be waited
+            for.
         watchers: of one task.
         rate: events a second, to those watchers.
         idle: idle streams, and reconnecting ones.
@@ -50,6 +53,8 @@ class Scale(msgspec.Struct, frozen=True):
     """
 
     seconds: float = 8.0
+    view_seconds: float = 5.0
+    overload_seconds: float = 2.0
     watchers: int = 1000
     rate: float = 50.0
     idle: int = 10_000
@@ -59,7 +64,7 @@ class Scale(msgspec.Struct, frozen=True):
     joins: int = 200
 
 
-QUICK = Scale(seconds=1.0, idle=1000, history=10_000, joins=30)
+QUICK = Scale(seconds=1.0, view_seconds=1.0, overload_seconds=1.0, idle=1000, history=10_000, joins=30)
 
 
 class Context(NamedTuple):
@@ -139,24 +144,43 @@ async def _publish(server: Server, clients: Load, plan: Plan, watchers_per_task:
 # ------------------------------------------------------------------ one task, many watchers
 
 
-async def _one_task(way: Way, context: Context, plan: Plan) -> Values:
+async def _one_task(way: Way, context: Context, plan: Plan, *, path: str = "", body: str = "") -> Values:
     watchers = context.scale.watchers
     async with way.serve(context.programs, context.folder) as server:
         await server.begin(1)
         async with load(
-            context.programs.load, server.port, server.path, context.folder, connections=watchers
+            context.programs.load,
+            server.port,
+            path or server.path,
+            context.folder,
+            connections=watchers,
+            body=body,
         ) as clients:
             return await _publish(server, clients, plan, watchers)
 
 
 async def fanout(way: Way, context: Context) -> Values:
     """One task, many watchers, a steady rate."""
-    return await _one_task(way, context, Plan("", rate=context.scale.rate, seconds=context.scale.seconds))
+    scale = context.scale
+    seconds = scale.overload_seconds if way.name == "plain" else scale.seconds
+    return await _one_task(way, context, Plan("", rate=scale.rate, seconds=seconds))
 
 
 async def saturated(way: Way, context: Context) -> Values:
     """One task, many watchers, sixteen events in flight: as soon as one was seen, the next is published."""
     return await _one_task(way, context, Plan("", window=IN_FLIGHT, seconds=context.scale.seconds))
+
+
+async def rpc(way: Way, context: Context) -> Values:
+    """One task, many watchers, a steady rate: by the `events` view, then by JSON-RPC with an id each."""
+    plan = Plan("", rate=context.scale.rate, seconds=context.scale.view_seconds)
+    events = await _one_task(way, context, plan)
+    rpc = await _one_task(way, context, plan, path=RPC_PATH, body=rpc_body(0))
+    return {
+        f"{name}_{key}": value
+        for name, values in (("events", events), ("rpc", rpc))
+        for key, value in values.items()
+    }
 
 
 # ------------------------------------------------------------------ many idle streams
@@ -368,6 +392,7 @@ ALL = ("floor", "plain", "nchan", "sidecast")
 SCENARIOS: dict[str, Scenario] = {
     "fanout": Scenario(fanout, ALL),
     "saturated": Scenario(saturated, ALL),
+    "rpc": Scenario(rpc, ("sidecast",)),
     "idle": Scenario(idle, ALL),
     # The plain server can't take 8,000 posts a second, so it could not be told from its publisher.
     "tasks": Scenario(tasks, ("floor", "nchan", "sidecast")),

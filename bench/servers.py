@@ -193,6 +193,18 @@ class Nchan(Way):
 # ------------------------------------------------------------------ the broker
 
 
+RPC_PATH = "/?A2A-Version=1.0"
+"""Where a broker takes JSON-RPC of A2A 1.0."""
+
+
+def rpc_body(task: int) -> str:
+    """Give the request for a task's stream by JSON-RPC; its id a UUID with the client's number for `%d`."""
+    return (
+        '{"jsonrpc":"2.0","id":"00000000-0000-4000-8000-%012d","method":"SubscribeToTask",'
+        f'"params":{{"id":"{TASK % task}"}}}}'
+    )
+
+
 class BrokerServer(Server):
     """A broker and its NATS server.
 

@@ -6,10 +6,11 @@ Must not know where they are shown.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 
 from bench.numbers import NUMBERS
-from bench.results import Results, Target
+from bench.results import Results, Taken, Target
 from bench.scenarios import ALL, IN_FLIGHT, STORM_TASKS, Scale
 
 MARKS = {True: "yes", False: "**no**", None: "not measured"}
@@ -20,6 +21,7 @@ def titles(scale: Scale) -> dict[str, str]:
     return {
         "fanout": f"1 task × {scale.watchers:,} watchers, {scale.rate:g} events/s",
         "saturated": f"1 task × {scale.watchers:,} watchers, {IN_FLIGHT} events in flight",
+        "rpc": f"1 task × {scale.watchers:,} watchers by JSON-RPC, {scale.rate:g} events/s",
         "idle": f"{scale.idle:,} idle streams",
         "tasks": f"{scale.tasks:,} tasks × 1 watcher, {scale.tasks_rate:,.0f} events/s",
         "join": f"{scale.joins} joins, one after the other",
@@ -74,6 +76,15 @@ def machine_line(results: Results) -> str:
         f"{machine['cores']} cores of {machine['cpu']}, {machine['memory_gib']} GiB, "
         f"Linux {machine['kernel']}; {versions}."
     )
+
+
+def durations_line(taken: list[Taken]) -> str:
+    """Say in one line how long each scenario took, all its rounds and ways together."""
+    seconds: defaultdict[str, float] = defaultdict(float)
+    for each in taken:
+        seconds[each.scenario] += each.seconds
+    parts = ", ".join(f"{name} {spent:.0f} s" for name, spent in seconds.items())
+    return f"{parts}; {sum(seconds.values()):.0f} s altogether"
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

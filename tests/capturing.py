@@ -39,6 +39,7 @@ class FakeAgent:
         away: whether it can't be reached.
         streams: whether it lets itself be subscribed to.
         leads: whether a subscription begins with the Task.
+        doubles: whether a piece is saved once for each stream that is open, as a2a-sdk 0.3 does.
         repeats: so many events of before are repeated behind it.
         subscriptions: how often it was subscribed to.
         gets: how often it was asked for a Task.
@@ -48,6 +49,7 @@ class FakeAgent:
         self.away = False
         self.streams = True
         self.leads = True
+        self.doubles = False
         self.repeats = 0
         self.subscriptions = 0
         self.gets = 0
@@ -69,8 +71,9 @@ class FakeAgent:
     def say(self, *payloads: bytes, task: str = "task-1") -> None:
         """Say events of a task."""
         fold = self._tasks.setdefault(task, Fold(task))
-        for payload in payloads:
+        for payload in payloads * (1 + len(self._queues[task]) * self.doubles):
             fold.apply(decode_event(payload), fold.sequence + 1)
+        for payload in payloads:
             self.said[task].append(payload)
             for answer in self._answers[task]:
                 answer.take(payload)
@@ -80,6 +83,13 @@ class FakeAgent:
     def task(self, task: str = "task-1") -> bytes:
         """Give the Task as it stands."""
         return self._tasks[task].task()
+
+    def truth(self, task: str = "task-1") -> Fold:
+        """Fold what was said, each event once."""
+        fold = Fold(task)
+        for sequence, payload in enumerate(self.said[task], 1):
+            fold.apply(decode_event(payload), sequence)
+        return fold
 
     def break_off(self, task: str = "task-1", *, ended: bool = False) -> None:
         """End all subscriptions to a task, in good order or not."""
@@ -119,6 +129,9 @@ class FakeAgent:
                 yield payload
         finally:
             queues.discard(queue)
+
+    async def find(self, task_id: str) -> bytes | None:
+        return await self.get(task_id)
 
     async def get(self, task_id: str) -> bytes | None:
         self.gets += 1

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Iterator
 
 import hypothesis
 import pytest
+import structlog
 from brokers import Backend, FakeBackend, RealBackend
 from nats_server import NatsServer
+
+pytest_plugins = ["conformance.plugin"]
 
 # How fast examples are made says how busy the machine is, not whether the code is right.
 hypothesis.settings.register_profile(
@@ -42,3 +46,12 @@ def backend(request: pytest.FixtureRequest) -> Backend:
     found = request.getfixturevalue(name)
     assert isinstance(found, Backend)
     return found
+
+
+@pytest.fixture
+def unharmed(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Check that no line with a stack trace is logged, nor any error."""
+    with structlog.testing.capture_logs() as lines, caplog.at_level(logging.INFO):
+        yield
+    assert [record.getMessage() for record in caplog.records if record.levelno > logging.INFO] == []
+    assert [line for line in lines if line["log_level"] in ("error", "critical") or "exc_info" in line] == []

@@ -11,9 +11,13 @@ import itertools
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import msgspec
 
 from sidecast_broker.answers import (
+    NO_MESSAGE,
+    STREAM_NOT_FOUND,
     Away,
     Headers,
     Page,
@@ -193,6 +197,7 @@ class FakeServer:
         self.gate = asyncio.Event()
         self.gate.set()
         self._of: dict[str, dict[int, _Message]] = {}
+        self._buckets: dict[str, dict[str, _Message]] = {}
         self._message_ids: dict[str, int] = {}
         self._connections: set[FakeJetStream] = set()
 
@@ -273,6 +278,8 @@ class FakeServer:
 
     def publish(self, subject: str, payload: bytes, headers: dict[str, str]) -> int:
         """Store a message and republish it; give its sequence."""
+        if subject.startswith("$KV."):
+            return self._put(subject, payload, headers)
         if not subject.startswith(EVENTS_PREFIX + "."):
             raise Away("publish: nats: no responders available for request")
         if len(payload) > PAYLOAD_BYTES_MAX:
@@ -293,6 +300,34 @@ class FakeServer:
         live = subject.replace(EVENTS_PREFIX, LIVE_PREFIX, 1)
         self.deliver(live, payload, _with_server_headers(message, message.previous))
         return self.last
+
+    def _put(self, subject: str, payload: bytes, headers: dict[str, str]) -> int:
+        """Store the value of a key-value bucket; give its revision."""
+        bucket = self._buckets.get(f"KV_{subject.split('.')[1]}")
+        if bucket is None:
+            raise Away("publish: nats: no responders available for request")
+        previous = bucket[subject].sequence if subject in bucket else 0
+        if int(headers.get(names.EXPECTED_LAST_SUBJECT_SEQUENCE, previous)) != previous:
+            raise PublishConflict(f"wrong last sequence: {previous}")
+        sequence = 1 + max((each.sequence for each in bucket.values()), default=0)
+        bucket[subject] = _Message(sequence, previous, _at(next(_now_ms)), subject, dict(headers), payload)
+        return sequence
+
+    def api(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Answer what is asked of the API about key-value buckets."""
+        operation, _, name = path.rpartition(".")
+        if operation == "STREAM.CREATE":
+            self._buckets.setdefault(name, {})
+        bucket = self._buckets.get(name)
+        if bucket is None:
+            return {"error": {"code": 404, "err_code": STREAM_NOT_FOUND, "description": "stream not found"}}
+        if operation != "STREAM.MSG.GET":
+            return {"config": body, "ts": _at(next(_now_ms))}
+        found = bucket.get(body["last_by_subj"])
+        if found is None:
+            return {"error": {"code": 404, "err_code": NO_MESSAGE, "description": "no message found"}}
+        message = {"subject": found.subject, "seq": found.sequence, "time": found.at, "data": found.payload}
+        return {"message": message | {"hdrs": _block(found.headers).block}}
 
     def is_attended(self, subject: str) -> bool:
         """Tell whether any connection attends a subject."""
@@ -480,6 +515,10 @@ class FakeJetStream:
             self._server.acks_to_lose -= 1
             raise Away("publish: nats: timeout")
         return PublishAnswer(sequence, duplicate=len(self._server.messages) == before)
+
+    async def api(self, path: str, body: dict[str, Any] | None = None) -> bytes:
+        await self._ask()
+        return msgspec.json.encode(self._server.api(path, body or {}))
 
     async def _ask(self, *, leader: bool = True) -> None:
         await asyncio.sleep(0)

@@ -6,33 +6,31 @@ Must not know how requests are read, nor the agent's wire.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from aiohttp import hdrs, web
 
 from sidecast_broker.a2a_view import A2AView
+from sidecast_broker.adoption import Adoption
 from sidecast_broker.answers import Away
 from sidecast_broker.asked import Asked, cursor_of, message_id_of, v1_params
 from sidecast_broker.auth.access import Access
-from sidecast_broker.capture import Capture
 from sidecast_broker.core.a2a.errors import EVENT_STREAM, A2AError, ErrorKind
+from sidecast_broker.core.a2a.translate.raw import Untranslatable
 from sidecast_broker.core.cursor import MalformedCursor, parse_cursor
 from sidecast_broker.core.resume import Opening
 from sidecast_broker.core.views.a2a import EVENT_BYTES_MAX, TOO_LARGE, event_frame
 from sidecast_broker.hub import Hub
 from sidecast_broker.hubs import Hubs
+from sidecast_broker.messages import Begun
 from sidecast_broker.metrics import Metrics
-from sidecast_broker.opening import open_hub, opening_of
+from sidecast_broker.opening import open_hub, opening_of, until
 from sidecast_broker.past import folded_at
 from sidecast_broker.refused import Refused, unknown
 from sidecast_broker.settings import Settings
 from sidecast_broker.stream import Stream
 from sidecast_broker.streams import Streams
-from sidecast_broker.turns import Begun, Sent, Turns
+from sidecast_broker.turns import Sent, Turns
 from sidecast_schemas.subjects import TaskKey
-
-LOG_S_MAX = 4.0
-"""How long the first event may take from the agent's answer to the log: Python clients give up after 5 s."""
 
 
 class A2AStreams:
@@ -43,7 +41,7 @@ class A2AStreams:
         hubs: the tasks.
         streams: the open streams.
         turns: messages under way.
-        capture: publishes what the agent says; None: the agent does.
+        adoption: finds tasks that the log lacks.
         access: who may watch what.
         metrics: where to count.
     """
@@ -54,11 +52,11 @@ class A2AStreams:
         hubs: Hubs,
         streams: Streams,
         turns: Turns,
-        capture: Capture | None,
+        adoption: Adoption,
         access: Access,
         metrics: Metrics,
     ) -> None:
-        self._capture = capture
+        self._adoption = adoption
         self._access = access
         self._settings = settings
         self._hubs = hubs
@@ -69,13 +67,8 @@ class A2AStreams:
     async def subscribe(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
         """Serve a task from the log: a Task first, then what follows it (C01 to C05, C29 to C32)."""
         self._streams.admit()
-        try:
-            hub = await self._open(asked)
-        except Refused as refused:
-            if refused.code == "not-found":
-                await self._access.hold(asked.arrived_s)
-            raise
-        try:
+        hub = await self._open(asked)
+        with self._hubs.using(hub):
             head, after, opening = await self._resumed(hub, asked, cursor_of(request, asked.params))
             if opening is None or (hub.ends_at(after) and opening.mode == "snapshot"):
                 raise A2AError(ErrorKind.UNSUPPORTED_OPERATION, "The task has ended")
@@ -87,26 +80,15 @@ class A2AStreams:
                 head or view.snapshot(hub),
                 after,
             )
-        finally:
-            self._hubs.release(hub)
 
     async def _open(self, asked: Asked) -> Hub:
-        """Give a task's hub; one the log doesn't have may be the agent's, begun elsewhere (C68)."""
-        key = asked.key
+        """Give a task's hub, for who may watch it; what is refused leaves like what is not there."""
         try:
-            return await open_hub(self._hubs, key, first=asked.first)
+            return await self._adoption.open(asked.key, first=asked.first)
         except Refused as refused:
-            if refused.code != "not-found" or self._capture is None:
-                raise
-            if not await self._capture.adopt(key.tenant, key.task):
-                raise
-        hub = await open_hub(self._hubs, key, wait=True)
-        try:
-            await self._until(hub, lambda: hub.fold.started)
-        except BaseException:
-            self._hubs.release(hub)
+            if refused.code == "not-found":
+                await self._access.hold(asked.arrived_s)
             raise
-        return hub
 
     def _view(self, asked: Asked, turn: Sent | None = None) -> A2AView:
         return A2AView(asked.wire, asked.rpc_id, self._settings.stream.a2a_heartbeat_s, turn)
@@ -159,13 +141,11 @@ class A2AStreams:
             key = await self._task_at(cursor, asked) or key
         if sent is None and key.task:
             hub = await open_hub(self._hubs, key, wait=True)
-            try:
+            with self._hubs.using(hub):
                 if hub.fold.turn_span(message_id) is not None:
                     sent = _Past(message_id)
                 elif cursor is None and hub.ended:
                     raise A2AError(ErrorKind.UNSUPPORTED_OPERATION, "The task has ended")
-            finally:
-                self._hubs.release(hub)
         if sent is None and cursor is not None:
             # Who resumes must never start a second turn; and must not learn whose record a cursor is of.
             await self._access.hold(asked.arrived_s)
@@ -214,7 +194,10 @@ class A2AStreams:
 
     async def _message(self, request: web.BaseRequest, asked: Asked, payload: bytes) -> web.Response:
         """Answer with a message alone: one frame, then the end (C12)."""
-        frame = event_frame(asked.wire, payload, None).replace(b"\0", asked.rpc_id)
+        try:
+            frame = event_frame(asked.wire, payload, None).replace(b"\0", asked.rpc_id)
+        except Untranslatable as error:
+            raise A2AError(ErrorKind.INTERNAL_ERROR, str(error)) from error
         return web.Response(
             body=frame,
             headers={hdrs.CONTENT_TYPE: f"{EVENT_STREAM}; charset=utf-8", hdrs.CACHE_CONTROL: "no-store"},
@@ -225,12 +208,16 @@ class A2AStreams:
     ) -> web.StreamResponse:
         """Serve a turn from the log, from its first byte or from a cursor."""
         hub = await open_hub(self._hubs, key, wait=True)
-        try:
+        with self._hubs.using(hub):
             await self._until_logged(hub, sent)
             view = self._view(asked, sent)
             head, after, opening = b"", 0, None
             if cursor is not None:
                 head, after, opening = await self._resumed(hub, asked, cursor)
+                if opening is None and (end := hub.fold.terminal_sequence) is not None:
+                    # Who has come to the end of the task gets nothing of the turn a second time (C29).
+                    head, after = view.task(hub, hub.fold.task(), end), end
+                    opening = Opening("replay", end, None)
             if not head:
                 span = hub.fold.turn_span(sent.message_id)
                 fold, after = await folded_at(
@@ -244,37 +231,15 @@ class A2AStreams:
                 return await self._stream(request, stream, opening, head, after)
             finally:
                 sent.forget(stream.look_again)
-        finally:
-            self._hubs.release(hub)
 
     async def _until_logged(self, hub: Hub, sent: Sent) -> None:
         """Wait until the log has the task and this turn: the agent's answer may be faster than the log."""
-        await self._until(
+        await until(
             hub,
             lambda: (
                 hub.fold.started and (hub.fold.turn_span(sent.message_id) is not None or hub.end > sent.after)
             ),
         )
-
-    async def _until(self, hub: Hub, condition: Callable[[], bool]) -> None:
-        """Wait until what a task's records say fulfils a condition.
-
-        Raises:
-            A2AError: that takes longer than clients wait for an answer.
-        """
-        deadline_s = asyncio.get_running_loop().time() + LOG_S_MAX
-        arrived = asyncio.Event()
-        tell = arrived.set
-        hub.listen(tell)
-        try:
-            async with asyncio.timeout_at(deadline_s):
-                while not condition():
-                    arrived.clear()
-                    await arrived.wait()
-        except TimeoutError:
-            raise A2AError(ErrorKind.UNAVAILABLE, "The agent's events have not reached the log") from None
-        finally:
-            hub.stop_listening(tell)
 
 
 class _Past(Sent):

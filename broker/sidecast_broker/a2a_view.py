@@ -83,14 +83,14 @@ class A2AView(Struct, frozen=True):
         # Only on send streams an interrupted state is the last one (C35); only v0.3 says so.
         closing = self.turn is not None and self.wire.version == "0.3"
         key = (self.wire, closing)
-        data = record.frames.get(key)
+        data = record.frame(key)
         if data is None:
             final = None
             if closing and (state := record.event.state) is not None:
                 final = state in TERMINAL_STATES or state in INTERRUPTED_STATES
             event_id = format_cursor(hub.epoch, record.sequence)
             data = self._frame(record.event.payload, event_id, final)
-            record.frames[key] = data
+            record.keep(key, data)
             hub.log.grow(record, len(data))
         assert isinstance(data, bytes)
         return data
@@ -122,8 +122,14 @@ class A2AView(Struct, frozen=True):
             hub: the task's.
             task: v1.0 JSON.
             sequence: the position.
+
+        Raises:
+            A2AError: this generation has no words for what the task holds.
         """
-        return task_frame(self.wire, task, format_cursor(hub.epoch, sequence))
+        try:
+            return task_frame(self.wire, task, format_cursor(hub.epoch, sequence))
+        except Untranslatable as error:
+            raise A2AError(ErrorKind.INTERNAL_ERROR, str(error)) from error
 
     def anew(self, hub: Hub, reason: StreamGapReason, requested: str) -> bytes:
         """Give the Task as it stands, its metadata saying what can't be had after `requested` (C30)."""
@@ -149,6 +155,11 @@ class A2AView(Struct, frozen=True):
     def not_found(self) -> bytes:
         """Give the end of a stream whose task never came."""
         error = A2AError(ErrorKind.UNAVAILABLE, "The agent's events have not reached the log")
+        return error_frame(error, self.wire, self.rpc_id or None)
+
+    def unavailable(self) -> bytes:
+        """Give an error, so that nobody takes the end of the stream for that of the task (C50)."""
+        error = A2AError(ErrorKind.UNAVAILABLE, "What follows can't be read; subscribe again to go on")
         return error_frame(error, self.wire, self.rpc_id or None)
 
     def ended(self, hub: Hub, cursor: int) -> bool:

@@ -226,6 +226,7 @@ class Agent:
         body: bytes | None = None,
         *,
         target: str | None = None,
+        headers: Iterable[tuple[str, str]] | None = None,
         principal: str | None = None,
         tenant: str | None = None,
     ) -> web.StreamResponse:
@@ -237,12 +238,14 @@ class Agent:
             request: the client's.
             body: its body where it has been read; None streams what it sends.
             target: another raw target than the client's, for example without a prefix that is ours.
+            headers: others than the client's.
             principal: whom the client is.
             tenant: the one the request is about.
 
         Raises:
             AgentAway: no usable answer; nothing was sent to the client yet.
-            Refused: the target could mean something else to the agent, or the connection is to be upgraded.
+            Refused: the target could mean something else to the agent, the connection is to be upgraded, or
+                what the client sends is no body.
         """
         try:
             check_target(request.raw_path)
@@ -251,18 +254,21 @@ class Agent:
             raise Refused("bad-request", str(unsafe)) from unsafe
         if hdrs.UPGRADE in request.headers:
             raise Refused("bad-request", "a connection can't be upgraded here")
-        headers = _passed_headers(request, _told(principal, tenant), body)
-        data = request.content if body is None and request.body_exists else body
-        asking = self._spawn(
-            self._connections.head(request.method, target or request.raw_path, headers, data)
-        )
+        given = request.headers.items() if headers is None else headers
+        passed = _passed_headers(given, _told(principal, tenant), body)
+        data = request.content if body is None and request.body_exists else body or None
+        asking = self._spawn(self._connections.head(request.method, target or request.raw_path, passed, data))
         try:
             upstream = await asyncio.shield(asking)
+        except AgentAway as away:
+            if request.content.exception() is not None:
+                raise Refused("bad-request", "the body is not framed as HTTP demands") from away
+            raise
         except asyncio.CancelledError:
             self._leave(asking, request.method)
             raise
         response = web.StreamResponse(
-            status=upstream.status, reason=upstream.reason, headers=_received(upstream)
+            status=upstream.status, reason=_reason(upstream), headers=_received(upstream)
         )
         try:
             await self._relay(request, response, upstream)
@@ -364,11 +370,13 @@ def _own_headers(
     return ours
 
 
-def _passed_headers(request: web.BaseRequest, told: _Told, body: bytes | None) -> CIMultiDict[str]:
-    headers = CIMultiDict(_sendable(request_headers(request.headers.items(), *told)))
+def _passed_headers(given: Iterable[tuple[str, str]], told: _Told, body: bytes | None) -> CIMultiDict[str]:
+    passed = CIMultiDict(_sendable(request_headers(given, *told)))
     if body is not None:
-        headers.popall(hdrs.CONTENT_LENGTH, None)
-    return headers
+        # It was unpacked when it was read.
+        for name in (hdrs.CONTENT_LENGTH, hdrs.CONTENT_ENCODING):
+            passed.popall(name, None)
+    return passed
 
 
 def _sendable(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -382,6 +390,10 @@ def _received(upstream: aiohttp.ClientResponse) -> CIMultiDict[str]:
     # What isn't UTF-8 can't be written again as it came.
     pairs = response_headers(upstream.headers.items())
     return CIMultiDict((name, value) for name, value in pairs if _encodable(value))
+
+
+def _reason(upstream: aiohttp.ClientResponse) -> str | None:
+    return upstream.reason if upstream.reason is None or _encodable(upstream.reason) else None
 
 
 def _encodable(value: str) -> bool:

@@ -26,7 +26,7 @@ from sidecast_broker.core.a2a.operations import (
 )
 from sidecast_broker.core.a2a.translate import events, requests, results
 from sidecast_broker.core.a2a.translate.raw import Untranslatable
-from sidecast_broker.core.a2a.wire import VERSION_HEADER
+from sidecast_broker.core.a2a.wire import VERSION_HEADER, Version
 
 Headers = Iterable[tuple[str, str]]
 
@@ -67,6 +67,20 @@ class AgentCalls:
         self._agent = agent
         self._cards = cards
 
+    @property
+    def version(self) -> Version | None:
+        """The generation that the agent is spoken to in; None before its card is known."""
+        card = self._cards.known
+        return None if card is None else _preferred(card.interfaces).version
+
+    async def interface(self) -> Interface:
+        """Give the interface by which the agent is asked.
+
+        Raises:
+            AgentAway: it has given no card.
+        """
+        return _preferred((await self._cards.card()).interfaces)
+
     @asynccontextmanager
     async def send(
         self, params: bytes, headers: Headers, principal: str | None = None, tenant: str | None = None
@@ -101,7 +115,7 @@ class AgentCalls:
             AgentAway: it can't be reached, or the stream broke off.
             A2AError: it refuses.
         """
-        interface = _preferred((await self._cards.card()).interfaces)
+        interface = await self.interface()
         params = msgspec.json.encode({"id": task_id, **_tenant(interface)})
         if interface.binding == "rest":
             form = rest_call(SUBSCRIBE_TO_TASK, interface.version, task=task_id, tenant=interface.tenant)
@@ -140,17 +154,17 @@ class AgentCalls:
             AgentAway: no usable answer.
             A2AError: the agent's own error, or the agent has no such operation.
         """
-        interface = _preferred((await self._cards.card()).interfaces)
+        interface = await self.interface()
         name = operation.name
         if interface.binding == "rest":
             form = rest_call(operation, interface.version, task=task, config=config, tenant=interface.tenant)
             target, method = self._agent.target(interface, form.path), form.methods[0]
             body = None if method in ("GET", "DELETE") else params
             if body is not None and interface.version == "0.3":
-                body = requests.params_to_v03_rest(name, body)
+                body = requests.params_to_v03(name, body, rest=True)
         else:
             if interface.version == "0.3":
-                params = requests.params_to_v03(name, params)
+                params = requests.params_to_v03(name, params, rest=False)
             target, body = self._rpc(interface, operation, params)
             method = "POST"
         reply = await self._agent.call(
@@ -179,9 +193,7 @@ class AgentCalls:
             result = _result(interface, reply.body, reply.status)
             if interface.version == "1.0":
                 return result
-            if interface.binding == "rest":
-                return results.result_from_v03_rest(operation.name, result)
-            return results.result_from_v03(operation.name, result)
+            return results.result_from_v03(operation.name, result, rest=interface.binding == "rest")
         except (msgspec.DecodeError, Untranslatable) as error:
             raise _unreadable(reply.status) from error
 
@@ -196,12 +208,10 @@ class AgentCalls:
 
     def _request(self, interface: Interface, operation: Operation, params: bytes) -> tuple[str, bytes]:
         if interface.version == "0.3":
-            to_v03 = (
-                requests.send_params_to_v03_rest
-                if interface.binding == "rest"
-                else requests.send_params_to_v03
-            )
-            params = to_v03(params)
+            try:
+                params = requests.params_to_v03(operation.name, params, rest=interface.binding == "rest")
+            except Untranslatable as error:
+                raise A2AError(ErrorKind.INVALID_PARAMS, str(error)) from error
         if interface.binding == "rest":
             path = rest_call(operation, interface.version, tenant=interface.tenant).path
             return self._agent.target(interface, path), params
@@ -239,9 +249,7 @@ def _payload(interface: Interface, body: bytes, status: int) -> bytes:
         result = _result(interface, body, status)
         if interface.version == "1.0":
             return result
-        if interface.binding == "rest":
-            return events.response_from_v03_rest(result)
-        return events.response_from_v03(result)
+        return events.response_from_v03(result, rest=interface.binding == "rest")
     except (msgspec.DecodeError, Untranslatable) as error:
         raise _unreadable(status) from error
 

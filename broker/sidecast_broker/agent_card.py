@@ -1,4 +1,4 @@
-"""The agent's card: fetched from the agent, kept for a while, served as the broker's.
+"""The agent's card: fetched, kept for a while, served as the broker's; without `agent.url`, one of our own.
 
 Must not know what stands in a card.
 """
@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib.metadata import version
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -19,7 +20,7 @@ from aiohttp import ETag, hdrs, web
 
 from sidecast_broker.agent import Agent
 from sidecast_broker.agent_connections import AgentAway
-from sidecast_broker.core.a2a.card import Card, InvalidCard, etag, read, rewrite
+from sidecast_broker.core.a2a.card import Card, InvalidCard, etag, read, rewrite, watch_only
 from sidecast_broker.core.a2a.security import declared
 from sidecast_broker.core.auth.principal import Scheme
 from sidecast_broker.paths import path_segment
@@ -77,6 +78,9 @@ class AgentCards:
         self._public_url = settings.server.public_url.rstrip("/")
         self._clock = clock
         self._found: _Found | None = None
+        if not agent.configured:
+            own = watch_only(settings.agent.name, version("sidecast"))
+            self._found = _Found(own, read(own), None)
         self._fetched_at = 0.0
         self._retry_at = 0.0
         self._fault: AgentAway | None = None
@@ -105,6 +109,11 @@ class AgentCards:
             AgentAway: it has given none.
         """
         return (await self._current()).card
+
+    @property
+    def known(self) -> Card | None:
+        """What the last card said that the agent gave, or None."""
+        return None if self._found is None else self._found.card
 
     def rewritten(self, request: web.BaseRequest, card: bytes, *, prefixed: bool = False) -> bytes:
         """Give another card of the agent's, for example its extended one, as the broker serves it.
@@ -174,7 +183,7 @@ class AgentCards:
     async def _current(self) -> _Found:
         now = self._clock()
         due = self._found is None or now - self._fetched_at >= self._keep_s
-        if due and (self._fault is None or now >= self._retry_at):
+        if self._agent.configured and due and (self._fault is None or now >= self._retry_at):
             if self._fetching is None or self._fetching.done():
                 self._fetching = asyncio.get_running_loop().create_task(self._refresh())
             # All who come meanwhile wait for the same; one who leaves doesn't end it for the others.
@@ -205,7 +214,7 @@ class AgentCards:
             away = AgentAway("broken", f"the agent's card can't be read: {error}")
         else:
             away = error
-        if self._fault is None and away.reason != "none":
+        if self._fault is None:
             logger.warning("agent_card_unavailable", reason=away.reason, detail=str(away))
         self._fault = away
         self._retry_at = self._clock() + RETRY_S
@@ -227,8 +236,6 @@ class AgentCards:
 
 
 def _refusal(away: AgentAway) -> Refused:
-    if away.reason == "none":
-        return Refused("not-found", str(away))
     if away.reason == "broken":
         return Refused("bad-gateway", str(away))
     return Refused("unavailable", str(away), retry_after_s=RETRY_S)

@@ -16,6 +16,9 @@ import msgspec
 from sidecast_broker.core.log import Stored
 from sidecast_schemas import headers as names
 
+STREAM_NOT_FOUND = 10059
+NO_MESSAGE = 10037
+
 
 class Away(Exception):  # noqa: N818 - a state of the world
     """NATS can't answer: not connected, no leader, no stream, or too slow."""
@@ -105,6 +108,7 @@ class InfoAnswer(msgspec.Struct):
 
     config: dict[str, Any] = {}
     created: str = ""
+    ts: str = ""
     state: StreamState = msgspec.field(default_factory=StreamState)
     error: ApiError | None = None
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import structlog
 
 from sidecast_broker.a2a_streams import A2AStreams
+from sidecast_broker.adoption import Adoption
 from sidecast_broker.agent import Agent
 from sidecast_broker.agent_calls import AgentCalls
 from sidecast_broker.agent_card import AgentCards
@@ -23,12 +24,14 @@ from sidecast_broker.agent_tasks import AgentTasks
 from sidecast_broker.auth.access import Access, Credentials, NoCredentials
 from sidecast_broker.auth.page_tokens import PageTokens
 from sidecast_broker.auth.webhook import Webhook
+from sidecast_broker.bucket import Bucket
 from sidecast_broker.capture import Capture
 from sidecast_broker.gateway import Gateway
 from sidecast_broker.health import Internal
 from sidecast_broker.hubs import Hubs
 from sidecast_broker.jetstream import JetStream
 from sidecast_broker.listener import Listener
+from sidecast_broker.messages import Messages
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.page import Page
 from sidecast_broker.positioner import Positioner
@@ -80,7 +83,6 @@ async def serving(
     streams = Streams(settings.stream, metrics)
     webhook = Webhook(settings.auth) if settings.auth.webhook_url else None
     access = Access(settings, credentials or NoCredentials(), hubs, webhook)
-    public = Public(settings, hubs, streams, access, metrics)
     page = Page(settings, hubs, TaskLists(stream, settings.agent.name), access)
     internal = Internal(settings, stream, positioner, hubs, streams, access, metrics)
     server = settings.server
@@ -90,8 +92,11 @@ async def serving(
     capture = None
     if settings.agent.capture == "proxy" and agent.configured:
         capture = Capture(stream, hubs, AgentTasks(calls), settings.agent.name, metrics)
-    turns = Turns(calls, capture)
-    a2a_streams = A2AStreams(settings, hubs, streams, turns, capture, access, metrics)
+    adoption = Adoption(hubs, capture)
+    public = Public(settings, hubs, streams, adoption, access, metrics)
+    messages = _messages(stream, settings)
+    turns = Turns(calls, messages, capture)
+    a2a_streams = A2AStreams(settings, hubs, streams, turns, adoption, access, metrics)
     relay = Relay(hubs, agent, cards, calls, capture, access, AgentLists(access, PageTokens()))
     gateway = Gateway(settings, a2a_streams, relay, agent, cards, access, metrics)
     routes = [*public.routes(), *page.routes(), *cards.routes()]
@@ -113,6 +118,9 @@ async def serving(
         await open_to_all.close()
         await for_operators.close()
         await turns.close()
+        if messages is not None:
+            await messages.close()
+        await adoption.close()
         if capture is not None:
             await capture.close()
         await cards.close()
@@ -123,6 +131,14 @@ async def serving(
         await hubs.close()
         await positioner.close()
         await stream.close()
+
+
+def _messages(stream: JetStream, settings: Settings) -> Messages | None:
+    nats, agent = settings.nats, settings.agent
+    if not nats.messages_age_s:
+        return None
+    bucket = Bucket(stream, f"{nats.stream}_MESSAGES", nats, nats.messages_age_s)
+    return Messages(bucket, agent.name, abandoned_s=agent.timeout_s, patience_s=nats.request_s)
 
 
 async def run(settings: Settings) -> None:

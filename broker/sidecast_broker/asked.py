@@ -135,8 +135,6 @@ def v1_params(asked: Asked) -> bytes:
     if asked.wire.version == "1.0":
         return raw
     try:
-        if asked.wire.binding == "rest":
-            return requests.send_params_from_v03_rest(raw)
-        return requests.send_params_from_v03(raw)
+        return requests.params_from_v03(asked.operation.name, raw, rest=asked.wire.binding == "rest")
     except Untranslatable as error:
         raise A2AError(ErrorKind.INVALID_PARAMS, str(error)) from error

@@ -53,13 +53,13 @@ class BrowserView(Struct, frozen=True):
 
     def record(self, hub: Hub, record: Record) -> bytes:
         """Give the frame of a record, empty where the filter leaves it out."""
-        frame = record.frames.get(self.named)
+        frame = record.frame(self.named)
         if frame is None:
             frame = events.encode(record, hub.fold, hub.epoch, named=self.named)
             if frame is None:
                 return b""
-            record.frames[self.named] = frame
-            hub.log.grow(record, len(frame))
+            record.keep(self.named, frame)
+            hub.log.grow(record, len(frame.data))
         assert isinstance(frame, EncodedFrame)
         return frame.data if self.filter.admits(frame.kind) else b""
 
@@ -133,6 +133,10 @@ class BrowserView(Struct, frozen=True):
     def not_found(self) -> bytes:
         """Give the end of a stream whose task never came."""
         return events.end_frame(None, "not-found", named=self.named).data
+
+    def unavailable(self) -> bytes:
+        """Say nothing: an EventSource that was not sent `stream.end` comes again with its cursor."""
+        return b""
 
     def heartbeat(self) -> bytes:
         """Give what is sent in silence."""

@@ -16,7 +16,8 @@ import structlog
 
 from sidecast_broker.agent_connections import AgentAway
 from sidecast_broker.answers import Away
-from sidecast_broker.core.a2a.capture import contains
+from sidecast_broker.core.a2a.capture import contains, difference
+from sidecast_broker.core.a2a.heard import Reading
 from sidecast_broker.core.fold import Fold
 from sidecast_broker.jetstream import JetStream
 from sidecast_broker.metrics import Metrics
@@ -39,7 +40,9 @@ class Periods(NamedTuple):
     Attributes:
         check_s: a task captured by another broker, or watched while nobody captures it, is looked at again.
         fresh_s: what a subscription repeats of its leading Task comes within so long.
-        settle_s: the events of an answer come by the source that is published within so long.
+        late_s: what a subscription says comes so much later than the same in the answer to who asks.
+        settle_s: the events of an answer come by the source that is published within so long; and an agent
+            that can't be asked before a task's end is written is waited for so long.
         retry_s: first pause before the agent is subscribed to again; doubles.
         retry_s_max: longest such pause.
         pursue_s: a task nobody watches, of which the agent says nothing new, is asked after for so long.
@@ -47,6 +50,7 @@ class Periods(NamedTuple):
 
     check_s: float = 2.0
     fresh_s: float = 1.0
+    late_s: float = 0.1
     settle_s: float = 2.0
     retry_s: float = 0.25
     retry_s_max: float = 15.0
@@ -97,6 +101,8 @@ class Captor:
             is_source=lambda voice: voice is self._source,
             mind_others=self._mind_others,
             fresh_s=periods.fresh_s,
+            settle_s=periods.settle_s,
+            clock=clock,
         )
         self._periods = periods
         self._clock = clock
@@ -142,7 +148,7 @@ class Captor:
         voice.last = event
         if self._source is None and self._leads is not False and not self._missed:
             self._source = voice
-        if isinstance(voice, Subscription) and voice is self._source and not voice.led_at_s:
+        if isinstance(voice, Subscription) and voice is self._source and not voice.begun:
             self._missed = False
         turns, self._begins = self._begins, []
         heard: Event | None = event
@@ -154,24 +160,22 @@ class Captor:
             self._count("dropped")
             self._dropped = True
             heard = None
-        elif isinstance(voice, Subscription) and not self._is_anchored(voice, event):
-            self._room.give(len(event.payload))
-            heard = None
-            if not any(isinstance(each, Look) for each in self._queue):
-                self._queue.append(Look(voice))
+        leads = isinstance(voice, Subscription) and self._begins_with_task(voice, event)
         if heard is not None or turns:
-            now = self._clock()
-            leading = isinstance(voice, Subscription) and not voice.updates
-            self._queue.append(Said(voice, heard, turns, now, resynchronised=leading))
+            self._queue.append(Said(voice, heard, turns, self._clock(), resynchronised=leads))
         self._wake.set()
 
-    def _is_anchored(self, voice: Subscription, event: Event) -> bool:
-        if voice.led_at_s:
-            voice.updates = True
-        else:
+    def _begins_with_task(self, voice: Subscription, event: Event) -> bool:
+        """Tell whether this is the leading Task of a subscription; where another word is its first, look."""
+        begins = not voice.begun
+        voice.begun = True
+        if begins and event.kind == "task":
             voice.led_at_s = self._clock()
-            voice.anchored = event.kind == "task"
-        return voice.anchored
+            return True
+        voice.updates = True
+        if begins:
+            self._queue.append(Look(voice))
+        return False
 
     def over(self, voice: Voice, how: How) -> None:
         """Know that a voice has ended: in good order, by a break, or refused before it began."""
@@ -461,6 +465,40 @@ class Captor:
             self._pursued_since_s = self._clock()
         return True
 
+    async def _lead(self, voice: Subscription) -> bool:
+        """Ask for the Task that a subscription has not begun with; tell whether the agent knows it.
+
+        What the subscription has said meanwhile may be in there: what came before that is written, marked,
+        and then what it said, as it said it. A Task that says more is looked at again a little later: the
+        stream's words may have been slower than the answer.
+
+        Raises:
+            AgentAway: the agent can't be reached.
+        """
+        task = await self._agent.get(self.task_id)
+        if task is None:
+            return False
+        try:
+            event = decode_event(b'{"task":%b}' % task)
+        except InvalidEvent:
+            self._count("invalid")
+            return True
+        if difference(self._fold, task, reading=Reading(self._agent.doubles, self._held(voice))):
+            await asyncio.sleep(self._periods.late_s)
+        voice.led_at_s = self._clock()
+        heard = self._held(voice)
+        started = self._fold.started
+        await self._scribe.write(Said(voice, event, [], voice.led_at_s, resynchronised=True, heard=heard))
+        if not started:
+            # What began the log was the Task without what may have been heard.
+            await self._scribe.write(Said(voice, event, [], voice.led_at_s, resynchronised=True, heard=heard))
+        return True
+
+    def _held(self, voice: Voice) -> list[Event]:
+        """Give what a voice has said that waits to be written."""
+        said = [each for each in self._queue if isinstance(each, Said) and each.voice is voice]
+        return [each.event for each in said if each.event is not None]
+
     async def _follow_hint(self, state: str) -> None:
         if self._source is None:
             if (state != self._fold.state or not self._fold.started) and await self._take_lead():
@@ -483,7 +521,7 @@ class Captor:
             self._begins[:0] = item.turns
             self._room.give(size)
         elif isinstance(item, Look):
-            if item.voice is self._source and not await self._look(item.voice):
+            if item.voice is self._source and not await self._lead(item.voice):
                 self._count("unknown-task")
         elif isinstance(item, Over):
             await self._end(item)
@@ -538,7 +576,8 @@ class Captor:
         """End the turns whose end has come by now; tell whether there were any."""
         now = self._clock()
         for voice, until_s in list(self._ending.items()):
-            if voice.last is None or contains(self._fold, voice.last) or now >= until_s:
+            reading = Reading(self._agent.doubles)
+            if voice.last is None or contains(self._fold, voice.last, reading) or now >= until_s:
                 del self._ending[voice]
                 if voice.turn is not None:
                     await self._scribe.end_turn(voice.turn, "returned")

@@ -218,13 +218,25 @@ class Capture:
     async def adopt(self, tenant: str, task_id: str) -> bool:
         """Begin to capture a task that the log doesn't have; give whether the agent has it.
 
+        Args:
+            tenant: of the request.
+            task_id: as somebody has made it up.
+
         Raises:
             AgentAway: it can't be asked.
         """
-        task = await self._agent.get(task_id)
-        if task is not None:
-            self.hint(tenant, task)
-        return task is not None
+        task = await self._agent.find(task_id)
+        if task is None:
+            return False
+        try:
+            found = decode_event(b'{"task":%b}' % task).task_id
+        except InvalidEvent:
+            found = None
+        if found != task_id:
+            self.count("invalid" if found is None else "other-task")
+            return False
+        self.hint(tenant, task)
+        return True
 
     def count(self, outcome: str) -> None:
         """Count an event that no captor has heard."""

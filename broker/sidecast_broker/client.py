@@ -65,9 +65,10 @@ class ShortClient(Client):
 
     def take(self, received: Sequence[_Received]) -> None:
         """Hand messages on, and say when these were all."""
-        self.stats["in_msgs"] += len(received)
-        self.stats["in_bytes"] += sum(len(payload) for *_others, payload in received)
+        stats = self.stats
+        stats["in_msgs"] += len(received)
         for receive, subject, headers, payload in received:
+            stats["in_bytes"] += len(payload)
             try:
                 receive(subject, headers, payload)
             except Exception as error:  # noqa: BLE001 - must not end the loop that reads the connection

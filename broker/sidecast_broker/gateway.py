@@ -17,7 +17,7 @@ from sidecast_broker.agent_connections import AgentAway
 from sidecast_broker.asked import Asked
 from sidecast_broker.auth.access import Access
 from sidecast_broker.auth.webhook import Action
-from sidecast_broker.core.a2a.envelope import parse, parse_params
+from sidecast_broker.core.a2a.envelope import Params, parse, parse_params, parse_query
 from sidecast_broker.core.a2a.errors import A2AError, ErrorKind, refusal
 from sidecast_broker.core.a2a.named import references_of, task_of, tenant_of
 from sidecast_broker.core.a2a.operations import (
@@ -59,7 +59,9 @@ _KINDS = {
     "unauthenticated": ErrorKind.UNAUTHENTICATED,
     "forbidden": ErrorKind.PERMISSION_DENIED,
     "not-found": ErrorKind.TASK_NOT_FOUND,
+    "request-timeout": ErrorKind.REQUEST_TIMEOUT,
     "body-too-large": ErrorKind.BODY_TOO_LARGE,
+    "unsupported-media-type": ErrorKind.UNSUPPORTED_ENCODING,
 }
 
 _ACTIONS: dict[Operation, Action] = {
@@ -114,21 +116,28 @@ class Gateway:
         target = request.raw_path
         version: Version | None = None
         wire = refusal_wire(target, None)
-        streams = False
+        rpc_id, streams = b"", False
         try:
-            version = negotiate(request.headers.get(VERSION_HEADER), request.query.get(VERSION_HEADER))
+            version = negotiate(
+                # Several that differ are one list to HTTP, and no version.
+                ", ".join(dict.fromkeys(request.headers.getall(VERSION_HEADER, ()))),
+                ", ".join(dict.fromkeys(request.query.getall(VERSION_HEADER, ()))),
+            )
             wire = refusal_wire(target, version)
             call = match(request.method, target, version)
             if call is None:
                 return await self._other(request)
             wire = call.wire
             principal = await self._who(request)
-            asked = await self._read(request, call, principal)
-            streams = asked.operation.streams
-            return await self._serve(request, asked)
+            read = await self._read(request, call)
+            rpc_id, streams = read.rpc_id, read.operation.streams
+            return await self._serve(request, await self._asked(request, call, read, principal))
         except WrongMethod as wrong:
             raise Refused("method-not-allowed", "not with this method", allow=wrong.allow) from wrong
         except A2AError as error:
+            if rpc_id:
+                # Of two who wait for one turn each has an id of its own, and both are given the same error.
+                error.rpc_id = rpc_id
             return self._refuse(error, wire, streams=streams)
 
     async def _other(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -141,7 +150,7 @@ class Gateway:
         try:
             return await self._access.who(request)
         except Refused as refused:
-            raise _a2a_error(refused, b"") from refused
+            raise _refusal(refused) from refused
 
     def _refuse(self, error: A2AError, wire: Wire, *, streams: bool) -> web.Response:
         self._metrics.rejected.labels(error.kind.name.lower().replace("_", "-")).inc()
@@ -155,44 +164,57 @@ class Gateway:
 
     # ------------------------------------------------------------------ reading
 
-    async def _read(self, request: web.BaseRequest, call: Call, principal: Principal) -> Asked:
-        """Read what is asked for, of which task."""
+    async def _read(self, request: web.BaseRequest, call: Call) -> _Read:
+        """Read which operation is asked for."""
         if call.agent not in ("", self._settings.agent.name):
             await self._access.hold(self._access.now())
             raise A2AError(ErrorKind.TASK_NOT_FOUND)
         try:
             body = await request.read()
-        except web.HTTPRequestEntityTooLarge as error:
-            raise A2AError(ErrorKind.BODY_TOO_LARGE) from error
+        except Refused as refused:
+            raise _refusal(refused) from refused
         # Counted from the whole request on: who sends its end late must not learn how long a look-up takes.
         arrived_s = self._access.now()
         version, binding = call.wire
-        envelope = parse(body) if binding == "jsonrpc" else None
+        if binding == "jsonrpc":
+            envelope = parse(body)
+            try:
+                operation = operation_of(envelope.method, version)
+            except A2AError as error:
+                error.rpc_id = envelope.id
+                raise
+            return _Read(operation, envelope.id, envelope.params, body, arrived_s)
+        assert call.operation is not None
+        if request.method == "POST":
+            params = parse_params(body, v03=version == "0.3")
+            if body.isspace():
+                body = b""  # read as no parameters, which blanks are to nobody else
+        else:
+            # A body means nothing here (RFC 9110, section 9.3.1), and must not mean anything to the agent.
+            params, body = parse_query(request.raw_path.partition("?")[2]), b""
+        return _Read(call.operation, b"", params, body, arrived_s)
+
+    async def _asked(self, request: web.BaseRequest, call: Call, read: _Read, principal: Principal) -> Asked:
+        """Find out which tasks, of which tenant, a request is about."""
+        version, binding = call.wire
+        operation, params = read.operation, read.params
         try:
-            if envelope is not None:
-                operation, params = operation_of(envelope.method, version), envelope.params
-            else:
-                assert call.operation is not None
-                operation = call.operation
-                params = parse_params(body if request.method == "POST" else b"", v03=version == "0.3")
-            named = _Named(
-                tenant_of(version, params, call.tenant),
-                task_of(operation, version, params, call.task) or "",
-                references_of(params),
-            )
-            tenant = self._access.tenant(principal, named.tenant)
-            if envelope is None and self._access.on:
-                tenant = _unless_hidden(request, body, tenant, named.task, operation)
+            named = tenant_of(version, params, call.tenant)
+            task = task_of(operation, version, params, call.task) or ""
+            references = references_of(params)
+            tenant = self._access.tenant(principal, named)
+            if binding == "rest" and self._access.on:
+                tenant = _unless_hidden(request, tenant, task, operation)
             if tenant is None:
                 raise A2AError(ErrorKind.TASK_NOT_FOUND)
         except A2AError as error:
             if error.kind is ErrorKind.TASK_NOT_FOUND:
-                await self._access.hold(arrived_s)
-            error.rpc_id = envelope.id if envelope is not None else None
+                await self._access.hold(read.arrived_s)
             raise
-        key = TaskKey(tenant, self._settings.agent.name, named.task)
-        rpc_id = envelope.id if envelope is not None else b""
-        return Asked(call, operation, rpc_id, params, body, key, named.references, principal, arrived_s)
+        key = TaskKey(tenant, self._settings.agent.name, task)
+        return Asked(
+            call, operation, read.rpc_id, params, read.body, key, references, principal, read.arrived_s
+        )
 
     async def _allow(self, asked: Asked) -> Asked:
         """Let pass who may do this with every task the request names; nothing of them is read before.
@@ -227,11 +249,8 @@ class Gateway:
                     raise AgentAway("none", "no agent is configured to send this to")
                 return await self._streams.send(request, asked)
             return await self._relay.operation(request, asked)
-        except A2AError as error:
-            error.rpc_id = asked.rpc_id or None
-            raise
         except Refused as refused:
-            raise _a2a_error(refused, asked.rpc_id) from refused
+            raise _refusal(refused, asked.rpc_id) from refused
         except AgentAway as away:
             raise _agent_error(away, asked.rpc_id) from away
 
@@ -245,12 +264,21 @@ class Gateway:
         require_extensions(card.required, read_extensions(values))
 
 
-class _Named(NamedTuple):
-    """What a request names, as it stands there."""
+class _Read(NamedTuple):
+    """A request's operation, and what it is called with.
 
-    tenant: str
-    task: str
-    references: list[str]
+    Attributes:
+        rpc_id: raw JSON; empty on REST.
+        params: of the JSON-RPC request, or of the REST body or query.
+        body: what passes on to the agent.
+        arrived_s: when the whole request was there.
+    """
+
+    operation: Operation
+    rpc_id: bytes
+    params: Params
+    body: bytes
+    arrived_s: float
 
 
 def _refuse_ticket(principal: Principal) -> None:
@@ -260,18 +288,16 @@ def _refuse_ticket(principal: Principal) -> None:
 
 
 def _unless_hidden(
-    request: web.BaseRequest, body: bytes, tenant: str | None, task: str, operation: Operation
+    request: web.BaseRequest, tenant: str | None, task: str, operation: Operation
 ) -> str | None:
     """Give the tenant of a REST request; None: its query names another one to the agent.
 
     ProtoJSON binds a parameter of the query to any field, in either spelling, and the agent gets the query as
-    it is; so it does a body where none belongs.
+    it is.
 
     Raises:
-        A2AError: INVALID_REQUEST, INVALID_PARAMS: the query or such a body may name another task.
+        A2AError: INVALID_PARAMS: the query may name another task.
     """
-    if body and request.method != "POST":
-        raise A2AError(ErrorKind.INVALID_REQUEST, f"A {request.method} has no body")
     for name, value in request.query.items():
         field = name.casefold().replace("_", "")
         if field == "tenant" and value != tenant:
@@ -281,7 +307,7 @@ def _unless_hidden(
     return tenant
 
 
-def _a2a_error(refused: Refused, rpc_id: bytes) -> A2AError:
+def _refusal(refused: Refused, rpc_id: bytes = b"") -> A2AError:
     kind = _KINDS.get(refused.code, ErrorKind.INVALID_REQUEST)
     message = None if kind is ErrorKind.TASK_NOT_FOUND else refused.detail
     return A2AError(kind, message, rpc_id=rpc_id or None)

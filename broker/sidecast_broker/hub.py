@@ -16,10 +16,14 @@ from sidecast_broker.fanout import Fanout
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.subscriber import Subscriber, View
 from sidecast_schemas import headers as names
-from sidecast_schemas.codec import InvalidEvent, decode_event
+from sidecast_schemas.codec import Event, InvalidEvent, decode_event
 from sidecast_schemas.subjects import InvalidId, TaskKey, decode_token
 
 logger = structlog.get_logger(__name__)
+
+
+def ignore_growth(_bytes: int) -> None:
+    """Count no memory: nobody holds the hub, or nobody does any more."""
 
 
 class Hub:
@@ -31,7 +35,8 @@ class Hub:
         log_bytes_max: memory for recent records.
         metrics: where to count.
         soon: runs a function in the next turn of the event loop.
-        on_growth: called with the bytes by which the memory held has grown or shrunk.
+        afterwards: called by what `soon` runs, runs a function when all of that has run.
+        on_growth: the attribute.
         clock: seconds, monotonic.
 
     Attributes:
@@ -41,6 +46,7 @@ class Hub:
         snapshots: encoded snapshots of the present position, by view.
         failed: whether a fault of ours keeps it from going on.
         gap_below: cursors below this sequence have a hole behind them; 0: none has.
+        on_growth: called with the bytes by which the memory held has grown or shrunk.
     """
 
     def __init__(
@@ -51,7 +57,8 @@ class Hub:
         log_bytes_max: int,
         metrics: Metrics,
         soon: Callable[[Callable[[], None]], object],
-        on_growth: Callable[[int], None] = lambda _bytes: None,
+        afterwards: Callable[[Callable[[], None]], object] = lambda run: run(),
+        on_growth: Callable[[int], None] = ignore_growth,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.key = key
@@ -68,8 +75,8 @@ class Hub:
         self._whole_stream = False
         self._metrics = metrics
         self._soon = soon
-        self._on_growth = on_growth
-        self._fanout = Fanout(self, metrics.deliveries, soon, clock)
+        self.on_growth = on_growth
+        self._fanout = Fanout(self, metrics.deliveries, soon, afterwards, clock)
         self._scheduled = False
         self._lost = False
         self._reloading = False
@@ -105,14 +112,15 @@ class Hub:
         self.newest_at = at_milliseconds(stored.at)
         if self.snapshots:
             self.snapshots.clear()
-        record = self._record(stored, self.newest_at)
-        if record is None:
+        event = self._event(stored)
+        if event is None:
             self.log.skip(stored.sequence)
         else:
-            record.deliverable = self.fold.apply(record.event, record.sequence)
-            if not record.deliverable and record.event.kind != "turn":
-                reason = "after-terminal" if self.ends_at(record.sequence - 1) else "second-task"
-                self._count_invalid(reason, record.sequence)
+            record = Record(stored.sequence, self.newest_at, event)
+            record.deliverable = self.fold.apply(event, stored.sequence)
+            if not record.deliverable and event.kind != "turn":
+                reason = "after-terminal" if self.ends_at(stored.sequence - 1) else "second-task"
+                self._count_invalid(reason, stored.sequence)
             self.log.append(record)
         if not self._scheduled:
             self._scheduled = True
@@ -168,7 +176,7 @@ class Hub:
         """Know that the stream has never lost a message, so that any first record is a task's true first."""
         self._whole_stream = True
 
-    def _record(self, stored: Stored, at: str) -> Record | None:
+    def _event(self, stored: Stored) -> Event | None:
         new = stored.sequence > self.log.end  # what is read once more is not counted once more
         try:
             event = decode_event(stored.payload)
@@ -182,7 +190,7 @@ class Hub:
             return None
         if event.repaired and new:
             self._metrics.invalid_events.labels("surrogate").inc(event.repaired)
-        return Record(stored.sequence, at, event)
+        return event
 
     def _owner_of(self, stored: Stored) -> str | None:
         token = stored.headers.get(names.OWNER)
@@ -201,10 +209,10 @@ class Hub:
 
     def _account(self) -> None:
         snapshots = sum(map(len, self.snapshots.values())) if self.snapshots else 0
-        size = self.log.size_bytes + self.fold.size_bytes + snapshots
+        size = self.log.size_bytes + self.fold.held_bytes + snapshots
         if size != self.size_bytes:
             grown, self.size_bytes = size - self.size_bytes, size
-            self._on_growth(grown)
+            self.on_growth(grown)
 
     def trim(self, log_bytes_max: int) -> None:
         """Let old records go until the log holds at most so much."""
@@ -232,11 +240,12 @@ class Hub:
 
     def past_record(self, stored: Stored) -> Record:
         """Make a record of one the log doesn't hold any more; the fold has counted it before."""
-        record = self._record(stored, at_milliseconds(stored.at))
-        if record is None:
+        event = self._event(stored)
+        if event is None:
             return Record.undeliverable(stored.sequence)
+        record = Record(stored.sequence, at_milliseconds(stored.at), event)
         terminal = self.fold.terminal_sequence
-        kind = record.event.kind
+        kind = event.kind
         record.deliverable = (
             kind != "turn"
             and (kind != "task" or stored.sequence == self.fold.opening_sequence)
@@ -301,7 +310,7 @@ class Hub:
 
     def _flush(self) -> None:
         self._scheduled = False
-        if self.first is not None and self._waiting:
+        if self._waiting and self.first is not None:
             self._tell_waiting()
         self._fanout.flush()
         for tell in self._listeners:

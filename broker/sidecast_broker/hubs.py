@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 
@@ -15,13 +16,14 @@ from sidecast_broker.answers import Away, StreamInfo
 from sidecast_broker.background import Background
 from sidecast_broker.core.cursor import MalformedCursor, parse_cursor
 from sidecast_broker.core.log import Stored
-from sidecast_broker.hub import Hub
+from sidecast_broker.hub import Hub, ignore_growth
 from sidecast_broker.jetstream import JetStream
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.positioner import Positioner
 from sidecast_broker.settings import Log
 from sidecast_broker.tail import Cause, Tail
 from sidecast_broker.turn import Turn
+from sidecast_broker.use import Use
 from sidecast_schemas import headers as names
 from sidecast_schemas.subjects import TaskKey, events_subject, parse_subject
 
@@ -167,21 +169,19 @@ class Hubs:
         if entry is None:
             entry = self._open(key)
         entry.users += 1
-        try:
-            await asyncio.shield(entry.opened)
-            if entry.hub.end < at_least or entry.hub.reloading:
-                # Its live message may be on its way; who knows of it must not be told that there is none.
-                entry.tail.repair("open", at_least)
-                async with asyncio.timeout(REPAIR_S_MAX):
-                    await entry.tail.settled()
-                if entry.hub.failed:
-                    raise Away("what is stored can't be read")
-        except TimeoutError as error:
-            self._leave(entry)
-            raise Away("what is stored can't be read") from error
-        except BaseException:
-            self._leave(entry)
-            raise
+        with Use(partial(self._leave, entry)) as use:
+            try:
+                await asyncio.shield(entry.opened)
+                if entry.hub.end < at_least or entry.hub.reloading:
+                    # Its live message may be on its way; who knows of it must not be told that there is none.
+                    entry.tail.repair("open", at_least)
+                    async with asyncio.timeout(REPAIR_S_MAX):
+                        await entry.tail.settled()
+                    if entry.hub.failed:
+                        raise Away("what is stored can't be read")
+            except TimeoutError as error:
+                raise Away("what is stored can't be read") from error
+            use.keep()
         return entry.hub
 
     def unfed(self, key: TaskKey) -> Hub:
@@ -191,6 +191,10 @@ class Hubs:
             Away: the stream has not been reached yet.
         """
         return self._hub(key, self._epoch())
+
+    def using(self, hub: Hub) -> Use:
+        """Release a hub that `acquire` gave when a block is left, unless the block keeps it in use."""
+        return Use(partial(self.release, hub))
 
     def release(self, hub: Hub) -> None:
         """Stop using a hub that `acquire` gave; its task may be held by another one since, or by none."""
@@ -213,16 +217,16 @@ class Hubs:
         return info.epoch
 
     def _hub(self, key: TaskKey, epoch: str) -> Hub:
-        hub = Hub(
+        return Hub(
             key,
             epoch,
             log_bytes_max=self._settings.task_bytes_max,
             metrics=self._metrics,
             soon=self._turn.soon,
-            on_growth=lambda grown: self._grow(key, hub, grown),
+            afterwards=self._turn.afterwards,
+            on_growth=self._grow,
             clock=self._clock,
         )
-        return hub
 
     def _open(self, key: TaskKey) -> _Entry:
         hub = self._hub(key, self._epoch())
@@ -265,6 +269,7 @@ class Hubs:
         if entry is not None and entry.tail is tail:
             del self._entries[key]
             self.size_bytes -= entry.hub.size_bytes
+            entry.hub.on_growth = ignore_growth  # a message may be on its way
 
     def measure(self) -> None:
         """Set the gauges of memory: computed when somebody asks, not per event."""
@@ -274,10 +279,7 @@ class Hubs:
     def _count_repair(self, cause: Cause) -> None:
         self._metrics.tail_repairs.labels(cause).inc()
 
-    def _grow(self, key: TaskKey, hub: Hub, grown: int) -> None:
-        entry = self._entries.get(key)
-        if entry is None or entry.hub is not hub:
-            return  # a message that was on its way when the task left memory
+    def _grow(self, grown: int) -> None:
         self.size_bytes += grown
         if grown > 0 and self.size_bytes > self._shrink_above and not self._shrinking:
             # Not at once: this is called from inside of a hub, which is no place to cut it.

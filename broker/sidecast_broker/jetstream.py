@@ -21,6 +21,8 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from sidecast_broker.answers import (
+    NO_MESSAGE,
+    STREAM_NOT_FOUND,
     Away,
     Headers,
     InfoAnswer,
@@ -61,8 +63,6 @@ CLOSE_S_MAX = 1.0
 ATTENDED_S = 1.0
 """Who is there answers in a round trip; who is not is known at once, but where its host was cut off."""
 
-_STREAM_NOT_FOUND = 10059
-_NO_MESSAGE = 10037
 _WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 """The second where the publish that was first is still on its way to the replicas."""
 
@@ -295,7 +295,7 @@ class JetStream:
             Away: no answer; Unusable: the stream can't be worked with.
         """
         answer = await self._info_answer()
-        if answer.error is not None and answer.error.err_code == _STREAM_NOT_FOUND:
+        if answer.error is not None and answer.error.err_code == STREAM_NOT_FOUND:
             if not self._settings.manage_stream:
                 raise Away(f"stream {self._settings.stream} does not exist and nats.manage_stream is off")
             await self._create()
@@ -310,12 +310,12 @@ class JetStream:
         return StreamInfo(epoch, answer.created, state.first_seq, state.last_seq, state.num_deleted)
 
     async def _info_answer(self) -> InfoAnswer:
-        return decode_info(await self._api(f"STREAM.INFO.{self._settings.stream}"))
+        return decode_info(await self.api(f"STREAM.INFO.{self._settings.stream}"))
 
     async def _create(self) -> None:
         config = desired_config(self._settings)
         config["metadata"] = {"sidecast-epoch": epoch_of_creation(int(time.time() * 1000))}
-        answer = decode_info(await self._api(f"STREAM.CREATE.{self._settings.stream}", config))
+        answer = decode_info(await self.api(f"STREAM.CREATE.{self._settings.stream}", config))
         if answer.error is not None:
             raise Away(f"can't create stream {self._settings.stream}: {answer.error.description}")
         logger.info("stream_created", stream=self._settings.stream, replicas=self._settings.replicas)
@@ -348,7 +348,7 @@ class JetStream:
         if is_epoch(written := metadata.get("sidecast-epoch", "")) and written != old:
             return
         config["metadata"] = {**metadata, "sidecast-epoch": epoch}
-        updated = decode_info(await self._api(f"STREAM.UPDATE.{self._settings.stream}", config))
+        updated = decode_info(await self.api(f"STREAM.UPDATE.{self._settings.stream}", config))
         if updated.error is not None:
             raise Away(f"can't write a new epoch: {updated.error.description}")
         logger.warning("epoch_renewed", epoch=epoch)
@@ -378,9 +378,9 @@ class JetStream:
         return await self._message({"seq": sequence}) if sequence > 0 else None
 
     async def _message(self, request: dict[str, Any]) -> Stored | None:
-        answer = decode_message(await self._api(f"STREAM.MSG.GET.{self._settings.stream}", request))
+        answer = decode_message(await self.api(f"STREAM.MSG.GET.{self._settings.stream}", request))
         if answer.message is None:
-            if answer.error is not None and answer.error.err_code == _NO_MESSAGE:
+            if answer.error is not None and answer.error.err_code == NO_MESSAGE:
                 return None
             raise Away(answer.error.description if answer.error else "empty answer")
         message = answer.message
@@ -392,7 +392,16 @@ class JetStream:
             message.data,
         )
 
-    async def _api(self, path: str, body: dict[str, Any] | None = None) -> bytes:
+    async def api(self, path: str, body: dict[str, Any] | None = None) -> bytes:
+        """Ask the JetStream API; the answer may be an error of its own.
+
+        Args:
+            path: what follows `$JS.API.`.
+            body: what is asked.
+
+        Raises:
+            Away: no answer.
+        """
         client = self._ready_client()
         try:
             answer = await client.request(
@@ -496,7 +505,7 @@ class JetStream:
             Away: no answer.
         """
         answer = decode_subjects(
-            await self._api(f"STREAM.INFO.{self._settings.stream}", {"subjects_filter": pattern})
+            await self.api(f"STREAM.INFO.{self._settings.stream}", {"subjects_filter": pattern})
         )
         if answer.error is not None:
             raise Away(answer.error.description)

@@ -11,12 +11,9 @@ from asyncio import AbstractEventLoop
 from typing import Any, cast
 
 import structlog
-from aiohttp import hdrs, web
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http import RawRequestMessage
-from aiohttp.streams import StreamReader
-from aiohttp.web_protocol import RequestHandler
+from aiohttp import HttpVersion11, hdrs, web
 
+from sidecast_broker.connection import ClientConnections, Limits
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.refused import Code, Refused
 from sidecast_broker.router import Router
@@ -26,6 +23,8 @@ logger = structlog.get_logger(__name__)
 
 SHUTDOWN_S = 2.0
 KEEPALIVE_S = 75
+LINGER_S = 2.0
+"""How long the rest of a body nobody wants is read away, so that its sender can see the answer."""
 UNACKNOWLEDGED_S = 2.0
 """How much longer than `stream.lag_s_max` the kernel waits for a peer that acknowledges nothing."""
 
@@ -63,12 +62,15 @@ class Listener:
             OSError: one of the addresses can't be listened on.
         """
         loop = asyncio.get_running_loop()
-        server = web.Server(
+        limits = self._settings.server
+        server = ClientConnections(
             self._answer,
-            request_factory=self._request,
+            Limits(limits.header_s, limits.body_s, limits.body_bytes_max),
+            self._refuse,
             handler_cancellation=True,
             access_log=None,
             keepalive_timeout=KEEPALIVE_S,
+            lingering_time=LINGER_S,
             # TCP_USER_TIMEOUT finds a dead peer; a probe of an idle one would tell nothing more.
             tcp_keepalive=False,
         )
@@ -119,40 +121,32 @@ class Listener:
         unacknowledged_ms = round((stream.lag_s_max + UNACKNOWLEDGED_S) * 1000)
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, unacknowledged_ms)
 
-    def _request(
-        self,
-        message: RawRequestMessage,
-        payload: StreamReader,
-        protocol: RequestHandler,
-        writer: AbstractStreamWriter,
-        task: asyncio.Task[None],
-    ) -> web.BaseRequest:
-        return web.BaseRequest(
-            message,
-            payload,
-            protocol,
-            writer,
-            task,
-            asyncio.get_running_loop(),
-            client_max_size=self._settings.server.body_bytes_max,
-        )
+    def _refuse(self, refused: Refused) -> web.Response:
+        self._metrics.rejected.labels(refused.code).inc()
+        return refused.response()
+
+    def _close_after(self, refused: Refused) -> web.Response:
+        """Refuse a request that a proxy in between may take to end elsewhere (RFC 9112, section 6.1)."""
+        response = self._refuse(refused)
+        response.force_close()
+        return response
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
             target = request.raw_path
             if not target.startswith("/"):
                 raise Refused("bad-request", "the request target must be a path")
+            coding = request.headers.get(hdrs.TRANSFER_ENCODING)
+            if coding is not None and (request.version < HttpVersion11 or coding.lower() != "chunked"):
+                return self._close_after(Refused("bad-request", "only chunked is a transfer encoding here"))
             handler = self._router.find(request.method, target)
             if hdrs.EXPECT in request.headers:
                 await _continue(request)
             return await handler(request)
         except Refused as refused:
-            self._metrics.rejected.labels(refused.code).inc()
-            return refused.response()
+            return self._refuse(refused)
         except web.HTTPException as error:
-            code = _CODES.get(error.status, "bad-request")
-            self._metrics.rejected.labels(code).inc()
-            return Refused(code, error.reason).response()
+            return self._refuse(Refused(_CODES.get(error.status, "bad-request"), error.reason))
 
 
 async def _continue(request: web.BaseRequest) -> None:

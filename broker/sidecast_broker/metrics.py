@@ -8,6 +8,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator
+from datetime import datetime
+from functools import lru_cache
 from importlib.metadata import version
 from itertools import accumulate
 from platform import python_version
@@ -29,6 +31,20 @@ _LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.
 _DURATION_BUCKETS = (0.1, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0)
 
 
+_WRITES_MAX = 256
+"""Writes counted in a row, a third of the price of one by one."""
+
+
+@lru_cache(maxsize=8)
+def _minute_s(minute: str) -> float:
+    return datetime.fromisoformat(f"{minute}00Z").timestamp()
+
+
+def _seconds(at: str) -> float:
+    """Give the seconds since 1970 of an RFC 3339 time in `Z`; its minute is mostly that of the last one."""
+    return _minute_s(at[:17]) + float(at[17:-1])
+
+
 class Deliveries(Collector):
     """What is counted at every write: plain numbers, because a Prometheus counter costs as much as the write.
 
@@ -42,14 +58,29 @@ class Deliveries(Collector):
         self.bytes_sent = 0
         self._lag_counts = [0] * (len(_LAG_BUCKETS) + 1)
         self._lag_sum = 0.0
+        self._writes: list[tuple[str, float]] = []
 
-    def observe_lag(self, lag_s: float) -> None:
-        """Count how old the oldest event of a write was when it had been written to all."""
-        self._lag_counts[bisect_left(_LAG_BUCKETS, lag_s)] += 1
-        self._lag_sum += lag_s
+    def observe_write(self, oldest_at: str, written_at_s: float) -> None:
+        """Take note of a write, to be counted with others: how old its oldest event was by then.
+
+        Args:
+            oldest_at: when that was stored, RFC 3339 in `Z`.
+            written_at_s: when it had been written to all, seconds since 1970.
+        """
+        self._writes.append((oldest_at, written_at_s))
+        if len(self._writes) >= _WRITES_MAX:
+            self._count_writes()
+
+    def _count_writes(self) -> None:
+        for oldest_at, written_at_s in self._writes:
+            lag_s = max(0.0, written_at_s - _seconds(oldest_at))
+            self._lag_counts[bisect_left(_LAG_BUCKETS, lag_s)] += 1
+            self._lag_sum += lag_s
+        self._writes.clear()
 
     def collect(self) -> Iterator[Metric]:
         """Give the metrics of now."""
+        self._count_writes()
         events = CounterMetricFamily(
             "sidecast_events_delivered", "Events written to clients, by format.", labels=["format"]
         )

@@ -5,6 +5,9 @@ Must not know formats, nor who may ask.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+
 from sidecast_broker.answers import Away
 from sidecast_broker.core.resume import Opening, Position, Start, open_at
 from sidecast_broker.hub import Hub
@@ -12,6 +15,9 @@ from sidecast_broker.hubs import Hubs
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.refused import Refused, unknown
 from sidecast_schemas.subjects import TaskKey
+
+LOG_S_MAX = 4.0
+"""How long the first event may take from the agent's answer to the log: Python clients give up after 5 s."""
 
 
 async def open_hub(hubs: Hubs, key: TaskKey, *, wait: bool = False, first: int | None = None) -> Hub:
@@ -53,6 +59,27 @@ def unfed_hub(hubs: Hubs, key: TaskKey) -> Hub:
         return hubs.unfed(key)
     except Away as away:
         raise Refused("unavailable", str(away), retry_after_s=1) from away
+
+
+async def until(hub: Hub, condition: Callable[[], bool]) -> None:
+    """Wait until what a task's records say fulfils a condition: the agent may be faster than the log.
+
+    Raises:
+        Refused: that takes longer than clients wait for an answer.
+    """
+    arrived = asyncio.Event()
+    tell = arrived.set
+    hub.listen(tell)
+    try:
+        async with asyncio.timeout(LOG_S_MAX):
+            while not condition():
+                arrived.clear()
+                await arrived.wait()
+    except TimeoutError:
+        detail = "The agent's events have not reached the log"
+        raise Refused("unavailable", detail, retry_after_s=1) from None
+    finally:
+        hub.stop_listening(tell)
 
 
 async def opening_of(

@@ -17,7 +17,7 @@ from sidecast_broker.agent_lists import AgentLists
 from sidecast_broker.asked import Asked, decode_object, v1_message
 from sidecast_broker.auth.access import Access
 from sidecast_broker.capture import Capture, CapturedAnswer
-from sidecast_broker.core.a2a.card import Interface
+from sidecast_broker.core.a2a.card import Interface, InvalidCard
 from sidecast_broker.core.a2a.errors import A2AError, ErrorKind
 from sidecast_broker.core.a2a.operations import (
     CANCEL_TASK,
@@ -29,6 +29,7 @@ from sidecast_broker.core.a2a.operations import (
 )
 from sidecast_broker.core.a2a.translate import requests, results
 from sidecast_broker.core.a2a.translate.raw import Untranslatable
+from sidecast_broker.core.a2a.wire import VERSION_HEADER
 from sidecast_broker.core.auth.principal import Principal
 from sidecast_broker.core.cursor import format_cursor
 from sidecast_broker.core.views.a2a import marked
@@ -90,7 +91,9 @@ class Relay:
                 or (self._access.on and asked.operation in _NAMING)
             ):
                 return await self._listened_to(request, asked, interface, target)
-            return await self._agent.pass_on(request, asked.body, target=target, **asked.told)
+            return await self._agent.pass_on(
+                request, asked.body, target=target, headers=_headers(request, asked), **asked.told
+            )
         except AgentAway as away:
             if asked.operation is GET_TASK and away.reason != "broken":
                 return await self._from_log(asked)
@@ -100,20 +103,25 @@ class Relay:
         self, request: web.BaseRequest, asked: Asked, interface: Interface, target: str
     ) -> web.Response:
         """Pass an operation on, and take in what the answer says before it is passed back."""
-        headers = list(request.headers.items())
         heard = self._hear(asked)
-        body = asked.body
+        sent = asked.body or None
         if self._access.on and asked.operation is LIST_TASKS:
-            body, target = self._lists.to_agent(asked, target)
+            sent, target = self._lists.to_agent(asked, target)
         try:
             reply = await self._agent.call(
-                body or None, target=target, method=request.method, headers=headers, **asked.told
+                sent or None,
+                target=target,
+                method=request.method,
+                headers=_headers(request, asked),
+                **asked.told,
             )
+        except Refused:  # before anything was sent
+            self._take_in(asked, heard, None)
+            raise
         except AgentAway:
             if heard is not None:
                 heard.broke()
             raise
-        answer = web.Response(status=reply.status, headers=reply.headers, body=reply.body)
         try:
             result = self._calls.result(interface, asked.operation, reply)
         except (AgentAway, A2AError) as error:
@@ -122,18 +130,19 @@ class Relay:
                 raise
             result = None  # what it says of itself is passed back as it is
         self._take_in(asked, heard, result)
-        if result is None:
-            return answer
-        if asked.operation is GET_EXTENDED_CARD:
-            answer.body = self._own_card(request, asked, reply.body)
-        elif self._access.on and asked.operation is SEND_MESSAGE:
-            await self._check_begun(asked, result)
-        elif self._access.on and asked.operation is LIST_TASKS:
-            try:
-                return self._answer(asked, await self._lists.to_client(asked, result))
-            except Untranslatable as error:
-                raise AgentAway("broken", f"the agent's list of tasks can't be read: {error}") from error
-        return answer
+        body = reply.body
+        if result is not None:
+            if asked.operation is GET_EXTENDED_CARD:
+                body = self._own_card(request, asked, body)
+                reply.headers.popall(hdrs.CONTENT_LENGTH, None)
+            elif self._access.on and asked.operation is SEND_MESSAGE:
+                await self._check_begun(asked, result)
+            elif self._access.on and asked.operation is LIST_TASKS:
+                try:
+                    return self._answer(asked, await self._lists.to_client(asked, result))
+                except Untranslatable as error:
+                    raise AgentAway("broken", f"the agent's list of tasks can't be read: {error}") from error
+        return web.Response(status=reply.status, headers=reply.headers, body=body)
 
     async def _check_begun(self, asked: Asked, result: bytes) -> None:
         """Answer a message once the log has the task it has begun, and only where that is the sender's.
@@ -158,8 +167,7 @@ class Relay:
         """
         if asked.wire.version == "0.3":
             rest = asked.wire.binding == "rest"
-            to_v03 = results.result_to_v03_rest if rest else results.result_to_v03
-            result = to_v03(asked.operation.name, result)
+            result = results.result_to_v03(asked.operation.name, result, rest=rest)
         return _whole(asked, result)
 
     def _hear(self, asked: Asked) -> CapturedAnswer | None:
@@ -187,10 +195,16 @@ class Relay:
         """Give an extended card with this broker's addresses, not the agent's."""
         prefixed = bool(asked.call.agent)
         if asked.wire.binding == "rest":
-            return self._cards.rewritten(request, body, prefixed=prefixed)
+            return self._rewritten(request, body, prefixed=prefixed)
         envelope = decode_object(body)
-        envelope["result"] = Raw(self._cards.rewritten(request, bytes(envelope["result"]), prefixed=prefixed))
+        envelope["result"] = Raw(self._rewritten(request, bytes(envelope["result"]), prefixed=prefixed))
         return msgspec.json.encode(envelope)
+
+    def _rewritten(self, request: web.BaseRequest, card: bytes, *, prefixed: bool) -> bytes:
+        try:
+            return self._cards.rewritten(request, card, prefixed=prefixed)
+        except InvalidCard as error:
+            raise AgentAway("broken", f"the agent's extended card can't be read: {error}") from error
 
     async def _translated(self, request: web.BaseRequest, asked: Asked) -> web.Response:
         """Ask the agent in its own generation, and answer in the client's."""
@@ -201,10 +215,7 @@ class Relay:
         raw = msgspec.json.encode(fields)
         try:
             if wire.version == "0.3":
-                from_v03 = (
-                    requests.params_from_v03_rest if wire.binding == "rest" else requests.params_from_v03
-                )
-                raw = from_v03(name, raw)
+                raw = requests.params_from_v03(name, raw, rest=wire.binding == "rest")
             if asked.call.task:
                 own = decode_object(raw)
                 own[asked.operation.task or "id"] = Raw(msgspec.json.encode(asked.call.task))
@@ -222,6 +233,8 @@ class Relay:
                 )
             finally:
                 self._take_in(asked, heard, result)
+            if asked.operation is GET_EXTENDED_CARD:
+                result = self._rewritten(request, result, prefixed=bool(asked.call.agent))
             if self._access.on and asked.operation is SEND_MESSAGE:
                 await self._check_begun(asked, result)
             if self._access.on and asked.operation is LIST_TASKS:
@@ -238,10 +251,8 @@ class Relay:
             if refused.code == "not-found":
                 await self._access.hold(asked.arrived_s)
             raise
-        try:
+        with self._hubs.using(hub):
             task = marked(hub.fold.task(), cursor=format_cursor(hub.epoch, hub.end))
-        finally:
-            self._hubs.release(hub)
         return self._answer(asked, task)
 
     async def other(self, request: web.BaseRequest, principal: Principal) -> web.StreamResponse:
@@ -262,6 +273,18 @@ class Relay:
 def _may_hide(operation: Operation, error: AgentAway | A2AError) -> bool:
     """Tell whether an answer that gave no result may name tasks all the same: then it isn't passed back."""
     return operation is LIST_TASKS or (operation is SEND_MESSAGE and isinstance(error, AgentAway))
+
+
+def _headers(request: web.BaseRequest, asked: Asked) -> list[tuple[str, str]]:
+    """Give the client's headers, with the one version by which its request was read.
+
+    It may have stood in the query, which agents don't look at; without one v0.3 is meant everywhere.
+    """
+    version, sent = VERSION_HEADER.lower(), request.headers.items()
+    others = [(name, value) for name, value in sent if name.lower() != version]
+    if asked.wire.version == "0.3" and not request.headers.get(VERSION_HEADER):
+        return others
+    return [*others, (VERSION_HEADER, asked.wire.version)]
 
 
 def _whole(asked: Asked, result: bytes) -> web.Response:

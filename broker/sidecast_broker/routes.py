@@ -13,6 +13,8 @@ from functools import lru_cache, partial
 import structlog
 from aiohttp import hdrs, web
 
+from sidecast_broker.adoption import Adoption
+from sidecast_broker.agent_connections import AgentAway
 from sidecast_broker.auth.access import Access
 from sidecast_broker.browser import BrowserView
 from sidecast_broker.core.auth.principal import ANYBODY, Principal
@@ -43,17 +45,25 @@ class Public:
         settings: all settings.
         hubs: the tasks.
         streams: the open streams.
+        adoption: finds tasks that the log lacks.
         access: who may watch what.
         metrics: where to count.
     """
 
     def __init__(
-        self, settings: Settings, hubs: Hubs, streams: Streams, access: Access, metrics: Metrics
+        self,
+        settings: Settings,
+        hubs: Hubs,
+        streams: Streams,
+        adoption: Adoption,
+        access: Access,
+        metrics: Metrics,
     ) -> None:
         self._settings = settings
         self._access = access
         self._hubs = hubs
         self._streams = streams
+        self._adoption = adoption
         self._metrics = metrics
 
     def routes(self) -> list[Route]:
@@ -117,11 +127,12 @@ class Public:
                     look = partial(self._look, principal, key)
             if wanted.json:
                 return await self._answer(key, first)
-            hub = (
-                await open_hub(self._hubs, key, wait=waits, first=first)
-                if look is None
-                else unfed_hub(self._hubs, key)
-            )
+            if look is not None:
+                hub = unfed_hub(self._hubs, key)
+            elif waits:
+                hub = await self._adoption.open_waiting(key, first=first)
+            else:
+                hub = await self._existing(key, first)
         except Refused as refused:
             if refused.code == "not-found":
                 await access.hold(arrived_s)
@@ -132,23 +143,16 @@ class Public:
         self, request: web.BaseRequest, hub: Hub, wanted: _Wanted, look: Look | None
     ) -> Stream | web.StreamResponse:
         """Begin the stream of a hub in use; it is released where no stream comes of it."""
-        try:
+        with self._hubs.using(hub) as use:
             opening = await self._open_at(hub, wanted) if hub.first is not None else None
-            if hub.first is not None and opening is None:
-                self._hubs.release(hub)
-                return web.Response(status=204, headers={"Cache-Control": "no-store"})
-            self._streams.admit()  # of those who came at once, some may have filled it meanwhile
-            stream = Stream(hub.key, hub, self._hubs, wanted.view, self._settings.stream, self._metrics)
-        except BaseException:
-            self._hubs.release(hub)
-            raise
-        try:
-            await stream.start(request)
-            await self._begin(stream, wanted, opening, look)
-        except BaseException:
-            self._hubs.release(stream.hub)
-            raise
-        return stream
+            if hub.first is None or opening is not None:
+                self._streams.admit()  # of those who came at once, some may have filled it meanwhile
+                stream = Stream(hub.key, hub, self._hubs, wanted.view, self._settings.stream, self._metrics)
+                await stream.start(request)
+                await self._begin(stream, wanted, opening, look)
+                use.keep()
+                return stream
+        return web.Response(status=204, headers={"Cache-Control": "no-store"})
 
     async def _look(self, principal: Principal, key: TaskKey, within_s: float) -> Hub | None:
         """Give the hub of a task that has begun and that a principal may watch; None: there is none yet."""
@@ -169,12 +173,19 @@ class Public:
         assert tenant is not None, "paths of this format name no tenant that could be out of reach"
         return TaskKey(tenant, self._settings.agent.name, task)
 
-    async def _answer(self, key: TaskKey, first: int | None) -> web.Response:
-        hub = await open_hub(self._hubs, key, first=first)
+    async def _existing(self, key: TaskKey, first: int | None) -> Hub:
         try:
+            return await self._adoption.open(key, first=first)
+        except AgentAway as away:
+            # An agent that won't say is no reason to keep a client coming back; one that is gone will return.
+            if away.reason in ("unreachable", "timeout"):
+                raise Refused("unavailable", str(away), retry_after_s=1) from away
+            raise unknown() from away
+
+    async def _answer(self, key: TaskKey, first: int | None) -> web.Response:
+        hub = await self._existing(key, first)
+        with self._hubs.using(hub):
             body = events.answer(hub.fold, hub.end, hub.epoch, partial=not hub.complete)
-        finally:
-            self._hubs.release(hub)
         return web.Response(body=body, content_type="application/json", headers={"Cache-Control": "no-store"})
 
     async def _begin(

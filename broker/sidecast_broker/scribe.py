@@ -11,7 +11,15 @@ import structlog
 
 from sidecast_broker.agent_connections import AgentAway
 from sidecast_broker.answers import PublishRefused
-from sidecast_broker.core.a2a.capture import admit, bare_task, difference, turn_begin, turn_end
+from sidecast_broker.core.a2a.capture import (
+    Admitted,
+    admit,
+    bare_task,
+    difference,
+    turn_begin,
+    turn_end,
+)
+from sidecast_broker.core.a2a.heard import Reading
 from sidecast_broker.core.fold import Fold
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.voices import AgentTasks, Said, Subscription, Turn, Voice
@@ -31,6 +39,8 @@ class Scribe:
         is_source: tells whether a voice is the source: of another one only the turns are written.
         mind_others: called after each record, for what others have written meanwhile.
         fresh_s: what a subscription repeats of its leading Task comes within so long.
+        settle_s: an agent that can't be asked before the end is waited for so long.
+        clock: seconds, monotonic.
 
     Attributes:
         verifies: whether the whole Task is asked for before the task's end is written.
@@ -45,6 +55,8 @@ class Scribe:
         is_source: Callable[[Voice], bool],
         mind_others: Callable[[], None],
         fresh_s: float,
+        settle_s: float,
+        clock: Callable[[], float],
     ) -> None:
         self.verifies = False
         self._writer = writer
@@ -53,6 +65,8 @@ class Scribe:
         self._is_source = is_source
         self._mind_others = mind_others
         self._fresh_s = fresh_s
+        self._settle_s = settle_s
+        self._clock = clock
         self._fresh = False
 
     @property
@@ -68,6 +82,9 @@ class Scribe:
 
         After each record that is another's, it is worked out again what the log still lacks. Turns that don't
         begin yet are left in `said.turns`.
+
+        Raises:
+            AgentAway: the agent can't be asked before the end is written; to be tried again.
         """
         left: list[bytes] | None = None
         while True:
@@ -111,7 +128,7 @@ class Scribe:
                 turns.pop(0)
                 continue
             if event is not None and isinstance(said.voice, Subscription):
-                return begin if admit(self._fold, event, fresh=self._is_fresh(said)).payloads else None
+                return begin if self._admit(said, event).payloads else None
             return begin
         return None
 
@@ -136,15 +153,26 @@ class Scribe:
 
     def _is_fresh(self, said: Said) -> bool:
         voice = said.voice
-        return isinstance(voice, Subscription) and self._fresh and said.at_s - voice.led_at_s < self._fresh_s
+        if not isinstance(voice, Subscription) or not self._fresh or not voice.led_at_s:
+            return False
+        return 0 <= said.at_s - voice.led_at_s < self._fresh_s
+
+    def _admit(self, said: Said, event: Event) -> Admitted:
+        return admit(
+            self._fold,
+            event,
+            fresh=self._is_fresh(said),
+            resynchronised=said.resynchronised,
+            reading=Reading(self._agent.doubles, said.heard),
+        )
 
     async def _admitted(self, said: Said, event: Event) -> list[bytes]:
         fresh = self._is_fresh(said)
         if self.verifies and event.terminal and event.kind != "task":
-            verified = await self._verified(event)
+            verified = await self._verified(event, self._clock() - said.at_s < self._settle_s)
             if verified is not None:
                 return verified
-        admitted = admit(self._fold, event, fresh=fresh, resynchronised=said.resynchronised)
+        admitted = self._admit(said, event)
         if admitted.left_out is not None:
             self.count(admitted.left_out)
         elif said.resynchronised and self._fold.started:
@@ -152,17 +180,28 @@ class Scribe:
         self._fresh = event.kind == "task" or (fresh and not admitted.payloads)
         return admitted.payloads
 
-    async def _verified(self, event: Event) -> list[bytes] | None:
+    async def _verified(self, event: Event, patient: bool) -> list[bytes] | None:
         """Compare with the whole Task before the end is written, after which nothing can be set right.
+
+        It stays to be compared until the end is written: a record of another may come between.
 
         Returns:
             What leads there, or None where the event says it all or the agent doesn't have it yet.
+
+        Raises:
+            AgentAway: it can't be asked, and there is time to try again.
         """
-        self.verifies = False
         try:
             task = await self._agent.get(self._writer.key.task)
-            payloads = difference(self._fold, task, resynchronised=True) if task is not None else []
-        except (AgentAway, InvalidEvent):
+            reading = Reading(self._agent.doubles)
+            payloads = (
+                difference(self._fold, task, resynchronised=True, reading=reading) if task is not None else []
+            )
+        except AgentAway:
+            if patient:
+                raise
+            return None
+        except InvalidEvent:
             return None
         if len(payloads) < 2 or decode_event(payloads[-1]).state != event.state:
             return None

@@ -44,6 +44,19 @@ class Server(Struct, frozen=True):
     body_bytes_max: Annotated[
         int, Meta(ge=KIB, le=256 * MIB, description="Largest request body that is read, in bytes.")
     ] = 4 * MIB
+    header_s: Annotated[
+        float,
+        Meta(ge=0.1, le=3600, description="Time the head of a request may take to arrive, in seconds."),
+    ] = 10.0
+    body_s: Annotated[
+        float,
+        Meta(
+            ge=0.1,
+            le=3600,
+            description="Time a request body that is read as a whole may take to arrive, in seconds; what "
+            "`agent.passthrough` passes on is bounded by `agent.timeout_s`.",
+        ),
+    ] = 30.0
     backlog: Annotated[
         int,
         Meta(
@@ -102,6 +115,15 @@ class Nats(Struct, frozen=True):
         float,
         Meta(ge=0.1, le=86400, description="Time in which a repeated message id is stored once, in seconds."),
     ] = 120.0
+    messages_age_s: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=366 * 86400,
+            description="Time for which all brokers know which task a message has begun, in seconds: sent "
+            "again, it begins no other. 0: only the broker it came through knows, for five minutes.",
+        ),
+    ] = 86400
     verify_s: Annotated[
         float,
         Meta(
@@ -135,7 +157,8 @@ class Agent(Struct, frozen=True):
         str,
         Meta(
             description="Base URL of the agent; its card is at `/.well-known/agent-card.json` below it. "
-            "Empty is no agent: tasks can be watched, and every other A2A operation answers with an error.",
+            "Empty is no agent: tasks can be watched, by a card of the broker's own, and every other A2A "
+            "operation answers with an error.",
         ),
     ] = ""
     capture: Annotated[

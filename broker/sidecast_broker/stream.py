@@ -64,6 +64,9 @@ class StreamView(View, Protocol):
     def not_found(self) -> bytes:
         """Give the end of a stream whose task never came."""
 
+    def unavailable(self) -> bytes:
+        """Give the end of a stream whose rest can't be read; empty where the client comes again anyway."""
+
     def heartbeat(self) -> bytes:
         """Give what is sent in silence."""
 
@@ -203,6 +206,7 @@ class Stream:
             buffer_bytes_max=self._settings.buffer_bytes_max,
             wake=self._wake,
             insert=self.view.insert,
+            fd=-1 if transport.get_extra_info("sslcontext") else self._fd,
         )
 
     async def wait_for_task(self, wait_s: float, look: Look | None = None) -> bool:
@@ -360,7 +364,7 @@ class Stream:
             await asyncio.sleep(pause_s)
             pause_s *= 2
         else:
-            self._ending = Ending("unavailable")
+            self._ending = Ending("unavailable", self.view.unavailable())
             return
         if first != cursor and (self._anchored or cursor < self._hub.oldest_cursor):
             self.subscriber.gap = "expired"

@@ -86,10 +86,7 @@ class Streams:
         self._metrics.streams_opened.labels(stream.view.format).inc()
         logger.info(
             "stream_opened",
-            task=stream.key.task,
-            agent=stream.key.agent,
-            format=stream.view.format,
-            peer=stream.peer,
+            **_who(stream),
             mode=opening.mode if opening else "wait",
             gap=opening.gap.reason if opening and opening.gap else None,
         )
@@ -119,10 +116,7 @@ class Streams:
         self._metrics.stream_duration.observe(duration_s)
         logger.info(
             "stream_closed",
-            task=stream.key.task,
-            agent=stream.key.agent,
-            format=stream.view.format,
-            peer=stream.peer,
+            **_who(stream),
             reason=stream.closed_because,
             events=stream.subscriber.events,
             bytes=stream.subscriber.bytes_sent,
@@ -182,10 +176,7 @@ class Streams:
         return [
             {
                 "tenant": stream.key.tenant,
-                "agent": stream.key.agent,
-                "task": stream.key.task,
-                "format": stream.view.format,
-                "peer": stream.peer,
+                **_who(stream),
                 "open_s": round(now - stream.opened_at_s, 3),
                 "cursor": f"{stream.hub.epoch}-{stream.subscriber.cursor}",
                 "events": stream.subscriber.events,
@@ -196,3 +187,13 @@ class Streams:
             }
             for stream in self._share_of
         ]
+
+
+def _who(stream: Stream) -> dict[str, Any]:
+    """Say which stream it is, in logs and answers."""
+    return {
+        "task": stream.key.task,
+        "agent": stream.key.agent,
+        "format": stream.view.format,
+        "peer": stream.peer,
+    }

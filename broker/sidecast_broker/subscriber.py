@@ -60,6 +60,7 @@ class Subscriber:
     Attributes:
         cursor: sequence of the newest record it has been sent.
         insert: what replaces each NUL in the bytes that all clients of its view share; None: there are none.
+        fd: the transport's socket where bytes may go there directly; -1 where it encrypts them.
         events: frames of records sent.
         bytes_sent: bytes of frames sent.
         written_at_s: when it was last sent something on its own (monotonic).
@@ -73,6 +74,7 @@ class Subscriber:
         "chunked",
         "cursor",
         "events",
+        "fd",
         "gap",
         "insert",
         "joined",
@@ -91,6 +93,7 @@ class Subscriber:
         buffer_bytes_max: int,
         wake: Callable[[Wake], None],
         insert: bytes | None = None,
+        fd: int = -1,
     ) -> None:
         self.view = view
         self.transport = transport
@@ -99,6 +102,7 @@ class Subscriber:
         self.wake = wake
         self.cursor = 0
         self.insert = insert
+        self.fd = fd
         self.events = 0
         self.bytes_sent = 0
         self.written_at_s = 0.0

@@ -19,6 +19,7 @@ class Turn:
 
     def __init__(self) -> None:
         self._waiting: list[Run] = []
+        self._afterwards: list[Run] = []
         self._next: asyncio.Handle | None = None
 
     def soon(self, run: Run) -> None:
@@ -27,14 +28,23 @@ class Turn:
             self._next = asyncio.get_running_loop().call_soon(self.end)
         self._waiting.append(run)
 
+    def afterwards(self, run: Run) -> None:
+        """Run a function when all that waits for this end has run; only for what `end` runs."""
+        self._afterwards.append(run)
+
     def end(self) -> None:
         """Run what waits; what that asks for in its turn waits for the next end."""
         if self._next is not None:
             # One end in a turn, or what goes on slice by slice gets one slice more with every burst.
             self._next.cancel()
             self._next = None
-        waiting, self._waiting = self._waiting, []
-        for run in waiting:
+        runs, self._waiting = self._waiting, []
+        while runs:
+            self._run(runs)
+            runs, self._afterwards = self._afterwards, []
+
+    def _run(self, runs: list[Run]) -> None:
+        for run in runs:
             try:
                 run()
             except Exception as error:  # noqa: BLE001 - reported like that of the loop's own callbacks

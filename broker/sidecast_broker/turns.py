@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -16,8 +15,11 @@ from msgspec import Raw, Struct
 from sidecast_broker.a2a_view import AgentTurn
 from sidecast_broker.agent_calls import AgentCalls, Headers
 from sidecast_broker.agent_connections import AgentAway
+from sidecast_broker.answers import Away
 from sidecast_broker.capture import Capture, CapturedAnswer
 from sidecast_broker.core.a2a.errors import A2AError, ErrorKind
+from sidecast_broker.messages import Begun, Claim, Messages
+from sidecast_broker.refused import Refused
 from sidecast_schemas.codec import InvalidEvent, decode_event
 
 logger = structlog.get_logger(__name__)
@@ -37,18 +39,6 @@ class _Message(Struct):
 
 _decode_params = msgspec.json.Decoder(_Params).decode
 _decode_message = msgspec.json.Decoder(_Message).decode
-
-
-class Begun(NamedTuple):
-    """What came first of a turn.
-
-    Attributes:
-        task: the task it works on; None for an answer that is a message alone.
-        message: that message, a StreamResponse.
-    """
-
-    task: str | None
-    message: bytes
 
 
 class Sent(AgentTurn):
@@ -89,11 +79,13 @@ class Turns:
 
     Args:
         calls: reach the agent.
+        messages: know what messages have begun at any broker; None: only what came through this one counts.
         capture: publishes what the agent says; None: the agent does.
     """
 
-    def __init__(self, calls: AgentCalls, capture: Capture | None) -> None:
+    def __init__(self, calls: AgentCalls, messages: Messages | None, capture: Capture | None) -> None:
         self._calls = calls
+        self._messages = messages
         self._capture = capture
         self._sent: dict[tuple[str, str, str], Sent] = {}
         self._running: set[asyncio.Task[None]] = set()
@@ -111,7 +103,7 @@ class Turns:
     def send(
         self, tenant: str, principal: str, message_id: str, params: bytes, headers: Headers, after: int
     ) -> Sent:
-        """Send a message to the agent.
+        """Send a message to the agent, or find the task that it has begun when it was sent before.
 
         Args:
             tenant: of the task.
@@ -129,9 +121,7 @@ class Turns:
         key = (tenant, principal, message_id)
         sent = self._sent[key] = Sent(message_id, after)
         loop = asyncio.get_running_loop()
-        heard = self._listen(tenant, params, principal or None)
-        told = (principal, tenant or None) if principal else (None, None)
-        task = loop.create_task(self._run(sent, params, list(headers), told, heard))
+        task = loop.create_task(self._run(sent, key, params, list(headers)))
         self._running.add(task)
 
         def ended(done: asyncio.Task[None]) -> None:
@@ -147,52 +137,93 @@ class Turns:
         if self._sent.get(key) is sent:
             del self._sent[key]
 
-    def _listen(self, tenant: str, params: bytes, principal: str | None) -> CapturedAnswer | None:
+    async def _run(
+        self, sent: Sent, key: tuple[str, str, str], params: bytes, headers: list[tuple[str, str]]
+    ) -> None:
+        """See a message through: to the end of the agent's answer, or to the task it began before."""
+        claim: Claim | None = None
+        try:
+            message = _decode_params(params).message
+            task = _decode_message(message).taskId
+            # Which turns a task has had says its log.
+            if self._messages is not None and not task:
+                found = await self._messages.claim(*key)
+                if isinstance(found, Begun):
+                    sent.begun.set_result(found)
+                    return
+                claim = found
+            tenant, principal, _message_id = key
+            told = (principal, tenant or None) if principal else (None, None)
+            await self._ask(sent, claim, params, headers, told, self._listen(key, message, task))
+        except (AgentAway, A2AError, Refused, Away) as error:
+            if sent.begun.done():
+                logger.info("agent_answer_broke_off", error=str(error))
+                return
+            if claim is not None:
+                await claim.release()
+            away = isinstance(error, Away)
+            sent.begun.set_exception(A2AError(ErrorKind.UNAVAILABLE, str(error)) if away else error)
+        finally:
+            if claim is not None:
+                claim.drop()
+            if not sent.begun.done():
+                sent.begun.cancel()
+            sent.finish()
+
+    def _listen(self, key: tuple[str, str, str], message: Raw, task: str | None) -> CapturedAnswer | None:
         if self._capture is None:
             return None
-        message = _decode_params(params).message
-        task = _decode_message(message).taskId
-        return self._capture.answer(tenant, message=bytes(message), task_id=task or None, owner=principal)
+        return self._capture.answer(
+            key[0], message=bytes(message), task_id=task or None, owner=key[1] or None
+        )
 
-    async def _run(
+    async def _ask(
         self,
         sent: Sent,
+        claim: Claim | None,
         params: bytes,
         headers: list[tuple[str, str]],
         told: tuple[str | None, str | None],
         heard: CapturedAnswer | None,
     ) -> None:
-        error: AgentAway | A2AError | InvalidEvent | None = None
+        """Send a message to the agent, and read the answer to its end.
+
+        Raises:
+            AgentAway, A2AError, Refused: there is none, or it broke off.
+        """
+        error: Exception | None = None
         try:
             async with self._calls.send(params, headers, *told) as said:
                 async for payload in said:
                     if heard is not None:
                         heard.take(payload)
-                    self._take(sent, payload)
+                    if not sent.begun.done():
+                        await self._begin(sent, claim, payload)
             if not sent.begun.done():
                 raise AgentAway("broken", "the agent's answer was empty")
-        except (AgentAway, A2AError, InvalidEvent) as caught:
+        except InvalidEvent as invalid:
+            error = AgentAway("broken", f"the agent's answer is no event: {invalid}")
+            raise error from invalid
+        except (AgentAway, A2AError, Refused) as caught:
             error = caught
-            if sent.begun.done():
-                logger.info("agent_answer_broke_off", error=str(error))
-            else:
-                sent.begun.set_exception(error)
+            raise
         finally:
             if heard is not None:
-                refused = isinstance(error, A2AError) and heard.key is None
+                refused = isinstance(error, A2AError | Refused) and heard.key is None
                 if error is None or refused:
                     heard.end()
                 else:
                     heard.broke()
-            if not sent.begun.done():
-                sent.begun.cancel()
-            sent.finish()
 
-    def _take(self, sent: Sent, payload: bytes) -> None:
-        if sent.begun.done():
-            return
+    async def _begin(self, sent: Sent, claim: Claim | None, payload: bytes) -> None:
+        """Take what the agent says first of a turn; no client sees it before all brokers can know it."""
         event = decode_event(payload)
         if event.kind == "message":
-            sent.begun.set_result(Begun(None, event.payload))
+            begun = Begun(None, event.payload)
         elif event.task_id is not None:
-            sent.begun.set_result(Begun(event.task_id, b""))
+            begun = Begun(event.task_id, b"")
+        else:
+            return
+        if claim is not None:
+            await claim.settle(begun)
+        sent.begun.set_result(begun)

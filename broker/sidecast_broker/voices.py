@@ -26,12 +26,23 @@ class NoStream(Exception):  # noqa: N818
 class AgentTasks(Protocol):
     """What a captor asks of the agent."""
 
+    @property
+    def doubles(self) -> bool:
+        """Whether its Tasks may hold a piece of an artifact once for each stream that was open."""
+
     def subscribe(self, task_id: str) -> AsyncIterator[bytes]:
         """Give the StreamResponses of a subscription, as v1.0 JSON, until the agent ends it.
 
         Raises:
             AgentAway: it can't be reached, or the stream broke off.
             NoStream: it refuses.
+        """
+
+    async def find(self, task_id: str) -> bytes | None:
+        """Give a task by an id that no answer of the agent has named; None: the agent doesn't know it.
+
+        Raises:
+            AgentAway: it can't be reached.
         """
 
     async def get(self, task_id: str) -> bytes | None:
@@ -78,9 +89,10 @@ class Subscription(Voice):
         report: takes what went wrong: the agent is away, or what it said is no event.
 
     Attributes:
-        anchored: whether it began with a Task, so that what follows is exactly what comes after that.
-        led_at_s: when that came.
-        updates: whether it has said more than that.
+        begun: whether it has said anything.
+        led_at_s: when the Task came that what it says later follows on: its first word, or the answer to who
+            asked because that was none (a2a-sdk 0.3); 0 before.
+        updates: whether it has said more than its leading Task.
     """
 
     def __init__(
@@ -92,7 +104,7 @@ class Subscription(Voice):
         report: Callable[[Exception | InvalidEvent], None],
     ) -> None:
         super().__init__()
-        self.anchored = False
+        self.begun = False
         self.led_at_s = 0.0
         self.updates = False
         self._hear = hear
@@ -131,9 +143,12 @@ class Said:
         voice: who said it; what another one than the source said is not written.
         event: None where only the turns are written.
         at_s: when it was heard.
+        resynchronised: it is a Task, and deltas may have been lost before it.
+        heard: of a Task: what its voice has said before it came, and what is written behind it; None where
+            it is a word of the voice itself.
     """
 
-    __slots__ = ("at_s", "event", "resynchronised", "turns", "voice")
+    __slots__ = ("at_s", "event", "heard", "resynchronised", "turns", "voice")
 
     def __init__(
         self,
@@ -143,8 +158,10 @@ class Said:
         at_s: float,
         *,
         resynchronised: bool = False,
+        heard: list[Event] | None = None,
     ) -> None:
         self.voice = voice
+        self.heard = heard
         self.event = event
         self.turns = turns
         self.at_s = at_s
@@ -159,9 +176,9 @@ class Over(NamedTuple):
 
 
 class Look(NamedTuple):
-    """A voice that isn't anchored has said something: the agent is asked for the whole Task."""
+    """A subscription has not begun with the Task: the agent is asked for it."""
 
-    voice: Voice
+    voice: Subscription
 
 
 class Room:

@@ -85,7 +85,7 @@ def _encode_tenant(tenant: str) -> str:
 
 
 def _join(prefix: str, key: TaskKey) -> str:
-    return f"{prefix}.{_encode_tenant(key.tenant)}.{encode_token(key.agent)}.{encode_token(key.task)}"
+    return f"{prefix}.{agent_tokens(key.tenant, key.agent)}.{encode_token(key.task)}"
 
 
 def events_subject(key: TaskKey) -> str:
@@ -113,6 +113,15 @@ def captor_subject(key: TaskKey) -> str:
         InvalidId: one of the ids can't be a token.
     """
     return _join(CAPTORS_PREFIX, key)
+
+
+def agent_tokens(tenant: str, agent: str) -> str:
+    """Give the tokens of a tenant and an agent, as they stand in all subjects of the agent's tasks.
+
+    Raises:
+        InvalidId: one of the names can't be a token.
+    """
+    return f"{_encode_tenant(tenant)}.{encode_token(agent)}"
 
 
 def parse_subject(subject: str) -> TaskKey:

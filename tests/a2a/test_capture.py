@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from a2a_rig.stage import Stage, events_in
 from a2a_rig.wire import (
+    V03_RPC,
     V1_REST,
     V1_RPC,
     WIRES,
@@ -113,8 +115,11 @@ async def test_a_send_stream_whose_agent_is_killed_does_not_look_complete(
             await asyncio.sleep(0.05)
 
 
-async def test_a_broker_that_is_killed_goes_on_capturing(own_stage: StageOf, door_to: DoorTo) -> None:
-    stage = own_stage("v1", "proxy")
+@pytest.mark.parametrize("generation", ["v1", "v03"])
+async def test_a_broker_that_is_killed_goes_on_capturing(
+    generation: str, own_stage: StageOf, door_to: DoorTo
+) -> None:
+    stage = own_stage(generation, "proxy")
     door = door_to(stage.url)
     gate = stage.new_task()
     sent: dict[str, Any] = {"text": f"chunks 3; gate {gate}; chunks 2 4", "message_id": gate}
@@ -133,6 +138,42 @@ async def test_a_broker_that_is_killed_goes_on_capturing(own_stage: StageOf, doo
     assert len(stage.agent.seen["messages"]) == 1
     events = events_in(await stage.records(task))
     assert text_after(events) == numbers(1, 5)
+
+
+async def test_an_agent_s_doubled_task_does_not_double_the_log(own_stage: StageOf, door_to: DoorTo) -> None:
+    """a2a-sdk 0.3 saves a chunk once for each open stream; each stream says it once, and so does the log."""
+    stage = own_stage("v03", "proxy")
+    door, agent = door_to(stage.url), door_to(stage.agent.url)
+    first, second = stage.new_task(), stage.new_task()
+    script = f"chunks 3; gate {first}; chunks 2 4; say hi; gate {second}; done"
+    async with door.open(V1_RPC, "stream", text=script, message_id=first) as stream:
+        task = task_of((await stream.until("artifact out+ 3 "))[0].result)
+    await asyncio.to_thread(stage.broker.kill9)
+    await asyncio.to_thread(stage.broker.start)
+    async with door.open(V1_REST, "subscribe", task=task) as watcher, contextlib.AsyncExitStack() as stack:
+        seen = await watcher.take(1)
+        for _ in range(2):
+            await stack.enter_async_context(agent.open(V03_RPC, "subscribe", task=task))
+        async with asyncio.timeout(10):
+            # The message, a subscription of the broker, and two of others.
+            while [each["method"] for each in stage.agent.seen["requests"]].count("POST") < 4:
+                await asyncio.sleep(0.02)
+        await asyncio.to_thread(stage.agent.open, first)
+        seen += await watcher.until("status working hi")
+        assert text_after([frame.result for frame in seen]) == numbers(1, 5)
+        await asyncio.to_thread(stage.broker.kill9)
+        await asyncio.to_thread(stage.agent.open, second)
+        await stack.aclose()
+    doubled = (await agent.ask(V03_RPC, "get", task=task)).result
+    assert text_after([{"task": doubled}]) != numbers(1, 5), "or nothing is tested here"
+    await asyncio.to_thread(stage.broker.start)
+    async with asyncio.timeout(10):
+        while outline(events_in(await stage.records(task))[-1]) != "status completed":
+            await asyncio.sleep(0.05)
+    events = events_in(await stage.records(task))
+    assert [outline(event) for event in events if split(event)[0] == "artifact"] == [
+        f"artifact out{'+' if number > 1 else ''} {number} " for number in range(1, 6)
+    ]
 
 
 @pytest.mark.parametrize("capture", ["adapter", "proxy"])
@@ -154,6 +195,7 @@ async def test_get_task_while_the_agent_is_away(capture: str, own_stage: StageOf
         assert b"-32001" in unknown.body or unknown.status == 404
 
 
+@pytest.mark.row("C66")
 async def test_c66_the_log_of_an_adapter_and_of_the_broker_say_the_same(
     stage_of: StageOf, door_to: DoorTo
 ) -> None:
@@ -166,3 +208,20 @@ async def test_c66_the_log_of_an_adapter_and_of_the_broker_say_the_same(
     assert found[0] == found[1] == found[2] == found[3]
     assert found[0][0] == "task submitted"
     assert found[0][-1] == "status completed"
+
+
+@pytest.mark.row("C66")
+@pytest.mark.accept
+@pytest.mark.parametrize(("generation", "sdk"), [("v03", "0.3.8"), ("v1", "1.0.0")])
+async def test_c66_an_early_sdk_of_each_generation_publishes_the_same(
+    generation: str, sdk: str, own_stage: StageOf, stage_of: StageOf, door_to: DoorTo
+) -> None:
+    """Making an environment for it is what takes long."""
+    found = []
+    for stage in (own_stage(generation, "adapter", sdk=sdk), stage_of("v1", "adapter")):
+        async with door_to(stage.url).open(V1_RPC, "stream", text="chunks 3; parts; say hi") as stream:
+            frames = await stream.rest()
+        records = events_in(await stage.records(task_of(frames[0].result)))
+        found.append([outline(event) for event in records])
+        assert outlines(frames) == found[-1]
+    assert found[0] == found[1]

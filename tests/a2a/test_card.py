@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from a2a_rig.awkward import AwkwardAgent
-from a2a_rig.processes import CLIENTS, Client, Driver
-from a2a_rig.stage import Stage
+from a2a_rig.processes import CLIENTS, Client, Driver, SdkError
+from a2a_rig.stage import Stage, begin, chunks
 from a2a_rig.wire import (
     V1_REST,
     V1_RPC,
@@ -22,6 +22,7 @@ from a2a_rig.wire import (
     state_of,
     text_after,
 )
+from brokers import status
 
 DoorTo = Callable[[str], Door]
 StageOf = Callable[..., Stage]
@@ -44,6 +45,7 @@ def interfaces_of(card: dict[str, Any]) -> set[tuple[Wire, str]]:
     return {(Wire(version[:3], bindings[binding]), url) for version, binding, url in found}  # type: ignore[arg-type]
 
 
+@pytest.mark.row("C56")
 @pytest.mark.parametrize("path", [CARD, OLD_CARD])
 async def test_c56_every_endpoint_on_the_card_works(path: str, stage: Stage, door_to: DoorTo) -> None:
     card = (await door_to(stage.url).raw("GET", path)).json
@@ -62,6 +64,7 @@ async def test_c56_every_endpoint_on_the_card_works(path: str, stage: Stage, doo
                 assert outline((await stream.rest())[-1].result) == "status completed"
 
 
+@pytest.mark.row("C56")
 async def test_c56_the_address_is_the_one_clients_use(stage_of: StageOf, door_to: DoorTo) -> None:
     stage = stage_of("v1", "adapter")
     answer = await door_to(stage.url).raw("GET", CARD, headers={"Host": "agents.example.org"})
@@ -69,6 +72,7 @@ async def test_c56_the_address_is_the_one_clients_use(stage_of: StageOf, door_to
     assert all(url.startswith("http://agents.example.org") for url in urls)
 
 
+@pytest.mark.row("C56")
 async def test_c56_the_address_that_is_configured(own_stage: StageOf, door_to: DoorTo) -> None:
     public = "https://agents.example.org/planner"
     stage = own_stage("v1", "adapter", server__public_url=public)
@@ -77,6 +81,7 @@ async def test_c56_the_address_that_is_configured(own_stage: StageOf, door_to: D
     assert all(url.startswith(public) for url in urls)
 
 
+@pytest.mark.row("C59")
 @pytest.mark.parametrize("client", CLIENTS, ids=str)
 async def test_c59_one_card_serves_all_generations(client: Client, stage: Stage, driver_of: DriverOf) -> None:
     driver = driver_of(client.driver)
@@ -88,6 +93,7 @@ async def test_c59_one_card_serves_all_generations(client: Client, stage: Stage,
     assert outline(events[-1]) == "status completed"
 
 
+@pytest.mark.row("C57")
 async def test_c57_a_card_can_be_cached(stage: Stage, door_to: DoorTo) -> None:
     door = door_to(stage.url)
     first = await door.raw("GET", CARD)
@@ -103,9 +109,26 @@ async def test_c57_a_card_can_be_cached(stage: Stage, door_to: DoorTo) -> None:
     assert (other.status, other.body) == (200, first.body)
 
 
+@pytest.mark.parametrize("client", CLIENTS, ids=str)
+async def test_clients_that_only_watch_need_no_agent(client: Client, log: Stage, driver_of: DriverOf) -> None:
+    """Without `agent.url`, the broker's own card leads each SDK to it; a send is answered with an error."""
+    driver, task = driver_of(client.driver), log.new_task()
+    await log.publish(task, begin(task), *chunks(task, 1, 2))
+    watching = await driver.call("subscribe", log.url, client.binding, task=task)
+    first = await watching.next() or {}
+    await log.publish(task, *chunks(task, 3, 4), status(state="COMPLETED", task=task))
+    events = [first, *await watching.rest()]
+    assert client.text_after(events) == numbers(1, 4)
+    assert outline(events[-1]) == "status completed"
+    sent = await driver.call("stream", log.url, client.binding, text="chunks 1", message_id=task)
+    with pytest.raises(SdkError):
+        await sent.rest()
+
+
 SIGNATURE = {"protected": "eyJhbGciOiJFUzI1NiJ9", "signature": "c2ln"}
 
 
+@pytest.mark.row("C58")
 async def test_c58_a_signature_that_no_longer_holds_is_not_served(
     own_stage: StageOf, door_to: DoorTo
 ) -> None:
@@ -148,6 +171,7 @@ async def test_the_resume_extension_is_on_the_card(stage: Stage, door_to: DoorTo
     assert not extension.get("required")
 
 
+@pytest.mark.row("C08")
 @pytest.mark.parametrize("capture", ["adapter", "proxy"])
 @pytest.mark.parametrize("wire", WIRES, ids=str)
 async def test_c08_streaming_is_added_to_an_agent_that_lacks_it(
@@ -166,6 +190,7 @@ async def test_c08_streaming_is_added_to_an_agent_that_lacks_it(
     assert len(stage.agent.requests_to(":subscribe", ":stream")) == before
 
 
+@pytest.mark.row("C08")
 async def test_c08_the_agent_itself_refuses_to_stream(stage_of: StageOf, door_to: DoorTo) -> None:
     stage = stage_of("v1", "adapter", options=("--unary",))
     direct = await door_to(stage.agent.url).ask(V1_REST, "stream", text="chunks 1")

@@ -26,6 +26,7 @@ async def events_until(call: Call, words: str) -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.row("C01", "C14", "C68")
 @pytest.mark.parametrize("client", CLIENTS, ids=str)
 async def test_each_client_watches_a_task(client: Client, stage: Stage, driver_of: DriverOf) -> None:
     driver, gate = driver_of(client.driver), stage.new_task()
@@ -80,6 +81,7 @@ def known(error: SdkError, code: int, word: str, status: str) -> bool:
     return error.code in (code, int(status)) or word in text or str(code) in text or status in text
 
 
+@pytest.mark.row("C29", "C31", "C33")
 async def test_each_client_resumes_after_the_broker_was_killed(
     own_stage: StageOf, driver_of: DriverOf
 ) -> None:
@@ -144,6 +146,7 @@ async def test_each_client_starts_a_task_after_the_broker_was_killed(
         assert outline(events[-1]) == "status completed"
 
 
+@pytest.mark.row("C43")
 async def test_c43_both_versions_on_one_task_at_once(
     stage: Stage, driver_of: DriverOf, door_to: DoorTo
 ) -> None:
@@ -171,6 +174,7 @@ async def test_c43_both_versions_on_one_task_at_once(
     assert outlines(rest) == outlines(new)[-len(rest) :]
 
 
+@pytest.mark.row("C26")
 @pytest.mark.accept
 async def test_c26_ten_seconds_of_silence(own_stage: StageOf, driver_of: DriverOf) -> None:
     """Each client with its SDK's own timeouts, at a broker with its own heartbeat."""

@@ -10,6 +10,7 @@ import pytest
 from a2a_rig.awkward import AwkwardAgent, unary
 from a2a_rig.stage import Stage, begin
 from a2a_rig.wire import V03_REST, V03_RPC, V1_REST, V1_RPC, WIRES, Door, Wire, outlines, request
+from brokers import done
 
 DoorTo = Callable[[str], Door]
 StageOf = Callable[..., Stage]
@@ -22,6 +23,7 @@ def call(name: str, params: Any, **fields: Any) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": 1, "method": name, "params": params} | fields
 
 
+@pytest.mark.row("C40")
 @pytest.mark.parametrize("headers", [{}, {"A2A-Version": ""}, {"A2A-Version": "0.3"}], ids=str)
 async def test_c40_a_missing_version_is_03(headers: dict[str, str], log: Stage, door_to: DoorTo) -> None:
     task = log.new_task()
@@ -38,6 +40,7 @@ async def test_c40_a_missing_version_is_03(headers: dict[str, str], log: Stage, 
 VERSIONS = ["2.0", "0.2", "1.9", "1", "x", "1.0.0.0", "0.30"]
 
 
+@pytest.mark.row("C41")
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_c41_an_unsupported_version(version: str, log: Stage, door_to: DoorTo) -> None:
     task = log.new_task()
@@ -50,6 +53,8 @@ async def test_c41_an_unsupported_version(version: str, log: Stage, door_to: Doo
     rest = await door.ask(V1_REST, "subscribe", task=task, headers=headers)
     assert rest.status == 400
     assert rest.json["error"]["details"][0]["reason"] == "VERSION_NOT_SUPPORTED"
+    by_query = await door.raw("GET", f"/tasks/{task}:subscribe?A2A-Version={version}")
+    assert (by_query.status, by_query.json) == (rest.status, rest.json)
 
 
 WAYS: list[tuple[dict[str, str], str]] = [
@@ -62,6 +67,7 @@ WAYS: list[tuple[dict[str, str], str]] = [
 ]
 
 
+@pytest.mark.row("C42")
 @pytest.mark.parametrize(("headers", "query"), WAYS, ids=str)
 async def test_c42_ways_to_say_10(headers: dict[str, str], query: str, log: Stage, door_to: DoorTo) -> None:
     task = log.new_task()
@@ -75,6 +81,7 @@ async def test_c42_ways_to_say_10(headers: dict[str, str], query: str, log: Stag
         assert b'"task":' in line
 
 
+@pytest.mark.row("C46", "C49")
 async def test_c46_c49_errors_of_v1_json_rpc(stage_of: StageOf, door_to: DoorTo) -> None:
     door = door_to(stage_of("v1", "adapter").url)
     missing = (await door.rpc(call("GetTask", {"id": "none"}))).json
@@ -88,6 +95,31 @@ async def test_c46_c49_errors_of_v1_json_rpc(stage_of: StageOf, door_to: DoorTo)
     assert [each["field"] for each in bad["fieldViolations"]] == ["id"]
 
 
+@pytest.mark.row("C46", "C47")
+@pytest.mark.parametrize(
+    ("state", "reason", "code", "status", "grpc"),
+    [
+        (None, "TASK_NOT_FOUND", -32001, 404, "NOT_FOUND"),
+        ("COMPLETED", "UNSUPPORTED_OPERATION", -32004, 400, "FAILED_PRECONDITION"),
+    ],
+)
+async def test_c46_c47_the_brokers_own_errors(
+    state: str | None, reason: str, code: int, status: int, grpc: str, log: Stage, door_to: DoorTo
+) -> None:
+    task, door = log.new_task(), door_to(log.url)
+    if state is not None:
+        await log.publish(task, begin(task), done(task, state))
+    rpc = (await door.ask(V1_RPC, "subscribe", task=task)).json["error"]
+    rest = (await door.ask(V1_REST, "subscribe", task=task)).json["error"]
+    assert (rpc["code"], rest["code"], rest["status"]) == (code, status, grpc)
+    for details in (rpc["data"], rest["details"]):
+        (info,) = details
+        assert info["@type"] == ERROR_INFO
+        assert (info["reason"], info["domain"]) == (reason, "a2a-protocol.org")
+        assert all(isinstance(held, str) for held in info["metadata"].values())
+
+
+@pytest.mark.row("C47")
 @pytest.mark.parametrize(
     ("do", "status", "grpc", "reason"),
     [
@@ -108,6 +140,7 @@ async def test_c47_errors_of_v1_rest(
     assert (info["reason"], info["domain"]) == (reason, "a2a-protocol.org")
 
 
+@pytest.mark.row("C48")
 async def test_c48_errors_of_v03(log: Stage, door_to: DoorTo) -> None:
     """The broker's own; those of operations that pass through are the agent's own bytes (C71)."""
     door = door_to(log.url)
@@ -151,6 +184,7 @@ ENVELOPES: list[tuple[Any, int]] = [
 ]
 
 
+@pytest.mark.row("C49")
 @pytest.mark.parametrize(("body", "code"), ENVELOPES, ids=lambda each: str(each)[:60])
 async def test_c49_what_is_no_request(body: Any, code: int, stage_of: StageOf, door_to: DoorTo) -> None:
     stage = stage_of("v1", "adapter")
@@ -164,6 +198,7 @@ async def test_c49_what_is_no_request(body: Any, code: int, stage_of: StageOf, d
     assert len(stage.agent.seen["requests"]) == before, "the agent was not bothered"
 
 
+@pytest.mark.row("C49")
 @pytest.mark.parametrize("rpc_id", ["1", '"q\\u00fc"', "12345678901234567890", "null", "1.5"])
 async def test_c49_the_id_of_an_error_is_the_requests_own(
     rpc_id: str, stage_of: StageOf, door_to: DoorTo
@@ -205,6 +240,7 @@ REQUIRED = "https://example.org/required/v1"
 MESSAGE = {"message": {"messageId": "r", "role": "ROLE_AGENT", "parts": [{"text": "hello"}]}}
 
 
+@pytest.mark.row("C55")
 @pytest.mark.parametrize("wire", [V1_RPC, V1_REST], ids=str)
 async def test_c55_a_required_extension(wire: Wire, own_stage: StageOf, door_to: DoorTo) -> None:
     extensions = [{"uri": REQUIRED, "required": True}, {"uri": "urn:other", "required": False}]

@@ -12,6 +12,8 @@ from a2a_rig.stage import HEARTBEAT_S, Stage, begin, chunks
 from a2a_rig.wire import V03_REST, V03_RPC, V1_REST, V1_RPC, WIRES, Door, Frame, Wire, outline, split
 from brokers import artifact, done, encode, status
 
+from sidecast_broker.settings import Settings
+
 DoorTo = Callable[[str], Door]
 Crossed = tuple[Stage, Wire]
 StageOf = Callable[..., Stage]
@@ -28,6 +30,7 @@ async def frames_of(
         return first + await stream.rest()
 
 
+@pytest.mark.row("C20")
 @pytest.mark.parametrize("rpc_id", [1, "1", "ü-“id”", 12345678901234567, ""])
 @pytest.mark.parametrize("wire", [V1_RPC, V03_RPC], ids=str)
 async def test_c20_each_frame_is_a_response_to_the_request(
@@ -41,6 +44,7 @@ async def test_c20_each_frame_is_a_response_to_the_request(
         assert type(frame.json["id"]) is type(rpc_id)
 
 
+@pytest.mark.row("C21")
 @pytest.mark.parametrize("wire", [V1_REST, V03_REST], ids=str)
 async def test_c21_each_rest_frame_is_the_bare_event(wire: Wire, log: Stage, door_to: DoorTo) -> None:
     task = log.new_task()
@@ -53,6 +57,7 @@ async def test_c21_each_rest_frame_is_the_bare_event(wire: Wire, log: Stage, doo
     ]
 
 
+@pytest.mark.row("C22", "C24")
 @pytest.mark.parametrize("wire", WIRES, ids=str)
 async def test_c22_c24_headers(wire: Wire, log: Stage, door_to: DoorTo) -> None:
     task = log.new_task()
@@ -67,6 +72,24 @@ async def test_c22_c24_headers(wire: Wire, log: Stage, door_to: DoorTo) -> None:
     assert "Content-Encoding" not in given
 
 
+@pytest.mark.row("C20", "C21", "C22", "C24")
+async def test_c22_c24_the_stream_of_a_message_is_framed_the_same(crossed: Crossed, door_to: DoorTo) -> None:
+    stage, wire = crossed
+    async with door_to(stage.url).open(wire, "stream", text="chunks 2", rpc_id="q-1") as stream:
+        frames = await stream.rest()
+    given = stream.response.headers
+    assert (stream.response.status, stream.media_type) == (200, "text/event-stream")
+    assert {"no-store", "no-cache"} & {each.strip() for each in given["Cache-Control"].split(",")}
+    assert given["X-Accel-Buffering"] == "no"
+    for frame in frames:
+        if wire.binding == "jsonrpc":
+            assert frame.json == {"jsonrpc": "2.0", "id": "q-1", "result": frame.result}
+        else:
+            assert len(frame.json) == 1
+            assert next(iter(frame.json)) in ("task", "statusUpdate", "artifactUpdate")
+
+
+@pytest.mark.row("C23")
 @pytest.mark.parametrize("wire", WIRES, ids=str)
 async def test_c23_an_event_is_one_line(wire: Wire, log: Stage, door_to: DoorTo) -> None:
     task = log.new_task()
@@ -78,6 +101,7 @@ async def test_c23_an_event_is_one_line(wire: Wire, log: Stage, door_to: DoorTo)
     assert "one\ntwo\rthree\u2028four" in outline(frames[1].result)
 
 
+@pytest.mark.row("C23")
 @pytest.mark.parametrize("wire", WIRES, ids=str)
 async def test_c23_a_task_larger_than_clients_take_is_an_explicit_error(
     wire: Wire, log: Stage, door_to: DoorTo
@@ -94,6 +118,7 @@ async def test_c23_a_task_larger_than_clients_take_is_an_explicit_error(
     assert b'"code":' in said
 
 
+@pytest.mark.row("C25")
 @pytest.mark.parametrize("wire", WIRES, ids=str)
 async def test_c25_a_heartbeat_is_a_bare_comment_line(wire: Wire, log: Stage, door_to: DoorTo) -> None:
     task = log.new_task()
@@ -109,6 +134,12 @@ async def test_c25_a_heartbeat_is_a_bare_comment_line(wire: Wire, log: Stage, do
     assert b":\n\n" not in stream.read_bytes, "a blank line would make an event of it"
 
 
+@pytest.mark.row("C25")
+def test_c25_the_period_is_short_by_default() -> None:
+    assert Settings().stream.a2a_heartbeat_s <= 4
+
+
+@pytest.mark.row("C27", "C28")
 @pytest.mark.parametrize("wire", WIRES, ids=str)
 async def test_c27_c28_ids_are_resume_points_and_retry_stands_beside_data(
     wire: Wire, log: Stage, door_to: DoorTo
@@ -125,6 +156,7 @@ async def test_c27_c28_ids_are_resume_points_and_retry_stands_beside_data(
             assert b"data:" in block
 
 
+@pytest.mark.row("C27")
 @pytest.mark.parametrize("wire", [V1_RPC, V1_REST], ids=str)
 async def test_c27_a_send_stream_has_resume_points_too(
     wire: Wire, stage_of: StageOf, door_to: DoorTo
@@ -162,6 +194,7 @@ RICH = encode(
 )
 
 
+@pytest.mark.row("C34", "C36")
 async def test_c34_c36_the_v03_json_rpc_form(log: Stage, door_to: DoorTo) -> None:
     task = log.new_task()
     payloads = [status("hello", task), RICH.replace(b"TASK", task.encode())]
@@ -188,6 +221,7 @@ async def test_c34_c36_the_v03_json_rpc_form(log: Stage, door_to: DoorTo) -> Non
     assert (end["status"]["state"], end["final"]) == ("completed", True)
 
 
+@pytest.mark.row("C35")
 @pytest.mark.parametrize(
     ("state", "subscribed", "sent"),
     [("INPUT_REQUIRED", False, True), ("COMPLETED", True, True), ("WORKING", False, False)],
@@ -207,6 +241,7 @@ async def test_c35_final_on_a_subscription(
         assert split(frame.result)[1].get("final", False) is subscribed
 
 
+@pytest.mark.row("C35")
 @pytest.mark.parametrize("wire", [V03_RPC, V03_REST], ids=str)
 async def test_c35_final_where_a_send_stream_ends(wire: Wire, stage: Stage, door_to: DoorTo) -> None:
     for script, last in (
@@ -221,6 +256,7 @@ async def test_c35_final_where_a_send_stream_ends(wire: Wire, stage: Stage, door
         assert len(finals) == 1
 
 
+@pytest.mark.row("C37")
 async def test_c37_the_v03_rest_form(log: Stage, door_to: DoorTo) -> None:
     task = log.new_task()
     await log.publish(task, begin(task))
@@ -251,6 +287,7 @@ CANONICAL = [
 ]
 
 
+@pytest.mark.row("C38")
 async def test_c38_each_kind_of_part_survives_the_way(
     stage: Stage, driver_of: Callable[[str], Driver], door_to: DoorTo
 ) -> None:
@@ -268,6 +305,7 @@ async def test_c38_each_kind_of_part_survives_the_way(
     ]
 
 
+@pytest.mark.row("C39", "C74")
 @pytest.mark.parametrize("wire", [V1_RPC, V1_REST], ids=str)
 async def test_c39_c74_unknown_fields_and_numbers_pass_unchanged(
     wire: Wire, log: Stage, door_to: DoorTo
@@ -284,6 +322,7 @@ async def test_c39_c74_unknown_fields_and_numbers_pass_unchanged(
         assert payload in frame.raw
 
 
+@pytest.mark.row("C39")
 async def test_c39_the_snapshot_keeps_them_too(log: Stage, door_to: DoorTo) -> None:
     task = log.new_task()
     held = '{"state":"TASK_STATE_WORKING","mood":"good","timestamp":"2026-01-01T00:00:00.123456Z"}'
@@ -301,6 +340,7 @@ async def test_c39_the_snapshot_keeps_them_too(log: Stage, door_to: DoorTo) -> N
     assert b'"generation":1' in first.raw
 
 
+@pytest.mark.row("C60")
 async def test_c60_times_are_utc(crossed: Crossed, door_to: DoorTo) -> None:
     """The v0.3 agent sends times without an offset."""
     stage, wire = crossed

@@ -10,6 +10,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from a2a_rig.raw import LAST_CHUNK, unchunked
 from a2a_rig.stage import Stage, begin, chunks
 from a2a_rig.wire import (
     V1_REST,
@@ -32,7 +33,6 @@ DoorTo = Callable[[str], Door]
 StageOf = Callable[..., Stage]
 
 COUNT = 300
-LAST_CHUNK = b"\r\n0\r\n\r\n"
 
 
 async def watch(
@@ -46,6 +46,7 @@ async def watch(
         return [frame.result for frame in first + await stream.rest()]
 
 
+@pytest.mark.row("C14", "C19")
 @pytest.mark.parametrize("wire", WIRES, ids=str)
 async def test_c14_c19_every_event_once_and_in_order(wire: Wire, log: Stage, door_to: DoorTo) -> None:
     task, ready = log.new_task(), asyncio.Event()
@@ -64,6 +65,7 @@ async def test_c14_c19_every_event_once_and_in_order(wire: Wire, log: Stage, doo
     ]
 
 
+@pytest.mark.row("C15")
 async def test_c15_all_watchers_get_the_same(log: Stage, door_to: DoorTo) -> None:
     task = log.new_task()
     await log.publish(task, begin(task))
@@ -95,6 +97,7 @@ def stalled_socket(log: Stage, task: str) -> socket.socket:
     return found
 
 
+@pytest.mark.row("C16")
 async def test_c16_one_that_stalls_or_dies_disturbs_nobody(log: Stage, door_to: DoorTo) -> None:
     task, ready = log.new_task(), asyncio.Event()
     await log.publish(task, begin(task))
@@ -114,6 +117,7 @@ async def test_c16_one_that_stalls_or_dies_disturbs_nobody(log: Stage, door_to: 
     assert took < 5, "nobody waited for them"
 
 
+@pytest.mark.row("C18")
 async def test_c18_one_too_slow_is_never_given_a_hole_or_a_clean_end(
     own_stage: StageOf, nats_of_a2a: NatsServer
 ) -> None:
@@ -156,19 +160,7 @@ async def test_c18_one_too_slow_is_never_given_a_hole_or_a_clean_end(
     assert not whole or clean
 
 
-def unchunked(received: bytes) -> bytes:
-    """Give the body of an answer in chunks, as far as it came."""
-    _, _, rest = received.partition(b"\r\n\r\n")
-    body = b""
-    while rest:
-        size, _, rest = rest.partition(b"\r\n")
-        length = int(size or b"0", 16)
-        body, rest = body + rest[:length], rest[length + 2 :]
-        if length == 0:
-            break
-    return body
-
-
+@pytest.mark.row("C65")
 async def test_c65_what_is_published_twice_is_delivered_once(log: Stage, door_to: DoorTo) -> None:
     task, ready = log.new_task(), asyncio.Event()
     await log.publish(task, begin(task))
@@ -184,6 +176,7 @@ async def test_c65_what_is_published_twice_is_delivered_once(log: Stage, door_to
     ]
 
 
+@pytest.mark.row("C70")
 async def test_c70_draining_is_told_from_completion(own_stage: StageOf, door_to: DoorTo) -> None:
     log = own_stage()
     task = log.new_task()

@@ -29,6 +29,7 @@ def piece(task: str, number: int) -> dict[str, Any]:
     return {"artifactUpdate": {"taskId": task, "contextId": "c", "artifact": artifact, "append": number > 1}}
 
 
+@pytest.mark.row("C71")
 async def test_c71_answers_are_the_agents_own_bytes(stage: Stage, door_to: DoorTo) -> None:
     """In the agent's own version, each answer is the same as if the broker weren't there."""
     through, direct = door_to(stage.url), door_to(stage.agent.url)
@@ -52,6 +53,7 @@ CONFIGS = [
 ]
 
 
+@pytest.mark.row("C71")
 async def test_c71_push_configurations_pass(stage_of: StageOf, door_to: DoorTo) -> None:
     stage = stage_of("v1", "adapter")
     through, direct = door_to(stage.url), door_to(stage.agent.url)
@@ -70,6 +72,7 @@ async def test_c71_push_configurations_pass(stage_of: StageOf, door_to: DoorTo) 
         assert ours.body.replace(tasks[0].encode(), b"T") == theirs.body.replace(tasks[1].encode(), b"T")
 
 
+@pytest.mark.row("C71")
 async def test_c71_list_and_query_pass(stage_of: StageOf, door_to: DoorTo) -> None:
     stage = stage_of("v1", "adapter")
     through, direct = door_to(stage.url), door_to(stage.agent.url)
@@ -85,6 +88,7 @@ async def test_c71_list_and_query_pass(stage_of: StageOf, door_to: DoorTo) -> No
         assert held["id"] in str(ours.json)
 
 
+@pytest.mark.row("C72")
 @pytest.mark.parametrize("do", ["send", "stream"])
 @pytest.mark.parametrize("wire", [V1_RPC, V1_REST], ids=str)
 async def test_c72_headers_that_pass_and_headers_that_dont(
@@ -124,6 +128,7 @@ async def test_c72_headers_that_pass_and_headers_that_dont(
         assert b'"text": "x"' in body or b'"text":"x"' in body
 
 
+@pytest.mark.row("C72")
 async def test_c72_headers_of_the_answer(own_stage: StageOf, door_to: DoorTo) -> None:
     async with AwkwardAgent() as agent:
         agent.answer = unary(
@@ -164,6 +169,7 @@ def spelled(texts: list[str], style: str) -> list[bytes]:
 STYLES = ["lf", "crlf", "cr", "bom", "split", "compact"]
 
 
+@pytest.mark.row("C72")
 async def test_c72_an_agents_stream_is_understood_however_it_is_spelled(
     own_stage: StageOf, door_to: DoorTo
 ) -> None:

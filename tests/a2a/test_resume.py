@@ -9,8 +9,6 @@ import pytest
 from a2a_rig.stage import Stage, begin, chunks
 from a2a_rig.wire import (
     V03_RPC,
-    V1_REST,
-    V1_RPC,
     WIRES,
     Door,
     Frame,
@@ -43,6 +41,7 @@ def by_metadata(cursor: str) -> dict[str, Any]:
 WAYS = [(wire, way) for wire in WIRES for way in (by_header, by_query)] + [(V03_RPC, by_metadata)]
 
 
+@pytest.mark.row("C29", "C31", "C32")
 @pytest.mark.parametrize(("wire", "way"), WAYS, ids=lambda each: getattr(each, "__name__", str(each)))
 async def test_c29_c31_c32_every_event_after_the_cursor_once(
     wire: Wire, way: Callable[[str], dict[str, Any]], log: Stage, door_to: DoorTo
@@ -65,6 +64,7 @@ async def test_c29_c31_c32_every_event_after_the_cursor_once(
     assert text_after([frame.result for frame in frames]) == numbers(1, 7)
 
 
+@pytest.mark.row("C29")
 @pytest.mark.parametrize("wire", WIRES, ids=str)
 async def test_c29_from_each_id_of_a_stream(wire: Wire, log: Stage, door_to: DoorTo) -> None:
     task = log.new_task()
@@ -98,6 +98,7 @@ BAD = [
 ]
 
 
+@pytest.mark.row("C30")
 @pytest.mark.parametrize("cursor", BAD, ids=lambda cursor: cursor[:20])
 @pytest.mark.parametrize("wire", WIRES, ids=str)
 async def test_c30_a_cursor_that_is_none_gives_a_fresh_snapshot(
@@ -114,6 +115,7 @@ async def test_c30_a_cursor_that_is_none_gives_a_fresh_snapshot(
     assert gap_of(frames[0]), "and it says so"
 
 
+@pytest.mark.row("C30")
 @pytest.mark.parametrize("wire", WIRES, ids=str)
 async def test_c30_an_expired_cursor_gives_a_fresh_snapshot(
     wire: Wire, log: Stage, door_to: DoorTo, nats_of_a2a: NatsServer
@@ -132,6 +134,7 @@ async def test_c30_an_expired_cursor_gives_a_fresh_snapshot(
     assert gap_of(first) == "expired"
 
 
+@pytest.mark.row("C30")
 @pytest.mark.parametrize("wire", WIRES, ids=str)
 async def test_c30_the_sequence_of_another_task_is_a_place_in_this_ones_log(
     wire: Wire, log: Stage, door_to: DoorTo
@@ -151,6 +154,7 @@ async def test_c30_the_sequence_of_another_task_is_a_place_in_this_ones_log(
     assert other.encode() not in stream.read_bytes
 
 
+@pytest.mark.row("C32")
 async def test_c32_without_a_cursor_it_is_a_snapshot_and_live(log: Stage, door_to: DoorTo) -> None:
     task = log.new_task()
     await log.publish(task, begin(task), *chunks(task, 1, 2))
@@ -159,8 +163,9 @@ async def test_c32_without_a_cursor_it_is_a_snapshot_and_live(log: Stage, door_t
             assert outlines(await stream.take(1)) == [f"task submitted {numbers(1, 2)}"]
 
 
+@pytest.mark.row("C33")
 @pytest.mark.parametrize("script", ["again; chunks 2; again; say hi; again", "bare; chunks 1; again; done"])
-@pytest.mark.parametrize("wire", [V03_RPC, V1_RPC, V1_REST], ids=str)
+@pytest.mark.parametrize("wire", WIRES, ids=str)
 async def test_c33_a_stream_has_one_task_frame(
     wire: Wire, script: str, stage: Stage, door_to: DoorTo
 ) -> None:

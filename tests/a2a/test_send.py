@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from a2a_rig.stage import Stage, events_in
-from a2a_rig.wire import WIRES, Door, Wire, numbers, outline, outlines, split, task_of, text_after
+from a2a_rig.raw import Connection
+from a2a_rig.stage import Stage, begin, events_in
+from a2a_rig.wire import WIRES, Door, Wire, numbers, outline, outlines, request, split, task_of, text_after
+from brokers import done, status
 
 DoorTo = Callable[[str], Door]
 Crossed = tuple[Stage, Wire]
@@ -20,6 +22,7 @@ def messages_of(stage: Stage, task: str) -> list[str]:
     return [each["text"] for each in stage.agent.seen["messages"] if each["taskId"] == task]
 
 
+@pytest.mark.row("C11")
 async def test_a_task_is_started_through_the_door(crossed: Crossed, door_to: DoorTo) -> None:
     stage, wire = crossed
     async with door_to(stage.url).open(wire, "stream", text="chunks 5; say hi") as stream:
@@ -31,6 +34,7 @@ async def test_a_task_is_started_through_the_door(crossed: Crossed, door_to: Doo
     assert len({task_of(frame.result) for frame in frames}) == 1
 
 
+@pytest.mark.row("C11")
 async def test_c11_an_agent_that_does_not_begin_with_the_task(crossed: Crossed, door_to: DoorTo) -> None:
     stage, wire = crossed
     async with door_to(stage.url).open(wire, "stream", text="bare; chunks 3; done") as stream:
@@ -40,6 +44,7 @@ async def test_c11_an_agent_that_does_not_begin_with_the_task(crossed: Crossed, 
     assert outline(frames[-1].result) == "status completed"
 
 
+@pytest.mark.row("C11", "C13")
 async def test_c11_c13_a_follow_up_turn_begins_with_the_task_and_ends_with_the_turn(
     crossed: Crossed, door_to: DoorTo
 ) -> None:
@@ -59,13 +64,16 @@ async def test_c11_c13_a_follow_up_turn_begins_with_the_task_and_ends_with_the_t
     assert messages_of(stage, task) == ["chunks 2; ask why", "chunks 2 3"]
 
 
+@pytest.mark.row("C12")
 async def test_c12_a_message_is_one_frame_and_the_end(crossed: Crossed, door_to: DoorTo) -> None:
     stage, wire = crossed
     async with door_to(stage.url).open(wire, "stream", text="message hello") as stream:
         frames = await stream.rest()
     assert outlines(frames) == ["message hello"]
+    assert frames[0].id is None, "there is nothing to resume"
 
 
+@pytest.mark.row("C13")
 async def test_c13_an_out_of_band_authorisation_leaves_the_stream_open(
     crossed: Crossed, door_to: DoorTo
 ) -> None:
@@ -81,6 +89,7 @@ async def test_c13_an_out_of_band_authorisation_leaves_the_stream_open(
     assert outline(after[-1].result) == "status completed"
 
 
+@pytest.mark.row("C13")
 async def test_c13_a_turn_that_ends_without_an_end_of_the_task(stage_of: StageOf, door_to: DoorTo) -> None:
     stage = stage_of("v1", "adapter")
     async with door_to(stage.url).open(WIRES[0], "stream", text="chunks 2; open") as stream:
@@ -88,6 +97,7 @@ async def test_c13_a_turn_that_ends_without_an_end_of_the_task(stage_of: StageOf
     assert outline(frames[-1].result) == "artifact out+ 2 "
 
 
+@pytest.mark.row("C17")
 async def test_c17_a_client_that_leaves_cancels_nothing(crossed: Crossed, door_to: DoorTo) -> None:
     stage, wire = crossed
     gate = stage.new_task()
@@ -106,6 +116,7 @@ async def test_c17_a_client_that_leaves_cancels_nothing(crossed: Crossed, door_t
     assert len(messages_of(stage, task)) == 1
 
 
+@pytest.mark.row("C17")
 async def test_c17_a_client_that_leaves_alone(stage: Stage, door_to: DoorTo) -> None:
     """Nobody watches any more, and the work goes on and is stored."""
     gate = stage.new_task()
@@ -162,6 +173,7 @@ async def test_a_send_with_a_cursor_goes_on_where_it_broke(crossed: Crossed, doo
     assert len(seen) == 1
 
 
+@pytest.mark.row("C62")
 @pytest.mark.parametrize("setup", [("v1", "adapter"), ("v1", "proxy"), ("v03", "adapter")], ids="-".join)
 @pytest.mark.parametrize("wire", WIRES, ids=str)
 async def test_c62_an_exception_of_the_agent_is_a_failed_task(
@@ -210,6 +222,7 @@ CANCELED = [
 ]
 
 
+@pytest.mark.row("C63")
 @pytest.mark.parametrize(("script", "setup", "wire"), CANCELED)
 async def test_c63_watchers_see_that_a_task_was_canceled(
     script: str, setup: tuple[str, str], wire: Wire, stage_of: StageOf, door_to: DoorTo
@@ -232,6 +245,7 @@ async def test_c63_watchers_see_that_a_task_was_canceled(
         await asyncio.wait([canceling])
 
 
+@pytest.mark.row("C61")
 async def test_c61_nothing_is_delivered_after_the_end(stage: Stage, door_to: DoorTo) -> None:
     gate = stage.new_task()
     door = door_to(stage.url)
@@ -247,6 +261,23 @@ async def test_c61_nothing_is_delivered_after_the_end(stage: Stage, door_to: Doo
     assert got.status == 400
 
 
+@pytest.mark.row("C61")
+async def test_c61_what_comes_after_the_end_is_counted(own_stage: StageOf) -> None:
+    """Whoever publishes it: here a program that speaks to NATS alone."""
+    stage = own_stage()
+    task = stage.new_task()
+    await stage.publish(task, begin(task))
+    async with Connection(stage.url, request(WIRES[0], "subscribe", task=task)) as watching:
+        await watching.until(b"\n\n")
+        await stage.publish(task, done(task), status("after the end", task), status("and on", task))
+        await watching.rest()
+        assert outlines(watching.frames) == ["task submitted", "status completed"]
+    async with asyncio.timeout(10):
+        while stage.broker.metrics().get("sidecast_invalid_events_total{after-terminal}", 0) < 2:
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.row("C67")
 async def test_c67_a_message_makes_no_task(stage: Stage, door_to: DoorTo) -> None:
     door = door_to(stage.url)
     message_id = stage.new_task()

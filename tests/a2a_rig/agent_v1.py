@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 from contextlib import AsyncExitStack
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -193,12 +194,15 @@ async def run(options: argparse.Namespace) -> None:
         if options.nats:
             publisher = await stack.enter_async_context(Publisher(options.nats, agent=options.agent))
             executor = publishing(executor, publisher)
+        # The first 1.x accept any address of their own, and have no such argument.
+        named = signature(DefaultRequestHandler).parameters
+        validator = {"push_url_validator": accept_any} if "push_url_validator" in named else {}
         handler = DefaultRequestHandler(
             agent_executor=executor,
             task_store=store,
             agent_card=card,
             push_config_store=InMemoryPushNotificationConfigStore(),
-            push_url_validator=accept_any,
+            **validator,
         )
         routes = [
             *control.routes(),

@@ -23,14 +23,17 @@ INSTALL_S_MAX = 600
 NODE_MAJOR_MIN = 20
 NODE_HOW = "install Node.js 20 or newer with npm (https://nodejs.org), and have `node` and `npm` on the PATH"
 
+_PUBLISHING = ("uvicorn", "nats-py>=2.11", "msgspec>=0.19")
 PYTHON_PACKAGES = {
-    "0.3.26": ("a2a-sdk[http-server]==0.3.26", "uvicorn", "nats-py>=2.11", "msgspec>=0.19"),
+    "0.3.8": ("a2a-sdk[http-server]==0.3.8", *_PUBLISHING),
+    "0.3.26": ("a2a-sdk[http-server]==0.3.26", *_PUBLISHING),
+    "1.0.0": ("a2a-sdk[http-server,grpc]==1.0.0", *_PUBLISHING),
 }
 """What an environment of that a2a-sdk needs to serve, to publish and to be a client."""
 
 
 def python_of(sdk: str) -> Path:
-    """Give a Python with that a2a-sdk: the running one for 1.x; made for 0.3.x, which takes half a minute."""
+    """Give a Python with that a2a-sdk: the running one for the newest; made for others, in half a minute."""
     if sdk not in PYTHON_PACKAGES:
         return Path(sys.executable)
 

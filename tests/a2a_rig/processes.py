@@ -49,6 +49,7 @@ class Agent:
         generation: the a2a-sdk it is built on.
         nats_url: where it publishes; empty leaves it as it comes from the SDK.
         options: further words of its command line.
+        sdk: the version of the a2a-sdk; empty for the newest of its generation.
 
     Attributes:
         url: where it listens, the same over restarts.
@@ -61,6 +62,7 @@ class Agent:
         *,
         nats_url: str = "",
         options: tuple[str, ...] = (),
+        sdk: str = "",
     ) -> None:
         (self._port,) = fixed_ports(1)
         self.url = f"http://127.0.0.1:{self._port}"
@@ -68,7 +70,7 @@ class Agent:
         self._tasks = folder / f"tasks-{self._port}"
         self._tasks.mkdir(parents=True)
         self._log = folder / f"agent-{self._port}.log"
-        self._command = [str(python_of(SDKS[generation])), "-m", f"a2a_rig.agent_{generation}"]
+        self._command = [str(python_of(sdk or SDKS[generation])), "-m", f"a2a_rig.agent_{generation}"]
         self._command += ["--port", str(self._port), "--tasks", str(self._tasks), *options]
         if nats_url:
             self._command += ["--nats", nats_url]

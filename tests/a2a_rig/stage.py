@@ -39,6 +39,7 @@ class Stage:
         generation: the a2a-sdk of the agent; None for a broker whose agent is elsewhere, or that has none.
         capture: who publishes: the agent through its adapter, or the broker.
         options: further words of the agent's command line.
+        sdk: the version of the agent's a2a-sdk; empty for the newest of its generation.
         settings: further ones of the broker, with `__` for the dot.
 
     Attributes:
@@ -55,6 +56,7 @@ class Stage:
         capture: Capture = "adapter",
         *,
         options: tuple[str, ...] = (),
+        sdk: str = "",
         **settings: object,
     ) -> None:
         self.name = f"agent{next(_numbers)}"
@@ -72,7 +74,7 @@ class Stage:
         if generation is not None:
             own = ("--agent", self.name, *(("--compat",) if generation == "v1" else ()), *options)
             publishes = server.url if capture == "adapter" else ""
-            self._agent = Agent(folder, generation, nats_url=publishes, options=own)
+            self._agent = Agent(folder, generation, nats_url=publishes, options=own, sdk=sdk)
             effective["agent.url"] = self._agent.url
         effective |= {name.replace("__", "."): value for name, value in settings.items()}
         self.broker = Broker(folder, [server.url], effective)

@@ -169,6 +169,7 @@ def first_task(context: Any) -> Task:
     return new_task(context.task_id, context.context_id, TaskState.TASK_STATE_SUBMITTED)
 
 
+@pytest.mark.row("C66")
 async def test_a_normal_turn(start: Start) -> None:
     async def execute(context: Any, queue: Any) -> None:
         await queue.enqueue_event(first_task(context))
@@ -203,6 +204,7 @@ async def test_a_single_message_makes_no_task(start: Start) -> None:
     assert await agent.records() == []
 
 
+@pytest.mark.row("C62")
 @pytest.mark.parametrize(("error_text", "text"), [("type", "KeyError"), ("full", "KeyError: 's3cret'")])
 async def test_an_exception_fails_the_task(start: Start, error_text: str, text: str) -> None:
     async def execute(context: Any, queue: Any) -> None:

@@ -76,6 +76,7 @@ def words(log: list[dict[str, Any]]) -> list[str]:
     return given
 
 
+@pytest.mark.row("C66")
 def test_each_way_an_executor_can_behave(logs: list[list[dict[str, Any]]]) -> None:
     begun = ["task submitted", "turn begin"]
     assert [words(log) for log in logs] == [

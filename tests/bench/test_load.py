@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -159,6 +160,44 @@ async def test_a_storm_comes_back_with_the_last_id_and_checks_across_it(
     assert [request.count("Last-Event-ID: e-2\r\n") for request in script.requests] == [0, 0, 1, 1]
     assert {request.split(" ")[1] for request in script.requests[2:]} == {"/t-0", "/t-1"}
     assert (report.events, report.holes, report.repeats) == (3, 1, 0)
+
+
+async def test_a_body_is_posted_by_each_connection_with_its_own_number(
+    programs: Programs, tmp_path: Path
+) -> None:
+    posted: list[bytes] = []
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = re.search(rb"\r\nContent-Length: (\d+)\r\n", head)
+        assert length is not None
+        posted.append(head.split(b"\r\n")[0] + b" " + await reader.readexactly(int(length[1])))
+        result = b'{"jsonrpc":"2.0","id":"0","result":{"statusUpdate":{"metadata":{"n":1,"ts":5}}}}'
+        writer.write(HEAD + b"\r\nid: e-1\ndata: " + result + b"\n\n")
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(take, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    body = '{"id":"%03d","task":"bench-0"}'
+    async with load(
+        programs.load, port, "/?t=%d", tmp_path, connections=12, modulo=2, body=body, ready="frame"
+    ) as clients:
+        report = await clients.report()
+    assert sorted(posted) == sorted(
+        b'POST /?t=%d HTTP/1.1 {"id":"%03d","task":"bench-0"}' % (number % 2, number) for number in range(12)
+    )
+    assert (report.events, report.fewest, report.most) == (12, 1, 1)
+    server.close()
+
+
+@pytest.mark.parametrize("option", ["--path", "--body"])
+async def test_a_request_too_long_is_refused_before_anything_is_sent(
+    programs: Programs, tmp_path: Path, option: str
+) -> None:
+    async with child("load", [str(programs.load), "--port", "1", option, "x" * 5000], tmp_path) as client:
+        with pytest.raises(ChildFailed, match="too long"):
+            await client.answer()
 
 
 async def test_who_is_sent_away_for_a_moment_comes_back_when_told(programs: Programs, tmp_path: Path) -> None:

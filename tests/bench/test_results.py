@@ -12,7 +12,7 @@ from bench.numbers import NUMBERS, derived
 from bench.picture import picture
 from bench.results import Results, Taken, Target, medians, ratio, targets
 from bench.scenarios import ALL, SCENARIOS, Scale
-from bench.tables import how_table, machine_line, numbers_table, targets_table
+from bench.tables import durations_line, how_table, machine_line, numbers_table, targets_table
 from sidecast_broker.core.fold import Fold
 from sidecast_broker.core.log import Record
 from sidecast_broker.core.views import events
@@ -99,6 +99,7 @@ def test_throughput_is_judged_by_nchan(ours: float, holds: bool) -> None:
 @pytest.mark.parametrize(
     ("scenario", "number", "good", "bad"),
     [
+        ("rpc", "cpu_ratio", 1.3, 1.31),
         ("idle", "rss_bytes_per_stream", 14_000, 14_001),
         ("idle", "cpu_us_per_accept", 400, 401),
         ("tasks", "lost", 0, 1),
@@ -124,6 +125,13 @@ def test_a_bound_holds_up_to_its_limit(scenario: str, number: str, good: float, 
 
 def test_what_is_lost_is_counted_together() -> None:
     assert derived("tasks", {"missing": 2.0, "holes": 1.0, "repeats": 4.0})["lost"] == 7
+    views = {
+        f"{name}_{key}": value
+        for name, value in (("events", 1.0), ("rpc", 2.0))
+        for key in ("missing", "holes", "repeats", "cpu_us_per_delivery")
+    }
+    found = derived("rpc", views)
+    assert (found["lost"], found["cpu_ratio"]) == (9, 2)
     storm = {
         f"{name}_{key}": value
         for name, value in (("other", 1.0), ("same", 2.0))
@@ -152,6 +160,15 @@ def test_tables_show_what_was_measured_and_what_was_not() -> None:
     assert "| ≤ 1.6 × | 1.23 ×; 1.33 × with nats-server's own | yes |" in shown
     assert "not measured" in shown
     assert "2 cores of A | B" in machine_line(whole)
+
+
+def test_the_time_of_a_scenario_is_that_of_all_its_rounds_also_of_those_that_failed() -> None:
+    taken = [
+        Taken(1, "fanout", "floor", seconds=10.2),
+        Taken(1, "idle", "floor", seconds=4.0),
+        Taken(2, "fanout", "floor", error="away", seconds=20.0),
+    ]
+    assert durations_line(taken) == "fanout 30 s, idle 4 s; 34 s altogether"
 
 
 def test_the_picture_is_a_picture_of_every_way_measured() -> None:

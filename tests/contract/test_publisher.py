@@ -233,6 +233,7 @@ def numbers(entries: list[Entry]) -> list[int]:
     return [int(text) for text in texts if text]
 
 
+@pytest.mark.row("C64")
 @pytest.mark.parametrize("atomic", [True, False])
 async def test_order_holds_when_the_server_is_killed_and_restarted_while_publishing(
     server: NatsServer, atomic: bool
@@ -292,6 +293,7 @@ async def test_a_cut_longer_than_the_duplicate_window_stores_nothing_twice(serve
     assert [entry.text for entry in await log_of(server.url, "task-1")] == ["", "0", "1", "2", ""]
 
 
+@pytest.mark.row("C65")
 async def test_an_acknowledgement_lost_in_a_cut_is_found_at_the_leader(server: NatsServer) -> None:
     await create_stream(server.url, duplicate_window=100_000_000)
     async with Relay(server.port) as relay, Publisher(relay.url, agent=AGENT) as publisher:
@@ -354,6 +356,7 @@ class Relay:
         target.transport.abort()
 
 
+@pytest.mark.row("C65")
 async def test_a_stale_publisher_is_fenced_and_says_so(
     server: NatsServer, publisher: Publisher, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -391,6 +394,7 @@ async def test_publishing_before_there_is_a_server_or_a_stream(tmp_path: Path) -
             assert states(await log_of(server.url, "task-1")) == ["SUBMITTED", "WORKING", "COMPLETED"]
 
 
+@pytest.mark.row("C64")
 async def test_beyond_the_bound_text_and_progress_go_and_the_log_says_so(server: NatsServer) -> None:
     async with Publisher(server.url, agent=AGENT, buffer_events_max=50) as publisher:
         async with publisher.task("task-1") as task:
@@ -415,6 +419,7 @@ async def test_beyond_the_bound_text_and_progress_go_and_the_log_says_so(server:
     assert left[1:] == list(range(left[1], 200))
 
 
+@pytest.mark.row("C64")
 async def test_a_frozen_server_blocks_the_agent_for_a_moment_only(server: NatsServer) -> None:
     await create_stream(server.url)
     async with (

@@ -125,6 +125,7 @@ async def test_two_brokers_give_the_same_ids(backend: Backend) -> None:
 # --- a broker of its own
 
 
+@pytest.mark.row("C70")
 async def test_sigterm_drains_and_another_broker_goes_on(real: RealBackend, tmp_path: Path) -> None:
     await real.publish(task_record())
     changes = {"stream__drain_s": 0.3}
@@ -167,7 +168,9 @@ async def test_a_client_process_that_is_stopped_is_cut_and_resumes_whole(
             os.kill(client.pid, signal.SIGSTOP)
             for number in range(150):
                 await real.publish(status(f"{number}", metadata={"padding": "x" * 3000}))
-            assert texts(await healthy.take(150)) == numbers(150)
+            # With so small a buffer it may be told of lag between events.
+            taken = await healthy.until(lambda frame: frame.json.get("text") == "149")
+            assert texts(taken) == numbers(150)
             await until(lambda: [line["reason"] for line in child.logged("stream_closed")] == ["lag"])
             os.kill(client.pid, signal.SIGCONT)
             assert await asyncio.to_thread(client.wait, 10) == 0

@@ -36,6 +36,7 @@ def test_v03_says_whether_a_stream_ends(final: bool | None, said: bool) -> None:
     assert (result["kind"], result["final"], result["status"]["state"]) == ("status-update", said, "working")
 
 
+@pytest.mark.row("C23")
 @pytest.mark.parametrize("wire", WIRES)
 def test_a_frame_is_one_line_of_compact_json_whatever_was_published(wire: Wire) -> None:
     text = 'one\u2028two\u0085three: "four" , five'

@@ -179,6 +179,7 @@ def test_resolve_in_an_empty_stream():
     assert resolve("e-1", **new, **CUT) == Gap("ahead", 0)
 
 
+@pytest.mark.row("C30")
 @given(
     stored=st.sets(st.integers(1, 30)),
     mine=st.sets(st.integers(1, 30)),

@@ -14,7 +14,7 @@ from google.protobuf.json_format import MessageToDict, ParseDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecast_broker.core.fold import STEPS_MAX, Fold, read_activity
+from sidecast_broker.core.fold import STEPS_MAX, WAITING_BYTES_MAX, WAITING_MAX, Fold, read_activity
 from sidecast_schemas.codec import Event, StatusBody, TaskBody, decode_event
 from sidecast_schemas.events import ACTIVITY
 
@@ -597,7 +597,56 @@ def test_what_the_fold_says_can_be_looked_at():
     assert [fold.knows_message(each) for each in ("u1", "m1", "m2", "m3", "")] == [True] * 3 + [False] * 2
 
 
+LOOKS = {
+    "task": lambda fold: fold.task(),
+    "status": lambda fold: {key: bytes(raw) for key, raw in fold.status.items()},
+    "metadata": lambda fold: {key: bytes(raw) for key, raw in fold.metadata.items()},
+    "artifact": lambda fold: fold.artifact("a") and bytes(fold.artifact("a").parts),
+    "knows_message": lambda fold: fold.knows_message("m3"),
+    "steps": lambda fold: [bytes(raw) for raw in fold.steps],
+    "progress": lambda fold: fold.progress,
+    "size_bytes": lambda fold: fold.size_bytes,
+}
+
+
+@pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
+@pytest.mark.parametrize("count", [1, WAITING_MAX - 1, WAITING_MAX, WAITING_MAX + 1, 5 * WAITING_MAX])
+def test_whoever_looks_sees_all_that_waits(look, count):
+    makes = (
+        lambda n: status(message=said(f"m{n}"), metadata={"k": n}),
+        lambda n: artifact("a", {"text": f"{n}"}, append=n % 8 != 0),
+        lambda n: step(f"s{n % 5}", progress=n % 100 / 100),
+        lambda n: turn(f"u{n}", message=said(f"u{n}")),
+    )
+    events = [makes[n % len(makes)](n) for n in range(count)]
+    often, once = Fold("t"), Fold("t")
+    for sequence, each in enumerate(events, 1):
+        often.apply(each, sequence)
+        often.task()
+        once.apply(each, sequence)
+    seen = look(once)
+    once.task()  # an encoded Task counts
+    assert (look(often), often.task()) == (
+        seen if look is not LOOKS["size_bytes"] else look(once),
+        once.task(),
+    )
+
+
 # --- cost ---
+
+
+@pytest.mark.parametrize("size", [10, 1000, 100_000])
+def test_what_waits_is_bounded_and_counts(size):
+    update = artifact("a", {"text": "x" * size})
+    fold = fold_of(update)
+    settled = fold.size_bytes
+    held = []
+    for sequence in range(2, 4 * WAITING_MAX):
+        fold.apply(update, sequence)
+        held.append(fold.held_bytes - settled)
+    assert held[0] == (len(update.payload) if size <= 1000 else 0)
+    assert 0 <= min(held) <= max(held) <= min(WAITING_MAX * len(update.payload), WAITING_BYTES_MAX)
+    assert fold.size_bytes == settled
 
 
 def test_appending_is_constant_and_the_task_linear():

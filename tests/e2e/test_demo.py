@@ -11,7 +11,9 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -63,6 +65,15 @@ async def watch(url: str) -> list[ServerSentEvent]:
         async for chunk in response.content.iter_any():
             events += parser.feed(chunk)
     return events
+
+
+async def frames(asking: AbstractAsyncContextManager[aiohttp.ClientResponse]) -> list[dict[str, Any]]:
+    """Give the events of an A2A stream."""
+    parser = EventSourceParser()
+    async with asking as response:
+        assert response.status == 200
+        assert response.content_type == "text/event-stream"
+        return [json.loads(event.data) for event in parser.feed(await response.read())]
 
 
 def children(pid: int) -> set[int]:
@@ -117,6 +128,35 @@ async def test_a_task_of_the_demo_can_be_watched_to_its_end_and_again_afterwards
     report = "".join(each["text"] for each in data if each["type"] == "task.artifact")
     assert report.startswith("# Report on notes.md")
     assert "| broker | 12 |" in report
+
+
+async def test_the_demo_works_through_the_a2a_door(file: Path) -> None:
+    async with demo(str(file), "--tasks", "1", "--port", "0", "--pace", "0.1") as process:
+        metrics = (await read_until(process, r"health and metrics on (\S+)"))[1] + "/metrics"
+        card = (await read_until(process, r"A2A +(http\S+)"))[1]
+        line = await read_until(process, r"curl -N -H '([\w-]+): ([\d.]+)' (\S+)")
+        async with aiohttp.ClientSession() as session:
+            async with session.get(metrics) as answer:
+                # Of nobody else: the demo's own client sent the message here.
+                assert 'sidecast_streams_opened_total{format="a2a-jsonrpc-1.0"} 1.0' in await answer.text()
+            async with session.get(card) as answer:
+                urls = {each["url"] for each in (await answer.json())["supportedInterfaces"]}
+            watched = await frames(session.get(line[3], headers={line[1]: line[2]}))
+            await read_until(process, "All tasks are over")
+            message = {"messageId": "own", "role": "ROLE_USER", "parts": [{"text": "another report"}]}
+            own = await frames(
+                session.post(
+                    f"{min(urls)}/message:stream",
+                    json={"message": message},
+                    headers={"A2A-Version": "1.0"},
+                )
+            )
+    broker = card.partition("/.well-known")[0]
+    assert urls == {broker, f"{broker}/a2a"}
+    for each in (watched, own):
+        assert list(each[0]) == ["task"]
+        assert each[-1]["statusUpdate"]["status"]["state"] == "TASK_STATE_COMPLETED"
+    assert line[3] == f"{broker}/tasks/{watched[0]['task']['id']}:subscribe"
 
 
 async def test_the_demo_exits_when_asked_to_and_leaves_nothing(file: Path) -> None:

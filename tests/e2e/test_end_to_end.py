@@ -181,6 +181,7 @@ async def test_the_stale_of_two_publishers_stops_and_says_so(
     assert check({"one": 101}, [await watching]) == []
 
 
+@pytest.mark.row("C65")
 async def test_of_two_publishers_at_once_one_wins_and_order_holds(server: NatsServer, broker: Broker) -> None:
     opened = asyncio.Event()
     watching = asyncio.create_task(watched(broker, "one", opened))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from e2e.faults import Plan, cut_publisher, kill_broker, kill_server, run_faults
 from nats_server import NatsServer
 
@@ -21,6 +22,7 @@ PLAN = Plan(
 )
 
 
+@pytest.mark.row("C64")
 async def test_every_watcher_has_every_event_once_and_in_order(tmp_path: Path) -> None:
     with NatsServer(tmp_path / "nats") as server:
         outcome = await run_faults(tmp_path, PLAN, server)

@@ -406,10 +406,18 @@ async def test_an_agent_that_takes_too_long(
 
 
 async def test_no_agent() -> None:
-    async with serving("") as broker:
+    async with serving("", name="watched") as broker:
         response = await broker.get()
-        assert response.status == 404
-        assert "no agent" in response.json["error"]["message"]
+        assert response.status == 200
+        assert response.json["name"] == "watched"
+        assert response.urls == {broker.url, f"{broker.url}/a2a"}
+        assert response.json["capabilities"]["streaming"] is True
+        assert not (await broker.cards.card()).interfaces
+        broker.clock.now += 3600
+        again = await broker.get(headers={"If-None-Match": response.headers["ETag"]})
+        assert again.status == 304
+        assert "Sidecast-Card" not in again.headers
+        AgentCardV03.model_validate((await broker.get(OLD)).json)
 
 
 # --- a real agent of a2a-sdk, and its own clients

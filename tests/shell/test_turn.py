@@ -64,3 +64,23 @@ async def test_bursts_give_what_goes_on_for_long_no_more_than_one_run_in_a_turn(
     for _turn in range(10):
         await asyncio.sleep(0)
     assert ran - before == 10
+
+
+async def test_what_comes_afterwards_waits_for_all_of_the_end() -> None:
+    turn, ran = Turn(), list[str]()
+
+    def encode(name: str) -> None:
+        ran.append(f"encode {name}")
+        turn.afterwards(lambda: write(name))
+
+    def write(name: str) -> None:
+        ran.append(f"write {name}")
+        if name == "a":
+            turn.afterwards(lambda: ran.append("write what came meanwhile"))
+
+    for name in ("a", "b"):
+        turn.soon(lambda name=name: encode(name))  # type: ignore[misc]
+    turn.end()
+    assert ran == ["encode a", "encode b", "write a", "write b", "write what came meanwhile"]
+    turn.end()
+    assert len(ran) == 5

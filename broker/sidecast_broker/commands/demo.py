@@ -44,6 +44,7 @@ AGENT = "demo"
 AGENT_MODULE = "sidecast_adapters.demo_agent"
 """Started by its name: broker and adapters meet only in schemas."""
 
+CARD_PATH = "/.well-known/agent-card.json"
 DEFAULT_FILE = "README.md"
 LISTEN_S_MAX = 20.0
 LINE_BYTES_MAX = 4 * 1024 * 1024
@@ -156,30 +157,32 @@ class Demo:
         environ = {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
         async with contextlib.AsyncExitStack() as stack:
             nats_url = await stack.enter_async_context(embedded_nats())
-            broker = await stack.enter_async_context(self._broker(nats_url, environ))
             agent = await stack.enter_async_context(self._agent(nats_url, environ))
-            self._introduce(nats_url, broker, agent)
-            await _while_running(self._work(agent, broker, tasks, stay=stay), broker, agent)
+            broker = await stack.enter_async_context(self._broker(nats_url, agent, environ))
+            self._introduce(nats_url, agent, broker)
+            await _while_running(self._work(broker, tasks, stay=stay), broker, agent)
 
-    async def _work(self, agent: _Part, broker: _Part, tasks: int, *, stay: bool) -> None:
-        completed = [await self._task(agent, broker, number, tasks) for number in range(1, tasks + 1)]
+    async def _work(self, broker: _Part, tasks: int, *, stay: bool) -> None:
+        completed = [await self._task(broker, number, tasks) for number in range(1, tasks + 1)]
         if not all(completed):
             raise DemoFailed(f"{completed.count(False)} of {tasks} tasks did not complete")
         if stay:
             terminal = self._terminal
             terminal.line()
-            terminal.line("All tasks are over. They can still be watched: run a line from above again.")
+            terminal.line("All tasks are over. They can still be watched: run a line from above again,")
+            terminal.line("but the last of each: A2A subscribes only to what still runs.")
             terminal.line(terminal.style("Ctrl-C ends the demo.", DIM))
             await asyncio.Event().wait()
 
     @contextlib.asynccontextmanager
-    async def _broker(self, nats_url: str, environ: dict[str, str]) -> AsyncIterator[_Part]:
+    async def _broker(self, nats_url: str, agent: _Part, environ: dict[str, str]) -> AsyncIterator[_Part]:
         port = free_port(self._port)
         if port != self._port:
             self._notes.line(f"Port {self._port} is taken: the broker gets a free one.")
         settings = {
             "SIDECAST_NATS_URL": nats_url,
             "SIDECAST_AGENT_NAME": AGENT,
+            "SIDECAST_AGENT_URL": agent.url,
             "SIDECAST_SERVER_PORT": str(port),
             "SIDECAST_SERVER_INTERNAL_PORT": str(free_port(Server().internal_port) if port else 0),
             "SIDECAST_SERVER_LOG_FORMAT": "json",
@@ -210,7 +213,7 @@ class Demo:
             text = one_line(f"{level}: {text_of(fields, 'event')} {details}", 400)
             self._notes.line(self._notes.style(text, YELLOW))
 
-    def _introduce(self, nats_url: str, broker: _Part, agent: _Part) -> None:
+    def _introduce(self, nats_url: str, agent: _Part, broker: _Part) -> None:
         terminal = self._terminal
         version = importlib.metadata.version("a2a-sdk")
         terminal.line(terminal.style(f"Sidecast demo: an A2A agent reports on {self._file.name}", BOLD))
@@ -220,9 +223,10 @@ class Demo:
             ("broker", broker.url, f"streams; health and metrics on {broker.internal_url}"),
         ):
             terminal.line(f"  {name:<7} {address:<26} {terminal.style(what, DIM)}")
+        terminal.line(f"  {'A2A':<7} {broker.url}{CARD_PATH}")
 
-    async def _task(self, agent: _Part, broker: _Part, number: int, total: int) -> bool:
-        """Give the agent one task over A2A and follow it to its end; tell whether it completed."""
+    async def _task(self, broker: _Part, number: int, total: int) -> bool:
+        """Give the agent one task through the broker and follow it to its end; tell whether it completed."""
         import httpx
         from a2a.client.client import ClientConfig
         from a2a.client.client_factory import ClientFactory
@@ -240,7 +244,7 @@ class Demo:
         state = TaskState.TASK_STATE_UNSPECIFIED
         try:
             async with httpx.AsyncClient(timeout=httpx.Timeout(30, read=None)) as http:
-                client = await ClientFactory(ClientConfig(httpx_client=http)).create_from_url(agent.url)
+                client = await ClientFactory(ClientConfig(httpx_client=http)).create_from_url(broker.url)
                 async for response in client.send_message(SendMessageRequest(message=message)):
                     events += 1
                     update = getattr(response, response.WhichOneof("payload"))
@@ -251,9 +255,7 @@ class Demo:
                         state = update.status.state
                         self._follow(update.status)
         except (A2AError, httpx.HTTPError) as error:
-            raise DemoFailed(
-                f"the agent broke off: {one_line(str(error)) or type(error).__name__}"
-            ) from error
+            raise DemoFailed(f"the task broke off: {one_line(str(error)) or type(error).__name__}") from error
         self._terminal.status("")
         name = TaskState.Name(state).removeprefix("TASK_STATE_").lower()
         line = f"  {name} after {time.monotonic() - began:.1f} s, {events} events"
@@ -270,6 +272,9 @@ class Demo:
         terminal.line(terminal.style(f"  {broker.url}/ui/?task={task}", CYAN))
         terminal.line(terminal.style(f"  curl -N {broker.url}/tasks/{task}/events", CYAN))
         terminal.line(terminal.style(f"  {_own_command()} tail {task} --visualize{url}", CYAN))
+        # A header, not `?A2A-Version=1.0`: a question mark is a pattern to some shells.
+        a2a = f"curl -N -H 'A2A-Version: 1.0' {broker.url}/tasks/{task}:subscribe"
+        terminal.line(terminal.style(f"  {a2a}", CYAN))
 
     def _follow(self, status: Any) -> None:
         text = "".join(part.text for part in status.message.parts)
@@ -328,8 +333,8 @@ async def _until_signal(demo: Demo, tasks: int, *, stay: bool) -> bool:
 def command(file: Path | None, tasks: int, port: int, pace: float, leave: bool) -> None:
     """Watch a real A2A agent write a report about FILE (README.md).
 
-    Starts a NATS server, the broker and the agent on this machine, gives the agent its tasks over A2A, and
-    prints how to watch each. Ctrl-C stops everything.
+    Starts a NATS server, the agent and the broker on this machine, gives the agent its tasks over A2A through
+    the broker, and prints how to watch each. Ctrl-C stops everything.
     """
     if file is None:
         file = Path(DEFAULT_FILE)

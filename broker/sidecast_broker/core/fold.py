@@ -14,16 +14,20 @@ from msgspec import UNSET, Raw, Struct
 
 from sidecast_schemas.codec import (
     ArtifactBody,
-    ArtifactUpdateBody,
     Event,
     RawObject,
     StatusUpdateBody,
     TurnBody,
 )
-from sidecast_schemas.events import ACTIVITY, INTERRUPTED_STATES, SUBMITTED, Activity
+from sidecast_schemas.events import ACTIVITY, INTERRUPTED_STATES, SUBMITTED, TERMINAL_STATES, Activity
 
 STEPS_MAX = 200
 """Steps kept for a snapshot; the one that appeared first leaves first."""
+
+WAITING_MAX = 16
+WAITING_BYTES_MAX = 8 * 1024
+"""So many updates, and bytes of them, wait to be folded: several in a row cost a third of as many one by one,
+between which everything else of the path of an event runs. Bounds what a task holds beside its log."""
 
 _FIELD_BYTES = 180
 """Memory of one kept raw value beside its bytes: Raw, bytes and str objects, and the slot in a dict."""
@@ -66,6 +70,7 @@ class _StatusUpdate(Struct):
 
 class _ArtifactUpdate(Struct):
     artifact: RawObject
+    append: bool | None = None
 
 
 class _Payload(Struct):
@@ -84,6 +89,7 @@ _decode_activity = msgspec.json.Decoder(Activity).decode
 _decode_identified = msgspec.json.Decoder(_Identified).decode
 _decode_object = msgspec.json.Decoder(RawObject).decode
 _decode_list = msgspec.json.Decoder(list[Raw]).decode
+_decode_str = msgspec.json.Decoder(str).decode
 _decode_artifact = msgspec.json.Decoder(ArtifactBody).decode
 _encode = msgspec.json.Encoder().encode
 _NULL = Raw(b"null")
@@ -96,9 +102,11 @@ def read_activity(event: Event) -> RawActivity | None:
     without what it is named after) is none: to us the event is then a status like any other.
     """
     body = event.body
-    if not isinstance(body, StatusUpdateBody) or body.metadata is None:
-        return None
-    raw = body.metadata.get(ACTIVITY)
+    return _activity(body.metadata) if isinstance(body, StatusUpdateBody) and body.metadata else None
+
+
+def _activity(metadata: RawObject) -> RawActivity | None:
+    raw = metadata.get(ACTIVITY)
     if raw is None:
         return None
     try:
@@ -159,6 +167,9 @@ class Fold:
     message of a turn begin joins the history like the SDK's `update_with_message`: after the message of the
     status it answers, unless its id is there already.
 
+    What an event says of the state is known at once; what else it says waits until somebody looks at it, or
+    `WAITING_MAX` updates do.
+
     Args:
         task_id: the task's id, as in its subject.
 
@@ -168,7 +179,6 @@ class Fold:
         sequence: of the last applied record, 0 before the first.
         state: the A2A state, or None before any event set one.
         terminal_sequence: of the record that ended the task, or None.
-        progress: the last activity's progress, 0..1, or None.
         open_turn: the id of the turn that began last and has not ended, or None.
         opening_sequence: of the `task` record, or None without one.
         opening: the Task as the `task` record left it, or None without such a record.
@@ -183,7 +193,6 @@ class Fold:
         self.sequence = 0
         self.state: str | None = None
         self.terminal_sequence: int | None = None
-        self.progress: float | None = None
         self.open_turn: str | None = None
         self.opening_sequence: int | None = None
         self.opening: bytes | None = None
@@ -201,8 +210,11 @@ class Fold:
         self._steps: RawObject = {}
         self._turns: dict[str, TurnSpan] = {}
         self._task: bytes | None = None
+        self._progress: float | None = None
         self._size = 0
         self._status_bytes = 0
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
 
     @property
     def terminal(self) -> bool:
@@ -222,15 +234,18 @@ class Fold:
     @property
     def status(self) -> Mapping[str, Raw]:
         """The fields of the present status; empty before any record set one."""
+        self._settle()
         return self._status
 
     @property
     def metadata(self) -> Mapping[str, Raw]:
         """The task's metadata, merged key by key."""
+        self._settle()
         return self._metadata
 
     def artifact(self, artifact_id: str) -> FoldedArtifact | None:
         """Give the artifact that updates of this id go to, or None."""
+        self._settle()
         artifact = self._artifact_of.get(artifact_id)
         if artifact is None:
             return None
@@ -238,6 +253,7 @@ class Fold:
 
     def knows_message(self, message_id: str) -> bool:
         """Tell whether a message is in the history, is the present status's, or began a turn."""
+        self._settle()
         if message_id in self._message_ids or message_id in self._turns:
             return True
         message = self._status.get("message")
@@ -246,15 +262,30 @@ class Fold:
     @property
     def steps(self) -> list[Raw]:
         """The newest state of each step as JSON, in the order in which the steps first appeared."""
+        self._settle()
         return list(self._steps.values())
 
     @property
+    def progress(self) -> float | None:
+        """The last activity's progress, 0..1, or None."""
+        self._settle()
+        return self._progress
+
+    @property
     def size_bytes(self) -> int:
-        """Roughly the memory held, the encoded Task included."""
-        encoded = len(self._task) if self._task is not None else 0
-        if self.opening is not None and self.opening is not self._task:
-            encoded += len(self.opening)
-        return self._size + len(self._history) + encoded
+        """Roughly the memory the folded records take, the encoded Task included."""
+        self._settle()
+        return self.held_bytes
+
+    @property
+    def held_bytes(self) -> int:
+        """Roughly the memory held, including that of updates which wait to be folded."""
+        size = self._size + self._waiting_bytes + len(self._history)
+        if self.opening is not None:
+            size += len(self.opening)
+        if self._task is not None and self._task is not self.opening:
+            size += len(self._task)
+        return size
 
     def turn_phase(self, turn_id: str) -> TurnPhase | None:
         """Tell whether the turn of a message has begun or ended, or None where no record names it."""
@@ -273,37 +304,54 @@ class Fold:
             record beyond the log's first.
         """
         self.sequence = sequence
-        if event.kind == "turn":
+        kind = event.kind
+        if kind == "turn":
             self._apply_turn(event)
             return False
         if self.terminal_sequence is not None:
             self.after_terminal += 1
             return False
-        if event.kind == "task" and self._started:
+        if kind == "task" and self._started:
             self.surplus_tasks += 1
             return False
         self._started = True
         self._task = None
         if not self.context_id:
             self.context_id = event.context_id or ""
-        if event.kind == "statusUpdate":
-            self._apply_status(event)
-        elif event.kind == "artifactUpdate":
-            self._apply_artifact(event)
-        elif event.kind == "task":
-            self._apply_task(event)
-        if event.state is not None:
+        if kind == "statusUpdate":
             self.state = event.state
-            if event.terminal:
-                self.terminal_sequence = sequence
-        if event.kind == "task":
-            self.opening_sequence = sequence
-            self.opening = self.task()
+            self._defer(event.payload)
+        elif kind == "artifactUpdate":
+            self.state = self.state or SUBMITTED
+            self._defer(event.payload)
+        elif kind == "task":
+            self._apply_task(event)
+        if self.state in TERMINAL_STATES:
+            self.terminal_sequence = sequence
         return True
+
+    def _defer(self, payload: bytes) -> None:
+        self._waiting.append(payload)
+        self._waiting_bytes += len(payload)
+        if len(self._waiting) >= WAITING_MAX or self._waiting_bytes > WAITING_BYTES_MAX:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Fold the updates that wait: before anybody looks at what they change, or too many do."""
+        if not self._waiting:
+            return
+        waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        for payload in waiting:
+            update = _decode_payload(payload)
+            if update.statusUpdate is not None:
+                self._apply_status(update.statusUpdate, len(payload))
+            elif update.artifactUpdate is not None:
+                self._apply_artifact(update.artifactUpdate)
 
     def task(self) -> bytes:
         """Give the Task as one line of JSON; encoded once per change, in time linear in its size."""
         if self._task is None:
+            self._settle()
             tree: dict[str, object] = {"id": self.task_id}
             if self.context_id:
                 tree["contextId"] = self.context_id
@@ -333,6 +381,7 @@ class Fold:
         self.open_turn = turn.id
         if turn.message is None or self.terminal:
             return
+        self._settle()
         fields = _decode_payload(event.payload).turn
         assert fields is not None
         message = fields["message"]
@@ -343,21 +392,18 @@ class Fold:
         self._add_message(message)
         self._remember_message(turn.id)
 
-    def _apply_status(self, event: Event) -> None:
-        update = _decode_payload(event.payload).statusUpdate
-        assert update is not None
+    def _apply_status(self, update: _StatusUpdate, size_bytes: int) -> None:
         self._end_status_message()
-        self._set_status(update.status, len(event.payload))
+        self._set_status(update.status, size_bytes)
         if update.metadata:
             self._size += _merge(self._metadata, update.metadata)
-        activity = read_activity(event)
-        if activity is not None:
-            self._apply_activity(activity)
+            if (activity := _activity(update.metadata)) is not None:
+                self._apply_activity(activity)
 
     def _apply_activity(self, activity: RawActivity) -> None:
         known = activity.known
         if known.progress is not UNSET:
-            self.progress = known.progress
+            self._progress = known.progress
         if known.step is not UNSET:
             # A known step keeps its place: the order is that of the plan, not of the latest news.
             self._size += _merge(self._steps, {known.step.id: activity.fields["step"]})
@@ -365,18 +411,12 @@ class Fold:
                 oldest = next(iter(self._steps))
                 self._size -= _size({oldest: self._steps.pop(oldest)})
 
-    def _apply_artifact(self, event: Event) -> None:
-        update = _decode_payload(event.payload).artifactUpdate
-        body = event.body
-        assert update is not None
-        assert isinstance(body, ArtifactUpdateBody)
-        if self.state is None:
-            self.state = SUBMITTED
-        artifact_id = body.artifact.artifactId
+    def _apply_artifact(self, update: _ArtifactUpdate) -> None:
+        artifact_id = _decode_str(update.artifact["artifactId"])
         artifact = self._artifact_of.get(artifact_id)
         if artifact is None:
             self._add_artifact(artifact_id, _Artifact(update.artifact))
-        elif body.append:
+        elif update.append:
             self._size += artifact.append(update.artifact)
         else:
             self._size -= artifact.size_bytes
@@ -402,6 +442,9 @@ class Fold:
         for key in ("id", "contextId"):
             fields.pop(key, None)
         self._size += _merge(self._other, fields)
+        self.state = event.state
+        self.opening_sequence = self.sequence
+        self.opening = self.task()
 
     def _set_status(self, status: RawObject, size_bytes: int) -> None:
         self._status = {key: raw.copy() for key, raw in status.items() if key != "message" or raw != _NULL}
@@ -409,12 +452,11 @@ class Fold:
         self._status_bytes = size_bytes
 
     def _end_status_message(self) -> None:
-        message = self._status.pop("message", None)
-        if message is not None:
+        if (message := self._status.pop("message", None)) is not None:
             self._add_message(message)
 
     def _add_message(self, message: Raw) -> None:
-        _extend(self._history, bytes(message))
+        _extend(self._history, message)
         self._remember_message(_message_id(message))
 
     def _remember_message(self, message_id: str) -> None:
@@ -466,8 +508,11 @@ def _merge(into: RawObject, fields: RawObject) -> int:
     """Set copies of raw values; give the bytes they take more."""
     grown = 0
     for key, raw in fields.items():
-        old = into.get(key)
-        grown += len(raw) - len(old) if old is not None else _FIELD_BYTES + len(key) + len(raw)
+        grown += len(raw)
+        if key in into:
+            grown -= len(into[key])
+        else:
+            grown += _FIELD_BYTES + len(key)
         into[key] = raw.copy()
     return grown
 
@@ -489,7 +534,7 @@ def _array(elements: bytearray) -> Raw:
     return Raw(b"[" + bytes(elements) + b"]")
 
 
-def _extend(elements: bytearray, more: bytes) -> None:
+def _extend(elements: bytearray, more: bytes | Raw) -> None:
     if elements and more:
         elements += b","
     elements += more

@@ -33,12 +33,13 @@ def frame(
         raise ValueError("the data of an event must be one line without CR, LF and NUL")
     head = ""
     if event is not None:
+        if not event.isprintable():
+            _refuse_breaks("name", event)
         head = f"event: {event}\n"
     if event_id is not None:
+        if not event_id.isprintable():
+            _refuse_breaks("id", event_id)
         head += f"id: {event_id}\n"
-    if head.count("\n") != (event is not None) + (event_id is not None) or "\r" in head or "\x00" in head:
-        _refuse_breaks("name", event or "")
-        _refuse_breaks("id", event_id or "")
     if retry_ms is not None:
         if retry_ms < 0:
             raise ValueError(f"retry_ms is {retry_ms}, clients ignore what is not all digits")

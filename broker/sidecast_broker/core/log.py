@@ -6,8 +6,10 @@ Must not know subscribers, frames' formats or where records come from.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Hashable, Iterator, Mapping
+from operator import attrgetter
+
+from msgspec import Struct
 
 from sidecast_schemas.codec import Event, TurnBody, decode_event
 
@@ -15,7 +17,10 @@ RECORD_BYTES = 320
 """Memory of one record beside its payload and frames: object, list slots and bytes headers."""
 
 
-class Stored(NamedTuple):
+_sequence = attrgetter("sequence")
+
+
+class Stored(Struct, frozen=True, gc=False):
     """One stored message of a task.
 
     Attributes:
@@ -49,18 +54,31 @@ class Record:
         at: when it was stored, RFC 3339 UTC with milliseconds and `Z`.
         payload: the event as one line of JSON.
         deliverable: whether a client receives it (not a control record, not after the terminal state).
-        frames: encoded frames by view, filled by the views and shared by every client of a view.
+        frame_bytes: size of the frames kept.
     """
 
-    __slots__ = ("_event", "at", "deliverable", "frame_bytes", "frames", "payload", "sequence")
+    __slots__ = (
+        "_event",
+        "_frame",
+        "_others",
+        "_view",
+        "at",
+        "deliverable",
+        "frame_bytes",
+        "payload",
+        "sequence",
+    )
 
     def __init__(self, sequence: int, at: str, event: Event) -> None:
         self.sequence = sequence
         self.at = at
         self.payload = event.payload
         self.deliverable = True
-        self.frames: dict[object, object] = {}
         self.frame_bytes = 0
+        # Nearly all tasks are watched in one format: a dict for one frame takes as much as the frame.
+        self._view: Hashable = None
+        self._frame: object = None
+        self._others: dict[Hashable, object] | None = None
         self._event: Event | None = event
 
     @classmethod
@@ -76,6 +94,21 @@ class Record:
         if self._event is None:
             self._event = decode_event(self.payload)
         return self._event
+
+    def frame(self, view: Hashable) -> object | None:
+        """Give the frame kept for a view, shared by every client of it; None: it has not been encoded yet."""
+        if self._view == view:
+            return self._frame
+        return None if self._others is None else self._others.get(view)
+
+    def keep(self, view: Hashable, frame: object) -> None:
+        """Keep a view's frame; the log is told of its size by `grow`."""
+        if self._frame is None:
+            self._view, self._frame = view, frame
+        elif self._others is None:
+            self._others = {view: frame}
+        else:
+            self._others[view] = frame
 
     def forget_event(self) -> None:
         """Free the decoded form, three times as large as the payload, which holds the same."""
@@ -95,7 +128,6 @@ class Log:
         self.end = 0
         self.size_bytes = 0
         self._records: list[Record] = []
-        self._sequences: list[int] = []
         self._head = 0
 
     def __len__(self) -> int:
@@ -114,7 +146,6 @@ class Log:
         if record.sequence <= self.end:
             raise ValueError(f"sequence {record.sequence} is not above the log's end {self.end}")
         self._records.append(record)
-        self._sequences.append(record.sequence)
         self.end = record.sequence
         self.size_bytes += RECORD_BYTES + len(record.payload)
         if self.size_bytes > self.bytes_max:
@@ -139,7 +170,7 @@ class Log:
 
     def drop_below(self, sequence: int) -> None:
         """Forget the records below a sequence: the stream doesn't hold them any more either."""
-        while self._head < len(self._records) and self._sequences[self._head] < sequence:
+        while self._head < len(self._records) and self._records[self._head].sequence < sequence:
             self._drop_oldest()
         self.floor = max(self.floor, min(sequence - 1, self.end))
         self._compact()
@@ -153,13 +184,11 @@ class Log:
     def _compact(self) -> None:
         if self._head > 64 and self._head * 2 > len(self._records):
             del self._records[: self._head]
-            del self._sequences[: self._head]
             self._head = 0
 
     def jump(self, sequence: int) -> None:
         """Forget all records and continue after `sequence`: what lies before is lost or of another epoch."""
         self._records.clear()
-        self._sequences.clear()
         self._head = 0
         self.size_bytes = 0
         self.floor = self.end = sequence
@@ -176,13 +205,13 @@ class Log:
         """
         if sequence < self.floor:
             raise ValueError(f"cursor {sequence} is below the log's floor {self.floor}")
-        start = bisect_right(self._sequences, sequence, self._head)
+        start = bisect_right(self._records, sequence, self._head, key=_sequence)
         stop = len(self._records) if count_max is None else start + count_max
         return self._records[start:stop]
 
     def find(self, sequence: int) -> Record | None:
         """Give the record at exactly this sequence, or None."""
-        index = bisect_right(self._sequences, sequence, self._head) - 1
-        if index >= self._head and self._sequences[index] == sequence:
-            return self._records[index]
+        index = bisect_right(self._records, sequence, self._head, key=_sequence) - 1
+        if index >= self._head and (record := self._records[index]).sequence == sequence:
+            return record
         return None

@@ -4,10 +4,18 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from sidecast_broker.core.a2a.capture import admit, bare_task, difference, turn_begin, turn_end
+from sidecast_broker.core.a2a.capture import (
+    admit,
+    bare_task,
+    contains,
+    difference,
+    turn_begin,
+    turn_end,
+)
+from sidecast_broker.core.a2a.heard import Reading
 from sidecast_broker.core.fold import Fold
 from sidecast_schemas.codec import Event, InvalidEvent, decode_event
 from sidecast_schemas.events import CAPTURE
@@ -316,6 +324,7 @@ def test_of_two_artifacts_with_one_id_the_first_counts():
     assert difference(fold_of(task(WORKING, artifacts=two)), snapshot(artifacts=two)) == []
 
 
+@pytest.mark.row("C74")
 def test_a_count_of_mutations_goes_to_the_last_event():
     fold = fold_of(task(WORKING))
     artifacts = [{"artifactId": "a", "parts": [{"text": "x"}]}]
@@ -447,6 +456,109 @@ def test_what_is_admitted_never_breaks_a_rule_of_the_log(first, updates, more):
             delivered = fold.apply(decode_event(payload), fold.sequence + 1)
             assert delivered or payload.startswith(b'{"turn"')
     assert fold.surplus_tasks == fold.after_terminal == 0
+
+
+# --- a Task that contains what was heard, or contains it twice
+
+
+def heard_of(*events: Event) -> Reading:
+    return Reading(heard=events)
+
+
+def test_only_what_came_before_what_was_heard_is_said_of_a_task():
+    fold = fold_of(task(WORKING), status(message=said("m1")), chunk("a", "1"))
+    heard = [chunk("a", "3"), status(INPUT_REQUIRED, said("m3"))]
+    later = snapshot(
+        INPUT_REQUIRED,
+        said("m3"),
+        history=[said("m1"), said("m2"), said("m3")],
+        artifacts=[
+            {"artifactId": "a", "parts": [{"text": text} for text in "1233"]},
+            {"artifactId": "b", "parts": [{"text": "x"}]},
+        ],
+        metadata={"k": 1},
+    )
+    payloads = difference(fold, later, resynchronised=True, reading=heard_of(*heard))
+    mark = {"metadata": {CAPTURE: {"resynchronised": True}}}
+    assert told(payloads) == [
+        {"statusUpdate": named(status={"state": WORKING, "message": said("m2")}, **mark)},
+        {
+            "artifactUpdate": named(
+                artifact={"artifactId": "a", "parts": [{"text": "2"}]}, append=True, **mark
+            )
+        },
+        {"artifactUpdate": named(artifact={"artifactId": "b", "parts": [{"text": "x"}]}, **mark)},
+    ]
+    apply(fold, *payloads, *(each.payload for each in heard))
+    told_then, wanted = json.loads(fold.task()), json.loads(later)
+    assert told_then["status"] == wanted["status"]
+    assert told_then["history"] == [said("m1"), said("m2")]
+    assert told_then["artifacts"][0]["parts"] == [{"text": text} for text in "123"]
+
+
+def test_what_ends_a_task_is_left_to_who_was_heard():
+    fold = fold_of(task(WORKING))
+    assert difference(fold, snapshot(COMPLETED), reading=heard_of(chunk("a", "x"))) == []
+    assert difference(fold, snapshot(COMPLETED), reading=heard_of(status(COMPLETED))) == []
+
+
+def test_a_status_before_what_was_heard_is_said():
+    payloads = difference(fold_of(task(WORKING)), snapshot(INPUT_REQUIRED), reading=heard_of(chunk("a", "x")))
+    assert told(payloads) == [{"statusUpdate": named(status={"state": INPUT_REQUIRED})}]
+
+
+@pytest.mark.parametrize("state", [WORKING, COMPLETED])
+def test_a_log_begins_with_a_task_without_what_may_have_been_heard(state):
+    heard = [chunk("a", "2"), status(state, said("m2"))]
+    later = snapshot(
+        state,
+        said("m2"),
+        history=[said("u", "ROLE_USER"), said("m1")],
+        artifacts=[{"artifactId": "a", "name": "A", "parts": [{"text": text} for text in "122"]}],
+        metadata={"k": 1},
+    )
+    fold = Fold("t")
+    (opening,) = difference(fold, later, reading=heard_of(*heard))
+    assert json.loads(opening)["task"] == {
+        "id": "t",
+        "contextId": "c",
+        "status": {"state": WORKING},
+        "metadata": {"k": 1},
+        "history": [said("u", "ROLE_USER"), said("m1")],
+    }
+    apply(fold, opening)
+    apply(fold, *difference(fold, later, reading=heard_of(*heard)), *(each.payload for each in heard))
+    found = json.loads(fold.task())
+    assert found["artifacts"] == [{"artifactId": "a", "name": "A", "parts": [{"text": "1"}, {"text": "2"}]}]
+    assert found["history"] == [said("u", "ROLE_USER"), said("m1")]
+    assert found["status"]["state"] == state
+
+
+def test_a_task_that_doubles_says_nothing_new():
+    fold = fold_of(task(WORKING), chunk("a", "1"), chunk("a", "2"), status(message=said("m1")))
+    doubled = [{"artifactId": "a", "parts": [{"text": text} for text in "1122"]}]
+    later = snapshot(WORKING, said("m1"), history=[said("m1")], artifacts=doubled)
+    reading = Reading(doubles=True)
+    assert difference(fold, later, reading=reading) == []
+    assert contains(fold, decode_event(b'{"task":%b}' % later), reading)
+    assert not contains(fold, decode_event(b'{"task":%b}' % later))
+    ended = snapshot(COMPLETED, history=[said("m1"), said("m1")], artifacts=doubled)
+    assert told(difference(fold, ended, reading=reading)) == [
+        {"statusUpdate": named(status={"state": COMPLETED})}
+    ]
+
+
+@given(FIRST, UPDATES, UPDATES, UPDATES)
+def test_what_was_before_and_what_was_heard_make_the_task(first, known, missed, heard):
+    heard = [each for each in heard if each.kind != "task"]
+    assume(not any(each.terminal for each in [first, *known, *missed]))
+    fold = fold_of(first, *known)
+    whole = fold_of(first, *known, *missed, *heard)
+    apply(fold, *difference(fold, whole.task(), reading=heard_of(*heard)))
+    assert not fold.terminal
+    apply(fold, *(each.payload for each in heard))
+    assert fold.state == whole.state
+    assert fold.surplus_tasks == 0
 
 
 # --- turns and large Tasks

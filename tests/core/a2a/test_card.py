@@ -12,7 +12,16 @@ from google.protobuf.json_format import MessageToDict, ParseError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecast_broker.core.a2a.card import RESUME, Card, Interface, InvalidCard, etag, read, rewrite
+from sidecast_broker.core.a2a.card import (
+    RESUME,
+    Card,
+    Interface,
+    InvalidCard,
+    etag,
+    read,
+    rewrite,
+    watch_only,
+)
 from sidecast_broker.core.a2a.security import declared
 
 BASE = "https://broker.example/team"
@@ -438,3 +447,21 @@ def test_a_slash_at_the_end_of_the_base_is_not_doubled() -> None:
         "http://127.0.0.1:8480/a2a",
         "http://127.0.0.1:8480",
     }
+
+
+@given(st.text())
+def test_the_card_of_an_agent_that_is_only_watched(name: str) -> None:
+    served = rewrite(watch_only(name, "0.1.0"), BASE)
+    new, old = both_readers(served)
+    assert new.name == old.name == name
+    assert set(wires(new)) == WIRES
+    assert (old.url, old.protocol_version) == (f"{BASE}/a2a", "0.3.0")
+    assert new.capabilities.streaming
+    assert old.capabilities.streaming
+    assert [each.uri for each in new.capabilities.extensions] == [RESUME]
+    # v1.0 calls these lists required, which some readers take for "not empty".
+    assert new.skills
+    assert new.default_input_modes
+    assert new.default_output_modes
+    assert new.description
+    assert new.version

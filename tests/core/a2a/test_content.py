@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from sidecast_broker.core.a2a.content import canonical, elements_of, ends_with, parts_after, says, values
+from sidecast_broker.core.a2a.content import (
+    canonical,
+    elements_of,
+    ends_with,
+    parts_after,
+    parts_before,
+    says,
+    values,
+)
 
 
 def raws(*parts: Any) -> list[Raw]:
@@ -92,6 +100,27 @@ def test_parts_after(known, parts, more):
 )
 def test_ends_with(parts, piece, ends):
     assert ends_with(raws(*parts), raws(*piece)) is ends
+
+
+@pytest.mark.parametrize(
+    ("parts", "piece", "before"),
+    [
+        ([text("abc")], [text("b"), text("c")], [text("a")]),
+        ([text("ab"), text("c")], [text("bc")], [text("a")]),
+        ([text("a"), {"url": "u"}, text("bc")], [text("c")], [text("a"), {"url": "u"}, text("b")]),
+        ([{"url": "u"}, text("bc")], [text("bc")], [{"url": "u"}]),
+        ([text("abc", mediaType="t")], [text("c", mediaType="t")], [text("ab", mediaType="t")]),
+        ([text("abc")], [text("c", mediaType="t")], None),
+        ([text("abc")], [text("b")], None),
+        ([text("abc")], [{"url": "u"}], None),
+        ([{"url": "u"}], [text("c")], None),
+        ([text("abc")], [], None),
+        ([], [text("c")], None),
+    ],
+)
+def test_parts_before(parts, piece, before):
+    found = parts_before(raws(*parts), raws(*piece))
+    assert (None if found is None else [json.loads(bytes(each)) for each in found]) == before
 
 
 def test_what_is_no_array_has_no_elements():

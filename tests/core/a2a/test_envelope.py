@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import tracemalloc
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecast_broker.core.a2a.envelope import ID_BYTES_MAX, MEMBERS_MAX, parse, parse_params
+from sidecast_broker.core.a2a.envelope import ID_BYTES_MAX, MEMBERS_MAX, parse, parse_params, parse_query
 from sidecast_broker.core.a2a.errors import A2AError, ErrorKind, error_body, error_code
 from sidecast_broker.core.a2a.wire import Wire
 
@@ -133,6 +134,7 @@ def test_other_ids_are_refused(rpc_id):
     assert error.rpc_id is None
 
 
+@pytest.mark.row("C49")
 @pytest.mark.parametrize(
     "body",
     [
@@ -179,6 +181,7 @@ def test_what_is_not_json(body):
     assert json.loads(error_body(error, RPC))["id"] is None
 
 
+@pytest.mark.row("C49")
 @pytest.mark.parametrize(
     "body",
     [
@@ -407,3 +410,46 @@ def test_what_is_read_is_what_every_reader_reads(pairs):
     assert {name: json.loads(raw) for name, raw in read(params.fields).items()} == {
         "taskId" if name == "task_id" else name: value for name, value in pairs
     }
+
+
+@pytest.mark.parametrize(
+    ("query", "fields"),
+    [
+        ("", {}),
+        ("x=1&historyLength=2&ids=3", {}),
+        ("x=%ff&%ff=1&x=;", {}),
+        ("tenant=t", {"tenant": b'"t"'}),
+        ("tenant=", {"tenant": b'""'}),
+        ("tenant", {"tenant": b'""'}),
+        ("id=a%20b+c%2B&task_id=%E2%82%AC", {"id": b'"a b c+"', "taskId": '"\u20ac"'.encode()}),
+        ("t%65nant=t", {"tenant": b'"t"'}),
+    ],
+)
+def test_a_query_names_a_task_and_a_tenant(query, fields):
+    assert read(parse_query(query).fields) == fields
+
+
+@pytest.mark.parametrize(
+    ("query", "kind"),
+    [
+        ("tenant=t&tenant=t", ErrorKind.INVALID_REQUEST),
+        ("taskId=a&task_id=a", ErrorKind.INVALID_REQUEST),
+        ("tenant=t&%54enant=u", ErrorKind.INVALID_REQUEST),
+        ("TENANT=t", ErrorKind.INVALID_REQUEST),
+        ("tas%E2%84%AAId=a", ErrorKind.INVALID_REQUEST),
+        ("x=1;tenant=t", ErrorKind.INVALID_REQUEST),
+        ("tenant=t;x=1", ErrorKind.INVALID_REQUEST),
+        ("tenant=%ff", ErrorKind.INVALID_PARAMS),
+        ("id=%ED%A0%80", ErrorKind.INVALID_PARAMS),
+    ],
+)
+def test_a_query_that_readers_might_confuse_is_refused(query, kind):
+    with pytest.raises(A2AError) as raised:
+        parse_query(query)
+    assert raised.value.kind is kind
+
+
+@given(st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters="#")))
+def test_any_query_is_read_or_refused(query):
+    with contextlib.suppress(A2AError):
+        assert parse_query(query).fields.keys() <= {"id", "taskId", "tenant"}

@@ -42,6 +42,8 @@ TABLE = {
 OF_TRANSPORT = {
     "UNAUTHENTICATED": (401, "UNAUTHENTICATED"),
     "PERMISSION_DENIED": (403, "PERMISSION_DENIED"),
+    "REQUEST_TIMEOUT": (408, "DEADLINE_EXCEEDED"),
+    "UNSUPPORTED_ENCODING": (415, "INVALID_ARGUMENT"),
     "BODY_TOO_LARGE": (413, "INVALID_ARGUMENT"),
     "RESOURCE_EXHAUSTED": (429, "RESOURCE_EXHAUSTED"),
     "UNAVAILABLE": (503, "UNAVAILABLE"),
@@ -53,6 +55,7 @@ def test_each_kind_is_its_own():
     assert set(ErrorKind.__members__) == {kind.name for kind in ErrorKind} == set(TABLE) | set(OF_TRANSPORT)
 
 
+@pytest.mark.row("C48")
 @pytest.mark.parametrize("name", TABLE)
 def test_codes_and_statuses(name):
     code, code_v03, status, grpc = TABLE[name]

@@ -121,6 +121,7 @@ def test_lies_under(target: str, paths: tuple[str, ...], expected: bool) -> None
     assert lies_under(target, paths) is expected
 
 
+@pytest.mark.row("C72")
 def test_what_the_agent_gets() -> None:
     sent = [
         ("Host", "broker"),
@@ -160,6 +161,7 @@ def test_what_the_agent_gets() -> None:
     ]
 
 
+@pytest.mark.row("C72")
 def test_what_the_client_gets() -> None:
     answered = [
         ("Content-Type", "text/event-stream"),
@@ -174,3 +176,11 @@ def test_what_the_client_gets() -> None:
         ("Sidecast-Card", "stale"),
     ]
     assert response_headers(answered) == answered[:6]
+
+
+@pytest.mark.parametrize("option", ["a2a-version", "x-hop, A2A-Version ,close"])
+def test_no_connection_takes_away_what_the_request_was_read_by(option):
+    headers = [("Connection", option), ("A2A-Version", "1.0"), ("X-Hop", "1")]
+    kept = request_headers(headers, None)
+    assert ("A2A-Version", "1.0") in kept
+    assert (("X-Hop", "1") in kept) == ("x-hop" not in option)

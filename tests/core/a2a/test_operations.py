@@ -3,7 +3,7 @@ from __future__ import annotations
 from urllib.parse import unquote
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from sidecast_broker.core.a2a import operations
@@ -11,6 +11,7 @@ from sidecast_broker.core.a2a.errors import A2AError, ErrorKind
 from sidecast_broker.core.a2a.operations import (
     GET_CARD,
     PROTOCOL_OPERATIONS,
+    is_one_segment,
     operation_of,
     rest_call,
     rest_form,
@@ -182,3 +183,38 @@ def test_a_path_that_is_built_is_found_again(operation, version, task, config):
             assert unquote(path.split("/tasks/")[1]).startswith(task)
         if "{config}" in rest_form(operation, version).path:
             assert call.config == config
+
+
+@pytest.mark.parametrize(
+    "task", ["x", "a b", "ünï", "x:y", "x:", "...", ".x", "x?y", "x#y", "urn:task:1", "cancel"]
+)
+def test_ids_that_are_one_segment_of_a_path(task):
+    assert is_one_segment(task)
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        *("", ".", "..", "/", "a/b", "a\\b", "%", "%2f", "a%00", "\0", "a\n", "\x7f", "\u200b", "\ud800"),
+        *("x:cancel", ":cancel", "x:subscribe", "x:y:subscribe", "x:resubscribe"),
+    ],
+    ids=ascii,
+)
+def test_ids_by_which_something_else_might_be_reached(task):
+    assert not is_one_segment(task)
+
+
+@given(
+    st.sampled_from([each for each in PROTOCOL_OPERATIONS if each.task == "id"]),
+    st.sampled_from(VERSIONS),
+    st.text(st.characters(codec="utf-8") | st.sampled_from("/%:."), max_size=20),
+)
+def test_an_id_of_one_segment_reaches_its_operation_however_often_a_path_is_decoded(operation, version, task):
+    assume(is_one_segment(task))
+    methods, path = rest_call(operation, version, task=task)
+    decoded = unquote(path)
+    assert unquote(decoded) == decoded
+    assert decoded.count("/") == path.count("/")
+    call = match(methods[0], path, version)
+    assert call is not None
+    assert (call.operation, call.task) == (operation, task)

@@ -113,6 +113,7 @@ def outcome(pieces: list[bytes]) -> tuple[list[Received], bool]:
     return events, False
 
 
+@pytest.mark.row("C72")
 @given(STREAMS, st.lists(st.integers(0, 400), max_size=40))
 def test_any_cut_gives_the_same_events_and_the_same_failure(stream: bytes, cuts: list[int]) -> None:
     bounds = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
@@ -141,6 +142,7 @@ def reference(stream: bytes) -> list[tuple[str, str, str]]:
     return events
 
 
+@pytest.mark.row("C72")
 @given(STREAMS)
 def test_as_the_standard_says(stream: bytes) -> None:
     parsed = parse(stream)

@@ -51,6 +51,7 @@ def test_jsonrpc(version, target, agent, passed):
     assert raised.value.allow == ("POST",)
 
 
+@pytest.mark.row("C44")
 @pytest.mark.parametrize(
     ("method", "path", "name", "ids"),
     [
@@ -188,6 +189,7 @@ def test_reserved_segments_are_no_tenants(segment, spell):
         assert match("GET", target, "1.0") is None
 
 
+@pytest.mark.row("C44")
 @pytest.mark.parametrize(
     ("raw", "task"),
     [
@@ -315,6 +317,9 @@ def test_long_paths_are_nothing_of_a2a():
         ("GET", "/tasks/a%2FpushNotificationConfigs"),
         ("GET", "/tasks/a%2F..%2Fb"),
         ("GET", "/tasks/a%3Asubscribe"),
+        ("GET", "/tasks/a;b"),
+        ("POST", "/tasks/a;b:cancel"),
+        ("GET", "/a;u/tasks"),
         ("GET", "/tasks/a%5Cb"),
         ("POST", "/tasks/a%2Fb:cancel"),
         ("POST", "/tasks/b%3Acancel:cancel"),

@@ -15,6 +15,7 @@ from sidecast_broker.core.a2a.wire import (
 )
 
 
+@pytest.mark.row("C40", "C42")
 @pytest.mark.parametrize(
     ("header", "query", "version"),
     [
@@ -41,6 +42,7 @@ def test_negotiate(header, query, version):
     assert negotiate(header, query) == version
 
 
+@pytest.mark.row("C41")
 @pytest.mark.parametrize(
     "asked",
     [
@@ -70,6 +72,8 @@ def test_negotiate(header, query, version):
         "1" * 100_000,
         "1." + "0" * 100_000,
         " " * 100_000 + "x",
+        "1.0, 0.3",
+        "\udcff\udcfe",
     ],
     ids=lambda text: ascii(text[:20]),
 )
@@ -79,9 +83,10 @@ def test_negotiate_refuses(asked, in_query):
         negotiate(*((None, asked) if in_query else (asked, None)))
     assert raised.value.kind is ErrorKind.VERSION_NOT_SUPPORTED
     assert raised.value.metadata["supportedVersions"] == "1.0, 0.3"
-    assert len(raised.value.metadata["requestedVersion"]) <= 32
+    assert len(raised.value.metadata["requestedVersion"].encode()) <= 32
 
 
+@pytest.mark.row("C42")
 @given(st.sampled_from(VERSIONS), st.none() | st.integers(0, 999_999))
 def test_the_patch_number_does_not_count(version, patch):
     assert negotiate(version if patch is None else f"{version}.{patch}", None) == version

@@ -13,15 +13,10 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 from msgspec import Raw
 
-from sidecast_broker.core.a2a.content import (
-    elements_of,
-    ends_with,
-    fields_of,
-    parts_after,
-    says,
-    values,
-)
-from sidecast_broker.core.fold import Fold, FoldedArtifact
+from sidecast_broker.core.a2a.artifacts import artifact_update, artifact_update_before
+from sidecast_broker.core.a2a.content import elements_of, ends_with, fields_of, says, values
+from sidecast_broker.core.a2a.heard import AS_IT_IS, Heard, Reading, id_of_message
+from sidecast_broker.core.fold import Fold
 from sidecast_schemas.codec import ArtifactUpdateBody, Event, RawObject, StatusUpdateBody, decode_event
 from sidecast_schemas.events import CAPTURE, SUBMITTED, TERMINAL_STATES, WORKING
 
@@ -46,7 +41,14 @@ class Admitted(NamedTuple):
     left_out: LeftOut | None = None
 
 
-def admit(fold: Fold, event: Event, *, fresh: bool = False, resynchronised: bool = False) -> Admitted:
+def admit(
+    fold: Fold,
+    event: Event,
+    *,
+    fresh: bool = False,
+    resynchronised: bool = False,
+    reading: Reading = AS_IT_IS,
+) -> Admitted:
     """Work out what to publish for one event of an agent's stream.
 
     Args:
@@ -55,6 +57,7 @@ def admit(fold: Fold, event: Event, *, fresh: bool = False, resynchronised: bool
         fresh: no event of this stream was admitted since its leading Task. A server that subscribes before
             it takes the Task (a2a-sdk 1.3 does) repeats what the Task contains; so such events are left out.
         resynchronised: as in `difference`, where the event is a Task.
+        reading: likewise.
 
     Returns:
         The event as it is; before the first one of a log that is no Task, a Task (C11); for a further Task
@@ -68,7 +71,7 @@ def admit(fold: Fold, event: Event, *, fresh: bool = False, resynchronised: bool
     if fold.terminal:
         return Admitted([], "after-terminal")
     if event.kind == "task":
-        payloads = _difference(fold, event, _MARK if resynchronised else {})
+        payloads = _difference(fold, event, _MARK if resynchronised else {}, reading)
         return Admitted(payloads, None if payloads else "contained")
     if not fold.started:
         return Admitted([_first_task(event), event.payload])
@@ -77,7 +80,9 @@ def admit(fold: Fold, event: Event, *, fresh: bool = False, resynchronised: bool
     return Admitted([event.payload])
 
 
-def difference(fold: Fold, task: bytes, *, resynchronised: bool = False) -> list[bytes]:
+def difference(
+    fold: Fold, task: bytes, *, resynchronised: bool = False, reading: Reading = AS_IT_IS
+) -> list[bytes]:
     """Give the events that lead from what the log says to a Task: messages, artifacts, and the status last.
 
     Applied to the fold they make its status, its artifacts and its metadata say what the Task says, as far as
@@ -90,6 +95,7 @@ def difference(fold: Fold, task: bytes, *, resynchronised: bool = False) -> list
         fold: what the log says so far.
         task: v1.0 JSON of a Task that is not older than the log's newest record.
         resynchronised: the broker was away from the agent: updates carry `CAPTURE` in their metadata.
+        reading: how the Task is to be read; where not as it is, the log may differ from it on purpose.
 
     Raises:
         InvalidEvent: it is no Task.
@@ -97,10 +103,10 @@ def difference(fold: Fold, task: bytes, *, resynchronised: bool = False) -> list
     event = decode_event(b'{"task":%b}' % task)
     if event.task_id != fold.task_id or fold.terminal:
         return []
-    return _difference(fold, event, _MARK if resynchronised else {})
+    return _difference(fold, event, _MARK if resynchronised else {}, reading)
 
 
-def contains(fold: Fold, event: Event) -> bool:
+def contains(fold: Fold, event: Event, reading: Reading = AS_IT_IS) -> bool:
     """Tell whether the log says what an event says: by a message's id, else by the whole content.
 
     A piece of an artifact is contained where the artifact ends with it; so two pieces that are the same can't
@@ -110,13 +116,13 @@ def contains(fold: Fold, event: Event) -> bool:
     if fold.terminal or not fold.started:
         return fold.terminal
     if event.kind == "task":
-        return not _difference(fold, event, {})
+        return not _difference(fold, event, {}, reading)
     if isinstance(body, StatusUpdateBody):
         update = fields_of(_decode_payload(event.payload)["statusUpdate"])
         if not _within(fields_of(update.get("metadata")), fold.metadata):
             return False
         status = fields_of(update["status"])
-        message_id = _message_id(status.get("message"))
+        message_id = id_of_message(status.get("message"))
         if message_id:
             return fold.knows_message(message_id)
         return says(status) == says(fold.status)
@@ -128,7 +134,7 @@ def contains(fold: Fold, event: Event) -> bool:
     if body.append:
         within = _within(fields_of(artifact.get("metadata")), known.metadata)
         return within and ends_with(elements_of(known.parts), elements_of(artifact.get("parts")))
-    return _artifact_update(known, artifact) is None
+    return artifact_update(known, artifact) is None
 
 
 def bare_task(task: Event) -> bytes:
@@ -184,19 +190,13 @@ def _within(some: RawObject, more: Mapping[str, Raw]) -> bool:
     return values(some).items() <= values(more).items()
 
 
-def _message_id(message: Raw | None) -> str:
-    raw = fields_of(message).get("messageId")
-    if raw is None or memoryview(raw)[0] != ord('"'):
-        return ""
-    return msgspec.json.decode(raw, type=str)
-
-
 # --- a Task
 
 
-def _difference(fold: Fold, event: Event, mark: dict[str, Any]) -> list[bytes]:
+def _difference(fold: Fold, event: Event, mark: dict[str, Any], reading: Reading) -> list[bytes]:
+    heard = None if reading.heard is None else Heard(reading.heard)
     if not fold.started:
-        return [event.payload]
+        return [event.payload if heard is None else _opening(event, heard)]
     task = fields_of(_decode_payload(event.payload)["task"])
     names: dict[str, Any] = {"taskId": fold.task_id}
     if context_id := event.context_id or fold.context_id:
@@ -205,13 +205,15 @@ def _difference(fold: Fold, event: Event, mark: dict[str, Any]) -> list[bytes]:
     status = fields_of(task["status"])
     moved = not _says_status(fold, status)
     if moved:
-        known_status = _message_id(status.get("message"))
-        events += _missed_messages(fold, elements_of(task.get("history")), known_status, names)
-    events += _artifact_updates(fold, elements_of(task.get("artifacts")), event.terminal, names)
-    said = values(fold.metadata)
+        said = {id_of_message(status.get("message"))} | (heard.messages if heard is not None else set())
+        events += _missed_messages(fold, elements_of(task.get("history")), said, names)
+    events += _artifact_updates(
+        fold, elements_of(task.get("artifacts")), event.terminal, names, reading, heard
+    )
+    known = values(fold.metadata)
     metadata = fields_of(task.get("metadata"))
-    changed = {key: metadata[key] for key, value in values(metadata).items() if said.get(key) != value}
-    if moved or changed:
+    changed = {key: metadata[key] for key, value in values(metadata).items() if known.get(key) != value}
+    if (moved or changed) and (heard is None or not (heard.status or event.terminal)):
         update = {**names, "status": task["status"]}
         events.append({"statusUpdate": update | ({"metadata": changed} if changed else {})})
     if events and "generation" in task:
@@ -221,10 +223,19 @@ def _difference(fold: Fold, event: Event, mark: dict[str, Any]) -> list[bytes]:
     return [_encode(_marked(each, mark)) for each in events]
 
 
+def _opening(event: Event, heard: Heard) -> bytes:
+    """Give the record that begins a log, of a Task without anything that may be what is heard."""
+    fields = fields_of(_decode_payload(event.payload)["task"])
+    opening: dict[str, Any] = _decode_payload(_decode_payload(bare_task(event))["task"])
+    said = heard.messages | {id_of_message(fields_of(fields["status"]).get("message"))} - {""}
+    history = [each for each in elements_of(fields.get("history")) if id_of_message(each) not in said]
+    return _encode({"task": opening | ({"history": history} if history else {})})
+
+
 def _says_status(fold: Fold, status: RawObject) -> bool:
     """Whether the log says a status, or did before a further message of the user moved its message on."""
     known, new = says(fold.status, ("timestamp",)), says(status, ("timestamp",))
-    message_id = _message_id(status.get("message"))
+    message_id = id_of_message(status.get("message"))
     if "message" not in known and message_id and fold.knows_message(message_id):
         new.pop("message", None)
     return known == new
@@ -238,15 +249,18 @@ def _marked(event: dict[str, Any], mark: dict[str, Any]) -> dict[str, Any]:
 
 
 def _missed_messages(
-    fold: Fold, history: list[Raw], status_message_id: str, names: dict[str, Any]
+    fold: Fold, history: list[Raw], said: set[str], names: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """Say the messages after the last one known; without a known one, what was before can't be told apart."""
-    ids = [_message_id(message) for message in history]
+    """Say the messages after the last one known, but those that are said otherwise.
+
+    Without a known one, what was before can't be told apart.
+    """
+    ids = [id_of_message(message) for message in history]
     known = [index for index, each in enumerate(ids) if each and fold.knows_message(each)]
     if not known:
         return []
     events: list[dict[str, Any]] = []
-    seen = {status_message_id, ""}
+    seen = said | {""}
     for message, message_id in zip(history[known[-1] + 1 :], ids[known[-1] + 1 :], strict=True):
         if message_id in seen:
             continue
@@ -261,7 +275,12 @@ def _missed_messages(
 
 
 def _artifact_updates(
-    fold: Fold, artifacts: list[Raw], complete: bool, names: dict[str, Any]
+    fold: Fold,
+    artifacts: list[Raw],
+    complete: bool,
+    names: dict[str, Any],
+    reading: Reading,
+    heard: Heard | None,
 ) -> list[dict[str, Any]]:
     events: list[dict[str, Any]] = []
     seen: set[str] = set()
@@ -272,29 +291,17 @@ def _artifact_updates(
             continue
         seen.add(artifact_id)
         known = fold.artifact(artifact_id)
-        update = {"artifact": raw} if known is None else _artifact_update(known, artifact)
+        if heard is not None:
+            update = artifact_update_before(known, artifact, artifact_id, heard)
+        elif known is None:
+            update = {"artifact": raw}
+        else:
+            update = artifact_update(known, artifact, reading.doubles)
         if update is not None:
-            last = {"lastChunk": True} if complete else {}
+            last = {"lastChunk": True} if complete and heard is None else {}
             events.append({"artifactUpdate": {**names, **update, **last}})
     return events
 
 
 def _text_of(raw: Raw | None) -> str | None:
     return None if raw is None or memoryview(raw)[0] != ord('"') else msgspec.json.decode(raw, type=str)
-
-
-def _artifact_update(known: FoldedArtifact, artifact: RawObject) -> dict[str, Any] | None:
-    """Give what makes a known artifact this one: a further piece, or all of it anew; None: it is this one."""
-    inner = ("parts", "metadata")
-    old, new = values(known.metadata), values(fields_of(artifact.get("metadata")))
-    changed = {key for key, value in new.items() if old.get(key) != value}
-    more = parts_after(elements_of(known.parts), elements_of(artifact.get("parts")))
-    if more is None or old.keys() - new.keys() or says(known.fields, inner) != says(artifact, inner):
-        return {"artifact": artifact}
-    if not more:
-        return {"artifact": artifact} if changed else None
-    piece: dict[str, Any] = {"artifactId": artifact["artifactId"], "parts": more}
-    if changed:
-        metadata = fields_of(artifact["metadata"])
-        piece["metadata"] = {key: metadata[key] for key in metadata if key in changed}
-    return {"artifact": piece, "append": True}

@@ -208,6 +208,34 @@ def rewrite(card: bytes, base_url: str, schemes: Schemes | None = None) -> bytes
     return msgspec.json.encode(fields)
 
 
+def watch_only(name: str, version: str) -> bytes:
+    """Give the card of an agent that can be watched and not asked, as if the agent had written it.
+
+    It names no interface: `rewrite` adds the broker's. Lists that v1.0 calls required are not empty.
+
+    Args:
+        name: the agent's.
+        version: the broker's, for want of the agent's.
+    """
+    watch = {
+        "id": "watch",
+        "name": "Watch",
+        "description": "Subscribe to a task by its id, and get it as it stands.",
+        "tags": ["tasks"],
+    }
+    return msgspec.json.encode(
+        {
+            "name": name,
+            "description": "The tasks of this agent can be watched here; messages can't be sent to it.",
+            "version": version,
+            "capabilities": {},
+            "defaultInputModes": ["text/plain"],
+            "defaultOutputModes": ["text/plain"],
+            "skills": [watch],
+        }
+    )
+
+
 def etag(card: bytes) -> str:
     """Give the entity tag of a served card, without its quotes; equal bytes have equal tags (C57)."""
     return blake2b(card, digest_size=16).hexdigest()

@@ -113,6 +113,24 @@ def parts_after(known: list[Raw], parts: list[Raw]) -> list[Raw] | None:
     return rest + parts[same.end :]
 
 
+def parts_before(parts: list[Raw], piece: list[Raw]) -> list[Raw] | None:
+    """Give what `parts` say before the text `piece` they end with; None where that isn't so.
+
+    The beginning of a text that was cut elsewhere comes as a part of its own.
+    """
+    whole, end = _runs(parts), _runs(piece)
+    if len(end) != 1 or not whole or end[0].kind != whole[-1].kind:
+        return None
+    text, wanted = whole[-1].text, end[0].text
+    if text is None or wanted is None or not text.endswith(wanted):
+        return None
+    before = parts[: whole[-2].end if len(whole) > 1 else 0]
+    if len(text) > len(wanted):
+        fields: dict[str, Any] = dict(fields_of(parts[-1]))
+        before.append(Raw(msgspec.json.encode({**fields, "text": text.removesuffix(wanted)})))
+    return before
+
+
 def ends_with(parts: list[Raw], piece: list[Raw]) -> bool:
     """Tell whether the last thing that `parts` say is a non-empty `piece`."""
     if not piece:

@@ -1,4 +1,4 @@
-"""Request bodies: the JSON-RPC 2.0 envelope, and the parameters that are a REST body whole.
+"""Request bodies: the JSON-RPC 2.0 envelope, and the parameters that are a REST body whole, or its query.
 
 Must not know operations. Only the levels that are looked at are decoded; what is below stays raw JSON.
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from typing import NamedTuple
+from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import Raw
@@ -85,6 +86,7 @@ def _spelling(*names: str) -> Spelling:
 
 _ENVELOPE = _spelling("jsonrpc", "id", "method", "params")
 _PARAMS = _spelling("id", "taskId", "tenant", "message", "metadata", "configuration")
+_IN_QUERY = _spelling("id", "taskId", "tenant")
 _PARAMS_V03_REST = {**_PARAMS, "request": ("message", ("request",))}
 """The v0.3 proto names the field `request` and spells it `message` in JSON: its readers take both."""
 _MESSAGE = _spelling("messageId", "taskId", "contextId", "referenceTaskIds")
@@ -140,6 +142,32 @@ def parse_params(body: bytes, *, v03: bool) -> Params:
         return Params({}, None)
     _check(body)
     return _read_params(Raw(body), _PARAMS_V03_REST if v03 else _PARAMS)
+
+
+def parse_query(query: str) -> Params:
+    """Read what names a task or a tenant in the query of a REST request without a body.
+
+    Args:
+        query: as it was sent, without its question mark.
+
+    Raises:
+        A2AError: INVALID_REQUEST: such a parameter stands twice or is misspelled, or is one only to a reader
+            that takes semicolons for separators. INVALID_PARAMS: it is not UTF-8.
+
+    Source: A2A 1.0, section 11.5.
+    """
+    fields: RawObject = {}
+    for name, value in parse_qsl(query.replace(";", "&"), keep_blank_values=True, errors="surrogateescape"):
+        known = _IN_QUERY.get(name.casefold().replace("_", ""))
+        if known is None:
+            continue
+        if name not in known[1] or known[0] in fields or ";" in query:
+            raise _invalid(f"The query must hold {known[0]} once, spelled exactly so, and no semicolon")
+        try:
+            fields[known[0]] = Raw(msgspec.json.encode(value))
+        except UnicodeEncodeError as error:
+            raise A2AError(ErrorKind.INVALID_PARAMS, f"{known[0]} is not UTF-8") from error
+    return Params(fields, None)
 
 
 def _check(body: bytes) -> None:

@@ -89,6 +89,16 @@ class ErrorKind(Enum):
         _SERVER_ERROR, 401, "UNAUTHENTICATED", "A credential is required", of_transport=True
     )
     PERMISSION_DENIED = _Facts(_SERVER_ERROR, 403, "PERMISSION_DENIED", "Not permitted", of_transport=True)
+    REQUEST_TIMEOUT = _Facts(
+        _SERVER_ERROR, 408, "DEADLINE_EXCEEDED", "The request took too long to arrive", of_transport=True
+    )
+    UNSUPPORTED_ENCODING = _Facts(
+        _SERVER_ERROR,
+        415,
+        "INVALID_ARGUMENT",
+        "This encoding of the body is not supported",
+        of_transport=True,
+    )
     BODY_TOO_LARGE = _Facts(
         _SERVER_ERROR, 413, "INVALID_ARGUMENT", "The body is too large", of_transport=True
     )

@@ -26,6 +26,8 @@ _HOP_BY_HOP = frozenset(
         "upgrade",
     }
 )
+_READ_HERE = frozenset({"a2a-version"})
+"""By these the broker has understood the request: no `Connection` makes the agent read it otherwise."""
 _OF_THIS_REQUEST = frozenset({"host", "expect", "http2-settings"})
 
 _TARGET = re.compile(r"(/[^?#\\]*)(?:\?[^#]*)?")
@@ -105,7 +107,7 @@ def _end_to_end(headers: Iterable[tuple[str, str]], dropped: frozenset[str]) -> 
         for name, value in headers
         if name.lower() == "connection"
         for option in value.split(",")
-    }
+    } - _READ_HERE
     return [
         (name, value)
         for name, value in headers

@@ -36,7 +36,7 @@ def task_of(operation: Operation, version: Version, params: Params, in_path: str
     place = operation.task if version == "1.0" else operation.task_v03
     if place is None:
         return None
-    if place == "message.taskId":
+    if operation.task_is_optional:
         if params.message is None:
             raise _invalid("message", "is required")
         return _text(params.message, "taskId", place)

@@ -55,23 +55,22 @@ class Operation(NamedTuple):
         return self.task == "message.taskId"
 
 
-def _rest(path: str, *methods: str) -> RestForm:
-    return RestForm(methods, path)
+def _rest(path: str, *methods: str) -> tuple[RestForm, RestForm]:
+    """Give the forms of v1.0 and v0.3, where those differ by the beginning of the path alone."""
+    return RestForm(methods, path), RestForm(methods, f"/v1{path}")
 
 
 SEND_MESSAGE = Operation(
     "SendMessage",
     "message/send",
-    _rest("/message:send", "POST"),
-    _rest("/v1/message:send", "POST"),
+    *_rest("/message:send", "POST"),
     task="message.taskId",
     task_v03="message.taskId",
 )
 SEND_STREAMING_MESSAGE = Operation(
     "SendStreamingMessage",
     "message/stream",
-    _rest("/message:stream", "POST"),
-    _rest("/v1/message:stream", "POST"),
+    *_rest("/message:stream", "POST"),
     streams=True,
     ours=True,
     task="message.taskId",
@@ -80,17 +79,15 @@ SEND_STREAMING_MESSAGE = Operation(
 GET_TASK = Operation(
     "GetTask",
     "tasks/get",
-    _rest("/tasks/{task}", "GET"),
-    _rest("/v1/tasks/{task}", "GET"),
+    *_rest("/tasks/{task}", "GET"),
     task="id",
     task_v03="id",
 )
-LIST_TASKS = Operation("ListTasks", None, _rest("/tasks", "GET"), _rest("/v1/tasks", "GET"))
+LIST_TASKS = Operation("ListTasks", None, *_rest("/tasks", "GET"))
 CANCEL_TASK = Operation(
     "CancelTask",
     "tasks/cancel",
-    _rest("/tasks/{task}:cancel", "POST"),
-    _rest("/v1/tasks/{task}:cancel", "POST"),
+    *_rest("/tasks/{task}:cancel", "POST"),
     task="id",
     task_v03="id",
 )
@@ -99,8 +96,8 @@ CANCEL_TASK = Operation(
 SUBSCRIBE_TO_TASK = Operation(
     "SubscribeToTask",
     "tasks/resubscribe",
-    _rest("/tasks/{task}:subscribe", "POST", "GET"),
-    _rest("/v1/tasks/{task}:subscribe", "GET", "POST"),
+    RestForm(("POST", "GET"), "/tasks/{task}:subscribe"),
+    RestForm(("GET", "POST"), "/v1/tasks/{task}:subscribe"),
     streams=True,
     ours=True,
     task="id",
@@ -109,46 +106,42 @@ SUBSCRIBE_TO_TASK = Operation(
 CREATE_PUSH_CONFIG = Operation(
     "CreateTaskPushNotificationConfig",
     "tasks/pushNotificationConfig/set",
-    _rest("/tasks/{task}/pushNotificationConfigs", "POST"),
-    _rest("/v1/tasks/{task}/pushNotificationConfigs", "POST"),
+    *_rest("/tasks/{task}/pushNotificationConfigs", "POST"),
     task="taskId",
     task_v03="taskId",
 )
 GET_PUSH_CONFIG = Operation(
     "GetTaskPushNotificationConfig",
     "tasks/pushNotificationConfig/get",
-    _rest("/tasks/{task}/pushNotificationConfigs/{config}", "GET"),
-    _rest("/v1/tasks/{task}/pushNotificationConfigs/{config}", "GET"),
+    *_rest("/tasks/{task}/pushNotificationConfigs/{config}", "GET"),
     task="taskId",
     task_v03="id",
 )
 LIST_PUSH_CONFIGS = Operation(
     "ListTaskPushNotificationConfigs",
     "tasks/pushNotificationConfig/list",
-    _rest("/tasks/{task}/pushNotificationConfigs", "GET"),
-    _rest("/v1/tasks/{task}/pushNotificationConfigs", "GET"),
+    *_rest("/tasks/{task}/pushNotificationConfigs", "GET"),
     task="taskId",
     task_v03="id",
 )
 DELETE_PUSH_CONFIG = Operation(
     "DeleteTaskPushNotificationConfig",
     "tasks/pushNotificationConfig/delete",
-    _rest("/tasks/{task}/pushNotificationConfigs/{config}", "DELETE"),
-    _rest("/v1/tasks/{task}/pushNotificationConfigs/{config}", "DELETE"),
+    *_rest("/tasks/{task}/pushNotificationConfigs/{config}", "DELETE"),
     task="taskId",
     task_v03="id",
 )
 GET_EXTENDED_CARD = Operation(
     "GetExtendedAgentCard",
     "agent/getAuthenticatedExtendedCard",
-    _rest("/extendedAgentCard", "GET"),
-    _rest("/v1/card", "GET"),
+    RestForm(("GET",), "/extendedAgentCard"),
+    RestForm(("GET",), "/v1/card"),
 )
 GET_CARD = Operation(
     "GetAgentCard",
     None,
-    _rest("/.well-known/agent-card.json", "GET", "HEAD"),
-    _rest("/.well-known/agent.json", "GET", "HEAD"),
+    RestForm(("GET", "HEAD"), "/.well-known/agent-card.json"),
+    RestForm(("GET", "HEAD"), "/.well-known/agent.json"),
     ours=True,
 )
 """The public card; no JSON-RPC method and no generation of its own (C56)."""
@@ -232,6 +225,21 @@ def rest_call(
     if any(segment in (".", "..") for segment in path.split("/")):
         raise A2AError(ErrorKind.INVALID_PARAMS, "An id is a dot segment on a path")
     return RestForm(methods, path)
+
+
+def is_one_segment(task: str) -> bool:
+    """Tell whether a task's id is one segment of a path to every server, and names no action of a task.
+
+    Many servers decode a path before they look where it leads (a2a-sdk's do): to them an escaped slash is
+    one, and `t%3Asubscribe` ends with an action (A2A v1.0, section 5.3).
+    """
+    action = task.rpartition(":")[2] if ":" in task else ""
+    return (
+        bool(task)
+        and task not in (".", "..")
+        and not any(character in "/\\%" or not character.isprintable() for character in task)
+        and action not in ("subscribe", "resubscribe", "cancel")
+    )
 
 
 def _path_text(value: str) -> str:

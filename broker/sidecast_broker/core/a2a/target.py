@@ -151,7 +151,7 @@ def match(method: str, target: str, version: Version) -> Call | None:
         rest,
     )
     if not operation.ours:
-        _refuse_ambiguous(call)
+        _refuse_ambiguous(call, own)
     return call
 
 
@@ -246,12 +246,15 @@ def _id(raw: str) -> str:
     return text
 
 
-def _refuse_ambiguous(call: Call) -> None:
+def _refuse_ambiguous(call: Call, path: str) -> None:
     """Refuse ids that an agent may read as something else.
 
     Agents get the raw path, and many servers decode it before they look for the action: to them
-    `tasks/a%3Acancel` cancels `a`, while the owner of `a:cancel` was checked.
+    `tasks/a%3Acancel` cancels `a`, while the owner of `a:cancel` was checked. Others cut off what follows a
+    semicolon, which clients encode.
     """
+    if ";" in path:
+        raise _bad("The path holds a semicolon that is not encoded")
     for text in (call.tenant, call.task, call.config):
         if _AMBIGUOUS.search(text):
             raise _bad("An id on the path holds what an agent may take for a part of the path")

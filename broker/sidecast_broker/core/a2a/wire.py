@@ -69,7 +69,11 @@ def negotiate(header: str | None, query: str | None) -> Version:
     raise A2AError(
         ErrorKind.VERSION_NOT_SUPPORTED,
         f"This A2A version is not supported; there are {known}",
-        metadata={"requestedVersion": asked[:_QUOTED_CHARACTERS_MAX], "supportedVersions": known},
+        metadata={
+            # Bytes of a header that are no UTF-8 arrive as half surrogates, which no JSON can hold.
+            "requestedVersion": asked[:_QUOTED_CHARACTERS_MAX].encode(errors="replace").decode(),
+            "supportedVersions": known,
+        },
     )
 
 

@@ -41,8 +41,7 @@ def event_frame(wire: Wire, payload: bytes, event_id: str | None, *, final: bool
         final: of a v0.3 status update: whether the stream ends with it; None: by its state (C34, C35).
     """
     if wire.version == "0.3":
-        to_v03 = events.response_to_v03_rest if wire.binding == "rest" else events.response_to_v03
-        payload = to_v03(payload, final=final)
+        payload = events.response_to_v03(payload, rest=wire.binding == "rest", final=final)
     return _frame(wire, payload, event_id)
 
 

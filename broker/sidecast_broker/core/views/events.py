@@ -80,7 +80,7 @@ class FrameKind(NamedTuple):
     unfilterable: bool
 
 
-class EncodedFrame(Struct, frozen=True):
+class EncodedFrame(Struct, frozen=True, gc=False):
     """A frame ready to send, shared by every client of this view; its length is that of its bytes.
 
     Attributes:
@@ -215,9 +215,10 @@ def encode(record: Record, fold: Fold, epoch: str, *, named: bool = True) -> Enc
     more: RawObject | None = None
     shape: RecordShape
     if isinstance(body, StatusUpdateBody):
-        activity = _working_activity(event)
+        state = body.status.state
+        activity = read_activity(event) if state == WORKING and ACTIVITY in (body.metadata or ()) else None
         if activity is None:
-            kind = _DECISIVE_STATUS if body.status.state in _DECISIVE_STATES else None
+            kind = _DECISIVE_STATUS if state in _DECISIVE_STATES else None
             shape = _status(fold.task_id, context_id, sequence, record.at, body)
         else:
             shape = _activity(fold.task_id, context_id, sequence, record.at, body, activity)
@@ -440,13 +441,6 @@ def _artifact(
     )
 
 
-def _working_activity(event: Event) -> RawActivity | None:
-    body = event.body
-    if isinstance(body, StatusUpdateBody) and body.status.state == WORKING:
-        return read_activity(event)
-    return None
-
-
 def _opening(record: Record, fold: Fold) -> bytes:
     if fold.opening is None:
         fold = Fold(fold.task_id)
@@ -464,21 +458,29 @@ def _text_and_message(message: RawObject | None) -> tuple[Raw | UnsetType, RawOb
     except (KeyError, msgspec.ValidationError):
         return UNSET, message
     text = _text(parts, "\n")
-    plain = (
-        len(parts) == 1
-        and text is not UNSET
-        and not _holds_more(parts[0], _PLAIN_TEXT)
-        and message.get("role", _AGENT) == _AGENT
-        and not _holds_more(message, _PLAIN_MESSAGE)
-    )
-    return text, UNSET if plain else message
+    if (
+        text is UNSET
+        or len(parts) != 1
+        or _holds_more(parts[0], _PLAIN_TEXT)
+        or message.get("role", _AGENT) != _AGENT
+        or _holds_more(message, _PLAIN_MESSAGE)
+    ):
+        return text, message
+    return text, UNSET
 
 
 def _text(parts: list[RawObject], between: str) -> Raw | UnsetType:
+    if len(parts) == 1:
+        text = parts[0].get("text", UNSET)
+        return text if text is UNSET or _is_text(text) else UNSET
     texts = [part["text"] for part in parts if "text" in part and _is_text(part["text"])]
-    if len(texts) > 1:
-        return Raw(_encode(between.join(map(_decode_str, texts))))
-    return texts[0] if texts else UNSET
+    return (
+        Raw(_encode(between.join(map(_decode_str, texts))))
+        if len(texts) > 1
+        else texts[0]
+        if texts
+        else UNSET
+    )
 
 
 def _is_text(raw: Raw) -> bool:

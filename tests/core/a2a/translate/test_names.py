@@ -19,6 +19,7 @@ def raw(text: str) -> Raw:
     return Raw(f'"{text}"'.encode())
 
 
+@pytest.mark.row("C36", "C37")
 @pytest.mark.parametrize(("current", "former"), STATES.items())
 def test_states_both_ways(current: str, former: str) -> None:
     name = state_to_v03(raw(current), rest=False)
@@ -84,6 +85,7 @@ def test_rest_states_have_the_numbers_of_the_proto() -> None:
         state_from_v03(Raw(b"9"), rest=True)
 
 
+@pytest.mark.row("C36")
 @pytest.mark.parametrize(
     ("current", "rpc", "known"),
     [

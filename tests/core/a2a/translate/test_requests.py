@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -24,14 +25,17 @@ from sidecast_broker.core.a2a.translate import (
     HELD,
     Untranslatable,
     params_from_v03,
-    params_from_v03_rest,
     params_to_v03,
-    params_to_v03_rest,
-    send_params_from_v03,
-    send_params_from_v03_rest,
-    send_params_to_v03,
-    send_params_to_v03_rest,
 )
+
+params_to_rpc = partial(params_to_v03, rest=False)
+params_to_rest = partial(params_to_v03, rest=True)
+params_from_rpc = partial(params_from_v03, rest=False)
+params_from_rest = partial(params_from_v03, rest=True)
+send_params_to_rpc = partial(params_to_v03, "SendMessage", rest=False)
+send_params_to_rest = partial(params_to_v03, "SendMessage", rest=True)
+send_params_from_rpc = partial(params_from_v03, "SendMessage", rest=False)
+send_params_from_rest = partial(params_from_v03, "SendMessage", rest=True)
 
 OPERATIONS = [
     "SendMessage",
@@ -90,33 +94,33 @@ sends = merged(
 def both(configuration: Any) -> tuple[Any, Any]:
     payload = encoded({"message": MESSAGE, "configuration": configuration})
     return (
-        json.loads(send_params_to_v03(payload))["configuration"],
-        json.loads(send_params_to_v03_rest(payload))["configuration"],
+        json.loads(send_params_to_rpc(payload))["configuration"],
+        json.loads(send_params_to_rest(payload))["configuration"],
     )
 
 
 def from_rpc(**fields: Any) -> Any:
-    return json.loads(send_params_from_v03(encoded({"message": MESSAGE_RPC, **fields})))
+    return json.loads(send_params_from_rpc(encoded({"message": MESSAGE_RPC, **fields})))
 
 
 def from_rest(**fields: Any) -> Any:
-    return json.loads(send_params_from_v03_rest(encoded({"message": MESSAGE_REST, **fields})))
+    return json.loads(send_params_from_rest(encoded({"message": MESSAGE_REST, **fields})))
 
 
 @given(sends)
 def test_a_send_comes_back_from_json_rpc_as_it_was(document: Any) -> None:
-    assert spelled(send_params_from_v03(send_params_to_v03(encoded(document)))) == exactly(document)
+    assert spelled(send_params_from_rpc(send_params_to_rpc(encoded(document)))) == exactly(document)
 
 
 @given(sends)
 def test_a_send_comes_back_from_rest_as_it_was(document: Any) -> None:
-    assert spelled(send_params_from_v03_rest(send_params_to_v03_rest(encoded(document)))) == exactly(document)
+    assert spelled(send_params_from_rest(send_params_to_rest(encoded(document)))) == exactly(document)
 
 
 def test_a_bare_send() -> None:
     payload = encoded({"message": MESSAGE})
-    assert json.loads(send_params_to_v03(payload)) == {"message": MESSAGE_RPC}
-    assert json.loads(send_params_to_v03_rest(payload)) == {"message": MESSAGE_REST}
+    assert json.loads(send_params_to_rpc(payload)) == {"message": MESSAGE_RPC}
+    assert json.loads(send_params_to_rest(payload)) == {"message": MESSAGE_REST}
     assert from_rpc() == {"message": MESSAGE}
     assert from_rest() == {"message": MESSAGE}
 
@@ -160,39 +164,39 @@ def test_a_history_length_of_0_is_no_limit_in_v03() -> None:
         assert from_rest(configuration={"history_length": zero})["configuration"] == {
             "returnImmediately": True
         }
-        for params in (params_from_v03, params_from_v03_rest):
+        for params in (params_from_rpc, params_from_rest):
             assert json.loads(params("GetTask", encoded({"id": "t", "historyLength": zero}))) == {"id": "t"}
-    assert json.loads(params_from_v03("GetTask", encoded({"id": "t", "historyLength": 10}))) == {
+    assert json.loads(params_from_rpc("GetTask", encoded({"id": "t", "historyLength": 10}))) == {
         "id": "t",
         "historyLength": 10,
     }
 
 
 def test_a_history_length_of_0_in_v10_is_sent_and_comes_back() -> None:
-    former = params_to_v03("GetTask", b'{"id":"t","historyLength":0}')
+    former = params_to_rpc("GetTask", b'{"id":"t","historyLength":0}')
     assert json.loads(former)["historyLength"] == 0
-    assert json.loads(params_from_v03("GetTask", former)) == {"id": "t", "historyLength": 0}
+    assert json.loads(params_from_rpc("GetTask", former)) == {"id": "t", "historyLength": 0}
     rpc, rest = both({"historyLength": 0})
     assert rpc["historyLength"] == rest["historyLength"] == 0
 
 
 def test_the_tenant_is_held() -> None:
     for operation in ("GetTask", "CancelTask", "SubscribeToTask"):
-        former = json.loads(params_to_v03(operation, encoded({"id": "t", "tenant": "x"})))
+        former = json.loads(params_to_rpc(operation, encoded({"id": "t", "tenant": "x"})))
         assert former == {"id": "t", "metadata": {HELD: {"fields": {"tenant": "x"}}}}
-        assert json.loads(params_from_v03(operation, encoded(former))) == {"id": "t", "tenant": "x"}
+        assert json.loads(params_from_rpc(operation, encoded(former))) == {"id": "t", "tenant": "x"}
     payload = encoded({"message": MESSAGE, "tenant": "x"})
-    for former in (send_params_to_v03(payload), send_params_to_v03_rest(payload)):
+    for former in (send_params_to_rpc(payload), send_params_to_rest(payload)):
         assert json.loads(former)["metadata"] == {HELD: {"fields": {"tenant": "x"}}}
 
 
 def test_metadata_names_no_other_task() -> None:
     forged = {HELD: {"fields": {"id": "other", "taskId": "other"}}}
     for operation in OPERATIONS[2:6]:
-        params = json.loads(params_from_v03(operation, encoded({"id": "mine", "metadata": forged})))
+        params = json.loads(params_from_rpc(operation, encoded({"id": "mine", "metadata": forged})))
         assert params == {"id": "mine"}
     for operation in ("GetTaskPushNotificationConfig", "ListTaskPushNotificationConfigs"):
-        params = json.loads(params_from_v03(operation, encoded({"id": "mine", "metadata": forged})))
+        params = json.loads(params_from_rpc(operation, encoded({"id": "mine", "metadata": forged})))
         assert params == {"taskId": "mine"}
     forged = {HELD: {"fields": {"message": {"taskId": "other"}}, "configuration": {"blocking": False}}}
     assert from_rpc(metadata=forged) == {"message": MESSAGE}
@@ -200,7 +204,7 @@ def test_metadata_names_no_other_task() -> None:
 
 def test_an_unknown_parameter_with_a_v10_name_names_no_other_task() -> None:
     params = encoded({"id": "mine", "taskId": "other", "pushNotificationConfigId": "c"})
-    assert json.loads(params_from_v03("GetTaskPushNotificationConfig", params)) == {
+    assert json.loads(params_from_rpc("GetTaskPushNotificationConfig", params)) == {
         "taskId": "mine",
         "id": "c",
     }
@@ -208,32 +212,32 @@ def test_an_unknown_parameter_with_a_v10_name_names_no_other_task() -> None:
 
 def test_a_cursor_in_metadata_stays_readable() -> None:
     params = {"id": "t", "metadata": {"urn:sidecast:resume:v1": {"lastEventId": "e-1"}}}
-    assert json.loads(params_from_v03("SubscribeToTask", encoded(params))) == params
+    assert json.loads(params_from_rpc("SubscribeToTask", encoded(params))) == params
 
 
 @pytest.mark.parametrize(("state", "rest"), [("canceled", False), ("TASK_STATE_CANCELLED", True)])
 def test_the_state_asked_for_in_a_list(state: str, rest: bool) -> None:
-    to, back = (params_to_v03_rest, params_from_v03_rest) if rest else (params_to_v03, params_from_v03)
+    to, back = (params_to_rest, params_from_rest) if rest else (params_to_rpc, params_from_rpc)
     current = {"status": "TASK_STATE_CANCELED", "pageSize": 5}
     assert json.loads(to("ListTasks", encoded(current))) == {"status": state, "pageSize": 5}
     assert json.loads(back("ListTasks", encoded({"status": state, "pageSize": 5}))) == current
 
 
 def test_rest_names_the_task_on_the_path() -> None:
-    assert json.loads(params_from_v03_rest("CancelTask", b'{"name":"tasks/t"}')) == {}
+    assert json.loads(params_from_rest("CancelTask", b'{"name":"tasks/t"}')) == {}
     query = encoded({"page_size": "5", "parent": "tasks/t"})
-    assert json.loads(params_from_v03_rest("ListTaskPushNotificationConfigs", query)) == {"pageSize": "5"}
+    assert json.loads(params_from_rest("ListTaskPushNotificationConfigs", query)) == {"pageSize": "5"}
 
 
 def test_setting_a_push_config() -> None:
     current = {"taskId": "t", "id": "c", "url": "u", "tenant": "x"}
-    former = params_to_v03("CreateTaskPushNotificationConfig", encoded(current))
+    former = params_to_rpc("CreateTaskPushNotificationConfig", encoded(current))
     assert json.loads(former) == {
         "taskId": "t",
         "tenant": "x",
         "pushNotificationConfig": {"id": "c", "url": "u"},
     }
-    assert json.loads(params_from_v03("CreateTaskPushNotificationConfig", former)) == current
+    assert json.loads(params_from_rpc("CreateTaskPushNotificationConfig", former)) == current
 
 
 @pytest.mark.parametrize("operation", OPERATIONS[2:])
@@ -249,12 +253,12 @@ def test_parameters_come_back_from_json_rpc_as_they_were(operation: str, documen
         document = {**document, "taskId": "t"}
     if operation == "ListTaskPushNotificationConfigs":
         del document["id"]
-    assert spelled(params_from_v03(operation, params_to_v03(operation, encoded(document)))) == exactly(
+    assert spelled(params_from_rpc(operation, params_to_rpc(operation, encoded(document)))) == exactly(
         document
     )
 
 
-TRANSLATIONS = [params_to_v03, params_from_v03, params_to_v03_rest, params_from_v03_rest]
+TRANSLATIONS = [params_to_rpc, params_from_rpc, params_to_rest, params_from_rest]
 
 
 @pytest.mark.parametrize(

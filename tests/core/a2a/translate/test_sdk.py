@@ -11,6 +11,7 @@ Where ours differs on purpose:
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -25,18 +26,25 @@ from hypothesis import strategies as st
 from sidecast_broker.core.a2a.translate import (
     HELD,
     params_from_v03,
-    params_from_v03_rest,
     params_to_v03,
-    params_to_v03_rest,
     response_from_v03,
-    response_from_v03_rest,
     response_to_v03,
-    response_to_v03_rest,
     result_from_v03,
-    result_from_v03_rest,
     result_to_v03,
-    result_to_v03_rest,
 )
+
+params_to_rpc = partial(params_to_v03, rest=False)
+params_to_rest = partial(params_to_v03, rest=True)
+params_from_rpc = partial(params_from_v03, rest=False)
+params_from_rest = partial(params_from_v03, rest=True)
+response_to_rpc = partial(response_to_v03, rest=False)
+response_to_rest = partial(response_to_v03, rest=True)
+response_from_rpc = partial(response_from_v03, rest=False)
+response_from_rest = partial(response_from_v03, rest=True)
+result_to_rpc = partial(result_to_v03, rest=False)
+result_to_rest = partial(result_to_v03, rest=True)
+result_from_rpc = partial(result_from_v03, rest=False)
+result_from_rest = partial(result_from_v03, rest=True)
 
 texts = st.text("ab ü\n", min_size=1, max_size=5)
 values = st.recursive(
@@ -146,11 +154,12 @@ def pruned(document: Any) -> Any:
     return [pruned(each) for each in document] if isinstance(document, list) else document
 
 
+@pytest.mark.row("C36")
 @given(responses)
 @slow
 def test_json_rpc_says_what_the_sdk_says(document: Any) -> None:
     theirs = conversions.to_compat_stream_response(proto(document), 1)
-    ours = result_model(json.loads(response_to_v03(encoded(document))))
+    ours = result_model(json.loads(response_to_rpc(encoded(document))))
     assert plain(ours) == plain(theirs)
 
 
@@ -159,16 +168,17 @@ def test_json_rpc_says_what_the_sdk_says(document: Any) -> None:
 def test_from_json_rpc_comes_what_the_sdk_reads(document: Any) -> None:
     theirs = conversions.to_compat_stream_response(proto(document), 1)
     result = theirs.result.model_dump(mode="json", by_alias=True, exclude_none=True)
-    ours = proto(json.loads(response_from_v03(encoded(result))))
+    ours = proto(json.loads(response_from_rpc(encoded(result))))
     assert ours == conversions.to_core_stream_response(theirs)
 
 
+@pytest.mark.row("C37")
 @given(responses)
 @slow
 def test_rest_says_what_the_sdk_says_and_the_strict_proto_takes_it(document: Any) -> None:
     former = conversions.to_compat_stream_response(proto(document), 1)
     theirs = proto_utils.ToProto.stream_response(former.result)
-    ours = Parse(response_to_v03_rest(encoded(document)), a2a_v0_3_pb2.StreamResponse())
+    ours = Parse(response_to_rest(encoded(document)), a2a_v0_3_pb2.StreamResponse())
     assert ours == theirs
 
 
@@ -179,7 +189,7 @@ def test_from_rest_comes_what_the_sdk_reads(spelled_as_the_proto: bool, document
     former = conversions.to_compat_stream_response(proto(document), 1)
     wire = proto_utils.ToProto.stream_response(former.result)
     response = MessageToDict(wire, preserving_proto_field_name=spelled_as_the_proto)
-    ours = proto(json.loads(response_from_v03_rest(encoded(response))))
+    ours = proto(json.loads(response_from_rest(encoded(response))))
     assert MessageToDict(ours) == MessageToDict(proto(document))
 
 
@@ -189,11 +199,11 @@ def test_a_send_is_what_the_sdk_sends(document: Any) -> None:
     request = proto(document, a2a_pb2.SendMessageRequest)
     theirs = conversions.to_compat_send_message_request(request, 1)
     ours = former_types.MessageSendParams.model_validate(
-        json.loads(params_to_v03("SendMessage", encoded(document)))
+        json.loads(params_to_rpc("SendMessage", encoded(document)))
     )
     assert plain(ours) == plain(theirs.params)
     wire = theirs.params.model_dump(mode="json", by_alias=True, exclude_none=True)
-    back = proto(json.loads(params_from_v03("SendMessage", encoded(wire))), a2a_pb2.SendMessageRequest)
+    back = proto(json.loads(params_from_rpc("SendMessage", encoded(wire))), a2a_pb2.SendMessageRequest)
     assert back == conversions.to_core_send_message_request(theirs)
 
 
@@ -210,10 +220,10 @@ def test_a_rest_send_is_what_the_sdk_sends(spelled_as_the_proto: bool, document:
         else None,
         metadata=proto_utils.ToProto.metadata(params.metadata),
     )
-    ours = Parse(params_to_v03_rest("SendMessage", encoded(document)), a2a_v0_3_pb2.SendMessageRequest())
+    ours = Parse(params_to_rest("SendMessage", encoded(document)), a2a_v0_3_pb2.SendMessageRequest())
     assert ours == theirs
     wire = MessageToDict(theirs, preserving_proto_field_name=spelled_as_the_proto)
-    back = proto(json.loads(params_from_v03_rest("SendMessage", encoded(wire))), a2a_pb2.SendMessageRequest)
+    back = proto(json.loads(params_from_rest("SendMessage", encoded(wire))), a2a_pb2.SendMessageRequest)
     assert MessageToDict(back) == MessageToDict(request)
 
 
@@ -224,20 +234,17 @@ def test_a_push_config_is_what_the_sdk_makes_of_it(document: Any) -> None:
     former = conversions.to_compat_task_push_notification_config(config)
     name = "GetTaskPushNotificationConfig"
     ours = former_types.TaskPushNotificationConfig.model_validate(
-        json.loads(result_to_v03(name, encoded(document)))
+        json.loads(result_to_rpc(name, encoded(document)))
     )
     assert plain(ours) == plain(former)
     wire = former.model_dump(mode="json", by_alias=True, exclude_none=True)
-    back = proto(json.loads(result_from_v03(name, encoded(wire))), a2a_pb2.TaskPushNotificationConfig)
+    back = proto(json.loads(result_from_rpc(name, encoded(wire))), a2a_pb2.TaskPushNotificationConfig)
     assert back == config
 
     theirs = proto_utils.ToProto.task_push_notification_config(former)
-    assert (
-        Parse(result_to_v03_rest(name, encoded(document)), a2a_v0_3_pb2.TaskPushNotificationConfig())
-        == theirs
-    )
+    assert Parse(result_to_rest(name, encoded(document)), a2a_v0_3_pb2.TaskPushNotificationConfig()) == theirs
     back = proto(
-        json.loads(result_from_v03_rest(name, encoded(MessageToDict(theirs)))),
+        json.loads(result_from_rest(name, encoded(MessageToDict(theirs)))),
         a2a_pb2.TaskPushNotificationConfig,
     )
     assert back == config
@@ -255,11 +262,11 @@ def test_setting_a_push_config_on_rest_is_what_the_sdk_sends(document: Any) -> N
         config=proto_utils.ToProto.task_push_notification_config(former),
     )
     name = "CreateTaskPushNotificationConfig"
-    ours = params_to_v03_rest(name, encoded(document))
+    ours = params_to_rest(name, encoded(document))
     assert Parse(ours, a2a_v0_3_pb2.CreateTaskPushNotificationConfigRequest()) == theirs
     for spelled_as_the_proto in (False, True):
         wire = MessageToDict(theirs, preserving_proto_field_name=spelled_as_the_proto)
-        assert json.loads(params_from_v03_rest(name, encoded(wire))) == document
+        assert json.loads(params_from_rest(name, encoded(wire))) == document
 
 
 REQUESTS = [
@@ -311,8 +318,8 @@ REQUESTS = [
 @pytest.mark.parametrize(("operation", "document", "convert", "kind"), REQUESTS)
 def test_parameters_are_what_the_sdk_sends(operation: str, document: Any, convert: Any, kind: Any) -> None:
     theirs = plain(convert(proto(document, kind), 1).params)
-    assert json.loads(params_to_v03(operation, encoded(document))) == theirs
-    assert json.loads(params_from_v03(operation, encoded(theirs))) == document
+    assert json.loads(params_to_rpc(operation, encoded(document))) == theirs
+    assert json.loads(params_from_rpc(operation, encoded(theirs))) == document
 
 
 def test_what_the_sdk_loses_is_held() -> None:
@@ -322,7 +329,7 @@ def test_what_the_sdk_loses_is_held() -> None:
     }
     theirs = conversions.to_compat_stream_response(proto(document), 1)
     assert "text/markdown" not in theirs.model_dump_json()
-    for to, back in ((response_to_v03, response_from_v03), (response_to_v03_rest, response_from_v03_rest)):
+    for to, back in ((response_to_rpc, response_from_rpc), (response_to_rest, response_from_rest)):
         former = to(encoded(document))
         assert HELD.encode() in former
         assert json.loads(back(former)) == document

@@ -17,6 +17,7 @@ def utc(text: str) -> str:
     return converted
 
 
+@pytest.mark.row("C60")
 @pytest.mark.parametrize(
     ("former", "current"),
     [
@@ -46,6 +47,7 @@ def test_any_spelling_becomes_utc(former: str, current: str) -> None:
     assert utc(former) == current
 
 
+@pytest.mark.row("C60")
 @given(
     st.datetimes(
         min_value=dt.datetime(2, 1, 1),  # noqa: DTZ001

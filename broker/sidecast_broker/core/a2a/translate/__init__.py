@@ -5,61 +5,27 @@ Must not know HTTP, SSE, JSON-RPC's envelope, errors or agent cards.
 
 from sidecast_broker.core.a2a.translate.events import (
     message_from_v03,
-    message_from_v03_rest,
     message_to_v03,
-    message_to_v03_rest,
     response_from_v03,
-    response_from_v03_rest,
     response_to_v03,
-    response_to_v03_rest,
     task_from_v03,
-    task_from_v03_rest,
     task_to_v03,
-    task_to_v03_rest,
 )
 from sidecast_broker.core.a2a.translate.raw import HELD, Untranslatable
-from sidecast_broker.core.a2a.translate.requests import (
-    params_from_v03,
-    params_from_v03_rest,
-    params_to_v03,
-    params_to_v03_rest,
-    send_params_from_v03,
-    send_params_from_v03_rest,
-    send_params_to_v03,
-    send_params_to_v03_rest,
-)
-from sidecast_broker.core.a2a.translate.results import (
-    result_from_v03,
-    result_from_v03_rest,
-    result_to_v03,
-    result_to_v03_rest,
-)
+from sidecast_broker.core.a2a.translate.requests import params_from_v03, params_to_v03
+from sidecast_broker.core.a2a.translate.results import result_from_v03, result_to_v03
 
 __all__ = [
     "HELD",
     "Untranslatable",
     "message_from_v03",
-    "message_from_v03_rest",
     "message_to_v03",
-    "message_to_v03_rest",
     "params_from_v03",
-    "params_from_v03_rest",
     "params_to_v03",
-    "params_to_v03_rest",
     "response_from_v03",
-    "response_from_v03_rest",
     "response_to_v03",
-    "response_to_v03_rest",
     "result_from_v03",
-    "result_from_v03_rest",
     "result_to_v03",
-    "result_to_v03_rest",
-    "send_params_from_v03",
-    "send_params_from_v03_rest",
-    "send_params_to_v03",
-    "send_params_to_v03_rest",
     "task_from_v03",
-    "task_from_v03_rest",
     "task_to_v03",
-    "task_to_v03_rest",
 ]

@@ -42,11 +42,14 @@ _MEMBER_OF_KIND = {
 _PROTO_MEMBERS = {"msg": "message"}
 
 
-def response_to_v03(payload: bytes, *, final: bool | None = None) -> bytes:
-    """Give the result object of v0.3's JSON-RPC, with its `kind`, of a StreamResponse.
+def response_to_v03(payload: bytes, *, rest: bool, final: bool | None = None) -> bytes:
+    """Give v0.3's form of a StreamResponse: on JSON-RPC a result object with its `kind`, on REST ProtoJSON.
+
+    Python's v0.3 REST clients refuse fields that are not in the proto, so those go into metadata.
 
     Args:
         payload: v1.0 JSON.
+        rest: whether in ProtoJSON.
         final: of a status update: whether the stream ends with it; None: where its state is terminal.
 
     Returns:
@@ -55,88 +58,55 @@ def response_to_v03(payload: bytes, *, final: bool | None = None) -> bytes:
     Raises:
         Untranslatable: it is no StreamResponse, or a looked-at field of it is not what v1.0 says.
 
-    Source: digest 2.3; C34, C35, C36, C39.
+    Source: digest 2.3; C34 to C37, C39.
     """
-    _, tree = _response_to_v03(payload, final, rest=False)
-    return encode(tree)
-
-
-def response_to_v03_rest(payload: bytes, *, final: bool | None = None) -> bytes:
-    """Give the ProtoJSON of v0.3's REST of a StreamResponse.
-
-    Python's v0.3 clients refuse fields that are not in the proto, so those go into metadata.
-
-    Args:
-        payload: v1.0 JSON.
-        final: of a status update: whether the stream ends with it; None: where its state is terminal.
-
-    Returns:
-        One line of JSON.
-
-    Raises:
-        Untranslatable: it is no StreamResponse, or a looked-at field of it is not what v1.0 says.
-
-    Source: digest 2.3; C35, C37.
-    """
-    member, tree = _response_to_v03(payload, final, rest=True)
-    return encode({member: tree})
-
-
-def response_from_v03(result: bytes) -> bytes:
-    """Give the StreamResponse of a result of v0.3's JSON-RPC: of a stream, or of `message/send`.
-
-    Args:
-        result: v0.3 JSON with its `kind`.
-
-    Returns:
-        One line of JSON.
-
-    Raises:
-        Untranslatable: its kind is missing or unknown, or a looked-at field of it is not what v0.3 says.
-
-    Source: digest 2.3; C60.
-    """
-    fields = decode_line(result, "result")
-    kind = text_of(fields.pop("kind", NULL), "result: kind")
-    member = _MEMBER_OF_KIND.get(kind)
-    if member is None:
-        raise Untranslatable(f"result: kind {kind!r} is none of v0.3")
-    tree, held = _member_from_v03(member, fields, rest=False)
-    return encode(_response(member, tree, {}, held))
-
-
-def response_from_v03_rest(response: bytes) -> bytes:
-    """Give the StreamResponse of a v0.3 REST response or stream frame.
-
-    Args:
-        response: ProtoJSON of the v0.3 proto.
-
-    Returns:
-        One line of JSON.
-
-    Raises:
-        Untranslatable: it has not exactly one member, or a looked-at field of it is not what v0.3 says.
-
-    Source: digest 2.3; C60.
-    """
-    members = respell(decode_line(response, "response"), _PROTO_MEMBERS)
-    member, beside = _only_member(members)
-    tree, held = _member_from_v03(member, object_of(members[member], member), rest=True)
-    return encode(_response(member, tree, beside, held))
-
-
-def _response_to_v03(payload: bytes, final: bool | None, *, rest: bool) -> tuple[str, Tree]:
     members = decode_line(payload, "response")
     member, beside = _only_member(members)
     fields = object_of(members[member], member)
     held: Tree = {"response": beside} if beside else {}
     if member == "statusUpdate":
-        return member, status_update_to_v03(fields, held, rest=rest, final=final)
-    if member == "artifactUpdate":
-        return member, artifact_update_to_v03(fields, held, rest=rest)
-    if member == "task":
-        return member, task_tree_to_v03(fields, held, rest=rest)
-    return member, message_tree_to_v03(fields, held, rest=rest)
+        tree = status_update_to_v03(fields, held, rest=rest, final=final)
+    elif member == "artifactUpdate":
+        tree = artifact_update_to_v03(fields, held, rest=rest)
+    elif member == "task":
+        tree = task_tree_to_v03(fields, held, rest=rest)
+    else:
+        tree = message_tree_to_v03(fields, held, rest=rest)
+    return encode({member: tree} if rest else tree)
+
+
+def response_from_v03(response: bytes, *, rest: bool) -> bytes:
+    """Give the StreamResponse of what v0.3 answers: in a stream, or to `message/send`.
+
+    Args:
+        response: on JSON-RPC a result with its `kind`, on REST ProtoJSON of the v0.3 proto.
+        rest: whether it is ProtoJSON.
+
+    Returns:
+        One line of JSON.
+
+    Raises:
+        Untranslatable: its kind is missing or unknown, it has not exactly one member, or a looked-at field of
+            it is not what v0.3 says.
+
+    Source: digest 2.3; C60.
+    """
+    if rest:
+        members = respell(decode_line(response, "response"), _PROTO_MEMBERS)
+        member, beside = _only_member(members)
+        fields = object_of(members[member], member)
+    else:
+        fields, beside = decode_line(response, "result"), {}
+        member = _member_of_kind(text_of(fields.pop("kind", NULL), "result: kind"))
+    tree, held = _member_from_v03(member, fields, rest=rest)
+    return encode(_response(member, tree, beside, held))
+
+
+def _member_of_kind(kind: str) -> str:
+    member = _MEMBER_OF_KIND.get(kind)
+    if member is None:
+        raise Untranslatable(f"result: kind {kind!r} is none of v0.3")
+    return member
 
 
 def _member_from_v03(member: str, fields: RawObject, *, rest: bool) -> tuple[Tree, RawObject]:
@@ -170,80 +140,48 @@ def _response(member: str, tree: Tree, beside: RawObject, held: RawObject) -> Tr
     return response
 
 
-def task_to_v03(task: bytes) -> bytes:
-    """Give the v0.3 JSON-RPC form of a task, with its `kind`.
+def task_to_v03(task: bytes, *, rest: bool) -> bytes:
+    """Give v0.3's form of a task: on JSON-RPC with its `kind`, on REST ProtoJSON.
 
     Raises:
         Untranslatable: a looked-at field of it is not what v1.0 says.
     """
-    return encode(task_tree_to_v03(decode_line(task, "task"), {}, rest=False))
+    return encode(task_tree_to_v03(decode_line(task, "task"), {}, rest=rest))
 
 
-def task_to_v03_rest(task: bytes) -> bytes:
-    """Give the v0.3 REST form of a task.
-
-    Raises:
-        Untranslatable: a looked-at field of it is not what v1.0 says.
-    """
-    return encode(task_tree_to_v03(decode_line(task, "task"), {}, rest=True))
-
-
-def task_from_v03(task: bytes) -> bytes:
-    """Give v1.0's form of a task in v0.3 JSON-RPC form.
+def task_from_v03(task: bytes, *, rest: bool) -> bytes:
+    """Give v1.0's form of a task of v0.3.
 
     Raises:
-        Untranslatable: its kind is not that of a task, or a looked-at field of it is not what v0.3 says.
+        Untranslatable: its kind, which JSON-RPC has, is not that of a task, or a looked-at field of it is not
+            what v0.3 says.
     """
     fields = decode_line(task, "task")
-    _check_kind(fields.pop("kind", NULL), "task")
-    return encode(task_tree_from_v03(fields, rest=False)[0])
+    if not rest:
+        _check_kind(fields.pop("kind", NULL), "task")
+    return encode(task_tree_from_v03(fields, rest=rest)[0])
 
 
-def task_from_v03_rest(task: bytes) -> bytes:
-    """Give v1.0's form of a task in v0.3 REST form.
-
-    Raises:
-        Untranslatable: a looked-at field of it is not what v0.3 says.
-    """
-    return encode(task_tree_from_v03(decode_line(task, "task"), rest=True)[0])
-
-
-def message_to_v03(message: bytes) -> bytes:
-    """Give the v0.3 JSON-RPC form of a message, with its `kind`.
+def message_to_v03(message: bytes, *, rest: bool) -> bytes:
+    """Give v0.3's form of a message: on JSON-RPC with its `kind`, on REST ProtoJSON.
 
     Raises:
         Untranslatable: a looked-at field of it is not what v1.0 says.
     """
-    return encode(message_tree_to_v03(decode_line(message, "message"), {}, rest=False))
+    return encode(message_tree_to_v03(decode_line(message, "message"), {}, rest=rest))
 
 
-def message_to_v03_rest(message: bytes) -> bytes:
-    """Give the v0.3 REST form of a message.
-
-    Raises:
-        Untranslatable: a looked-at field of it is not what v1.0 says.
-    """
-    return encode(message_tree_to_v03(decode_line(message, "message"), {}, rest=True))
-
-
-def message_from_v03(message: bytes) -> bytes:
-    """Give v1.0's form of a message in v0.3 JSON-RPC form.
+def message_from_v03(message: bytes, *, rest: bool) -> bytes:
+    """Give v1.0's form of a message of v0.3.
 
     Raises:
-        Untranslatable: its kind is not that of a message, or a looked-at field of it is not what v0.3 says.
+        Untranslatable: its kind, which JSON-RPC has, is not that of a message, or a looked-at field of it is
+            not what v0.3 says.
     """
     fields = decode_line(message, "message")
-    _check_kind(fields.get("kind", NULL), "message")
-    return encode(message_tree_from_v03(fields, rest=False)[0])
-
-
-def message_from_v03_rest(message: bytes) -> bytes:
-    """Give v1.0's form of a message in v0.3 REST form.
-
-    Raises:
-        Untranslatable: a looked-at field of it is not what v0.3 says.
-    """
-    return encode(message_tree_from_v03(decode_line(message, "message"), rest=True)[0])
+    if not rest:
+        _check_kind(fields.get("kind", NULL), "message")
+    return encode(message_tree_from_v03(fields, rest=rest)[0])
 
 
 def _check_kind(kind: Raw, name: str) -> None:

@@ -104,13 +104,16 @@ def state_from_v03(raw: Raw, *, rest: bool) -> Raw:
         Untranslatable: v0.3 has no such state.
     """
     table = _STATES_FROM_REST if rest else _STATES_FROM_RPC
-    state = table.get(bytes(raw))
-    if state is None:
-        text = text_of(raw, "state")
-        state = table.get(_quoted(text))
-        if state is None:
-            raise Untranslatable(f"state: {text!r} is no task state of v0.3")
-    return state
+    return table.get(bytes(raw)) or _with_escapes(table, raw, "state", "task state")
+
+
+def _with_escapes(table: dict[bytes, Raw], raw: Raw, what: str, kind: str) -> Raw:
+    """Look up a name that may be spelled with escapes."""
+    text = text_of(raw, what)
+    name = table.get(_quoted(text))
+    if name is None:
+        raise Untranslatable(f"{what}: {text!r} is no {kind} of v0.3")
+    return name
 
 
 def is_later_state(raw: Raw) -> bool:
@@ -143,13 +146,7 @@ def role_from_v03(raw: Raw, *, rest: bool) -> Raw:
         Untranslatable: v0.3 has no such role.
     """
     table = _ROLES_FROM_REST if rest else _ROLES_FROM_RPC
-    role = table.get(bytes(raw))
-    if role is None:
-        text = text_of(raw, "role")
-        role = table.get(_quoted(text))
-        if role is None:
-            raise Untranslatable(f"role: {text!r} is no role of v0.3")
-    return role
+    return table.get(bytes(raw)) or _with_escapes(table, raw, "role", "role")
 
 
 def is_other_role(raw: Raw) -> bool:

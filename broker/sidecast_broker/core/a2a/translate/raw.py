@@ -44,8 +44,6 @@ _UNREADABLE = (msgspec.DecodeError, RecursionError)
 
 _decode_object = msgspec.json.Decoder(RawObject).decode
 _decode_objects = msgspec.json.Decoder(list[RawObject]).decode
-_decode_list = msgspec.json.Decoder(list[Raw]).decode
-_decode_str = msgspec.json.Decoder(str).decode
 encode = msgspec.json.Encoder().encode
 
 
@@ -97,52 +95,26 @@ def _decode_line(payload: bytes, what: str, decode: Callable[[bytes], _T]) -> _T
         raise Untranslatable(f"{what}: {error}") from error
 
 
-def object_of(raw: Raw, what: str) -> RawObject:
-    """Take apart an object.
+def _reader(decode: Callable[[bytes], _T]) -> Callable[[Raw, str], _T]:
+    """Give a function of a raw value, and of what it is called in errors, that raises `Untranslatable`."""
 
-    Raises:
-        Untranslatable: it is none.
-    """
-    try:
-        return _decode_object(raw)
-    except _UNREADABLE as error:
-        raise Untranslatable(f"{what}: {error}") from error
+    def read(raw: Raw, what: str) -> _T:
+        try:
+            return decode(raw)
+        except _UNREADABLE as error:
+            raise Untranslatable(f"{what}: {error}") from error
 
-
-def objects_of(raw: Raw, what: str) -> list[RawObject]:
-    """Take apart an array of objects.
-
-    Raises:
-        Untranslatable: it is none.
-    """
-    try:
-        return _decode_objects(raw)
-    except _UNREADABLE as error:
-        raise Untranslatable(f"{what}: {error}") from error
+    return read
 
 
-def list_of(raw: Raw, what: str) -> list[Raw]:
-    """Take apart an array.
-
-    Raises:
-        Untranslatable: it is none.
-    """
-    try:
-        return _decode_list(raw)
-    except _UNREADABLE as error:
-        raise Untranslatable(f"{what}: {error}") from error
-
-
-def text_of(raw: Raw, what: str) -> str:
-    """Give a string.
-
-    Raises:
-        Untranslatable: it is none.
-    """
-    try:
-        return _decode_str(raw)
-    except _UNREADABLE as error:
-        raise Untranslatable(f"{what}: {error}") from error
+object_of = _reader(_decode_object)
+"""Take apart an object."""
+objects_of = _reader(_decode_objects)
+"""Take apart an array of objects."""
+list_of = _reader(msgspec.json.Decoder(list[Raw]).decode)
+"""Take apart an array."""
+text_of = _reader(msgspec.json.Decoder(str).decode)
+"""Give a string."""
 
 
 def is_object(raw: Raw) -> bool:

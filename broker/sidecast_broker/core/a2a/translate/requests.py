@@ -61,157 +61,91 @@ _FALSE = Raw(b"false")
 _NOT = {b"true": _FALSE, b"false": _TRUE}
 
 
-def send_params_to_v03(params: bytes) -> bytes:
-    """Give v0.3's `MessageSendParams` of a `SendMessageRequest`.
-
-    Raises:
-        Untranslatable: a looked-at field of it is not what v1.0 says.
-
-    Source: digest 2.3.
-    """
-    return encode(_send_to_v03(decode_line(params, "params"), rest=False))
-
-
-def send_params_to_v03_rest(params: bytes) -> bytes:
-    """Give the body of a v0.3 REST send of a `SendMessageRequest`.
-
-    Raises:
-        Untranslatable: a looked-at field of it is not what v1.0 says.
-
-    Source: digest 2.3.
-    """
-    return encode(_send_to_v03(decode_line(params, "params"), rest=True))
-
-
-def send_params_from_v03(params: bytes) -> bytes:
-    """Give the `SendMessageRequest` of v0.3's `MessageSendParams`.
-
-    Raises:
-        Untranslatable: a looked-at field of it is not what v0.3 says.
-
-    Source: digest 2.3.
-    """
-    return encode(_send_from_v03(decode_line(params, "params"), rest=False))
-
-
-def send_params_from_v03_rest(params: bytes) -> bytes:
-    """Give the `SendMessageRequest` of the body of a v0.3 REST send.
-
-    Raises:
-        Untranslatable: a looked-at field of it is not what v0.3 says.
-
-    Source: digest 2.3.
-    """
-    return encode(_send_from_v03(decode_line(params, "params"), rest=True))
-
-
-def params_to_v03(operation: str, params: bytes) -> bytes:
-    """Give v0.3's JSON-RPC parameters of an operation.
+def params_to_v03(operation: str, params: bytes, *, rest: bool) -> bytes:
+    """Give what v0.3 says of an operation: parameters of JSON-RPC, or a REST body, path and query.
 
     Args:
         operation: its name in v1.0, `GetTask`.
         params: v1.0's.
+        rest: whether for REST.
+
+    Returns:
+        For JSON-RPC the parameters. For REST the body of a send or of the creation of a push notification
+        config; for any other operation v1.0's names of ids, for the path, and of the rest, for the query.
+        What neither can say (`metadata` of a cancellation) is among them: the caller leaves it out.
 
     Raises:
         Untranslatable: a looked-at field of them is not what v1.0 says.
+
+    Source: digest 2.3.
     """
     fields = decode_line(params, "params")
     if operation in SEND_OPERATIONS:
-        return encode(_send_to_v03(fields, rest=False))
+        return encode(_send_to_v03(fields, rest=rest))
     if operation == CREATE_PUSH_CONFIG:
-        return encode(config_to_v03(fields, rest=False))
+        return encode(create_request_to_v03_rest(fields) if rest else config_to_v03(fields, rest=False))
+    if operation == "ListTasks" and is_set(fields, "status"):
+        fields["status"] = state_to_v03(fields["status"], rest=rest).raw
+    return encode(fields if rest else _named_to_v03(operation, fields))
+
+
+def params_from_v03(operation: str, params: bytes, *, rest: bool) -> bytes:
+    """Give v1.0's parameters of an operation that v0.3 calls.
+
+    Metadata that v1.0 has no field for stays: unknown fields are ignored there.
+
+    Args:
+        operation: its name in v1.0, `GetTask`.
+        params: the parameters of JSON-RPC. Of REST the body of a send or of the creation of a push
+            notification config; for any other operation an object of what the query says, whose values may
+            be strings.
+        rest: whether it is REST that calls.
+
+    Returns:
+        v1.0's parameters, of REST but for the ids on the path: the caller sets those, in place of what a body
+        named.
+
+    Raises:
+        Untranslatable: a looked-at field of them is not what v0.3 says.
+
+    Source: digest 2.3.
+    """
+    fields = decode_line(params, "params")
+    if operation in SEND_OPERATIONS:
+        return encode(_send_from_v03(fields, rest=rest))
+    if operation == CREATE_PUSH_CONFIG:
+        return encode(create_request_from_v03_rest(fields) if rest else config_from_v03(fields, rest=False))
+    if rest:
+        respell(fields)
+        # The proto's own requests name the task in a path; some clients send that as a body too.
+        pop_named(fields, ("name", "parent"))
+    _limit_from_v03(fields)
+    if operation == "ListTasks" and is_set(fields, "status"):
+        fields["status"] = state_from_v03(fields["status"], rest=rest)
+    return encode(fields if rest else _named_from_v03(operation, fields))
+
+
+def _named_to_v03(operation: str, fields: RawObject) -> Tree:
+    """Give JSON-RPC's parameters v0.3's names, and hold what v0.3 has none for."""
     held: Tree = {}
     tenant = pop_named(fields, _TENANT)
     if tenant:
         held["fields"] = tenant
     if is_set(fields, "historyLength") and _is_zero(fields["historyLength"]):
         held["configuration"] = {"historyLength": fields["historyLength"]}
-    if operation == "ListTasks" and is_set(fields, "status"):
-        fields["status"] = state_to_v03(fields["status"], rest=False).raw
     names = _NAMES.get(operation, {})
     tree: Tree = _renamed(fields, {name: name_v03 for name_v03, name in names.items()})
     hold(tree, held)
-    return encode(tree)
+    return tree
 
 
-def params_from_v03(operation: str, params: bytes) -> bytes:
-    """Give v1.0's parameters of an operation called by v0.3's JSON-RPC.
-
-    Metadata that v1.0 has no field for stays: unknown fields are ignored there.
-
-    Args:
-        operation: its name in v1.0, `GetTask`.
-        params: v0.3's.
-
-    Raises:
-        Untranslatable: a looked-at field of them is not what v0.3 says.
-    """
-    fields = decode_line(params, "params")
-    if operation in SEND_OPERATIONS:
-        return encode(_send_from_v03(fields, rest=False))
-    if operation == CREATE_PUSH_CONFIG:
-        return encode(config_from_v03(fields, rest=False))
-    _limit_from_v03(fields)
-    if operation == "ListTasks" and is_set(fields, "status"):
-        fields["status"] = state_from_v03(fields["status"], rest=False)
+def _named_from_v03(operation: str, fields: RawObject) -> Tree:
+    """Give JSON-RPC's parameters v1.0's names, and what was held."""
     tree: Tree = _renamed(fields, _NAMES.get(operation, {}))
     held, _ = release(tree)
     restore(tree, held, _IDS)
     restore(tree, held, _IDS, "configuration")
-    return encode(tree)
-
-
-def params_to_v03_rest(operation: str, params: bytes) -> bytes:
-    """Give what v0.3's REST says of an operation: its body, or, where it has none, what path and query say.
-
-    Args:
-        operation: its name in v1.0, `GetTask`.
-        params: v1.0's.
-
-    Returns:
-        For a send and for the creation of a push notification config the body. For any other v1.0's names of
-        ids, for the path, and of the rest, for the query. What neither can say (`metadata` of a
-        cancellation) is among them: the caller leaves it out.
-
-    Raises:
-        Untranslatable: a looked-at field of them is not what v1.0 says.
-    """
-    fields = decode_line(params, "params")
-    if operation in SEND_OPERATIONS:
-        return encode(_send_to_v03(fields, rest=True))
-    if operation == CREATE_PUSH_CONFIG:
-        return encode(create_request_to_v03_rest(fields))
-    if operation == "ListTasks" and is_set(fields, "status"):
-        fields["status"] = state_to_v03(fields["status"], rest=True).raw
-    return encode(fields)
-
-
-def params_from_v03_rest(operation: str, params: bytes) -> bytes:
-    """Give v1.0's parameters of an operation called by v0.3's REST.
-
-    Args:
-        operation: its name in v1.0, `GetTask`.
-        params: the body of a send or of the creation of a push notification config. For any other operation
-            an object of what the query says, whose values may be strings.
-
-    Returns:
-        v1.0's parameters, but for the ids on the path: the caller sets those, in place of what a body named.
-
-    Raises:
-        Untranslatable: a looked-at field of them is not what v0.3 says.
-    """
-    fields = decode_line(params, "params")
-    if operation in SEND_OPERATIONS:
-        return encode(_send_from_v03(fields, rest=True))
-    if operation == CREATE_PUSH_CONFIG:
-        return encode(create_request_from_v03_rest(fields))
-    respell(fields)
-    # The proto's own requests name the task in a path; some clients send that as a body too.
-    pop_named(fields, ("name", "parent"))
-    _limit_from_v03(fields)
-    if operation == "ListTasks" and is_set(fields, "status"):
-        fields["status"] = state_from_v03(fields["status"], rest=True)
-    return encode(fields)
+    return tree
 
 
 def _send_to_v03(fields: RawObject, *, rest: bool) -> Tree:

@@ -1,0 +1,214 @@
+"""One client's connection: how long what arrives on it may take, how large it may be, and what is no HTTP.
+
+Must not know what is asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from asyncio import TimerHandle
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import structlog
+from aiohttp import hdrs, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import HttpProcessingError, RawRequestMessage
+from aiohttp.streams import StreamReader
+from aiohttp.web_protocol import RequestHandler
+
+from sidecast_broker.refused import Refused
+
+logger = structlog.get_logger(__name__)
+
+_PACKED = frozenset({"gzip", "x-gzip", "deflate"})
+_EITHER_ZLIB = 32 + zlib.MAX_WBITS
+"""Takes gzip's header as well as that of zlib, which `deflate` means (RFC 9110, section 8.4.1)."""
+
+
+class Limits(NamedTuple):
+    """What a client may take.
+
+    Attributes:
+        header_s: from the first byte of a request's head to its last.
+        body_s: from the head to the last byte of a body that is read as a whole.
+        body_bytes_max: of such a body, also after it was unpacked.
+    """
+
+    header_s: float
+    body_s: float
+    body_bytes_max: int
+
+
+class ClientConnections(web.Server):
+    """Makes the connections of one listener.
+
+    Args:
+        answer: answers requests.
+        limits: what clients may take.
+        refuse: gives the answer to what is no request.
+        options: of aiohttp's server.
+    """
+
+    def __init__(
+        self,
+        answer: Callable[[web.BaseRequest], Any],
+        limits: Limits,
+        refuse: Callable[[Refused], web.Response],
+        **options: Any,
+    ) -> None:
+        # Unpacked is only what is read here: what passes on stays the bytes its Content-Encoding names.
+        super().__init__(answer, request_factory=self._request, auto_decompress=False, **options)
+        self.limits = limits
+        self.refuse = refuse
+
+    def __call__(self) -> RequestHandler:
+        """Give a new connection."""
+        return Connection(self, loop=self._loop, **self._kwargs)
+
+    def _request(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> web.BaseRequest:
+        return Request(message, payload, protocol, writer, task, self._loop, limits=self.limits)
+
+
+class Connection(RequestHandler):
+    """Cuts off who sends the head of a request too slowly, and answers what is no HTTP without a stack trace.
+
+    A connection on which nothing was sent yet is bounded by the keep-alive time, as one between two requests.
+    """
+
+    __slots__ = ("_connections", "_head_due")
+
+    def __init__(self, connections: ClientConnections, **options: Any) -> None:
+        super().__init__(connections, **options)
+        self._connections = connections
+        self._head_due: TimerHandle | None = None
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; while they make no whole head, its time is running."""
+        super().data_received(data)
+        if self._messages:
+            self._end_broken()
+        if not self._waits:
+            self._stop_waiting()
+        elif self._head_due is None:
+            self._head_due = self._loop.call_later(self._connections.limits.header_s, self._cut)
+
+    def _end_broken(self) -> None:
+        """Tell who reads a body that it never ends: what follows one that has not ended is no HTTP.
+
+        That is all the answer there is: a second one to the same request would pass for the next one's.
+        """
+        bodies = [body for _message, body in self._messages]
+        if self._current_request is not None:
+            bodies.insert(0, self._current_request.content)
+        if len(bodies) > 1 and not bodies[-2].is_eof():
+            bodies[-2].set_exception(web.RequestPayloadError("the body is not framed as HTTP demands"))
+            bodies[-2].feed_eof()
+            self._messages.pop()
+            self.close()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Know that it has ended."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    @property
+    def _waits(self) -> bool:
+        return self._waiter is not None and not self._waiter.done()
+
+    def _stop_waiting(self) -> None:
+        if self._head_due is not None:
+            self._head_due.cancel()
+            self._head_due = None
+
+    def _cut(self) -> None:
+        self._head_due = None
+        if not self._waits or self.transport is None:
+            return
+        # There is no request that aiohttp could answer.
+        refused = Refused("request-timeout", "the head of the request took too long to arrive")
+        answer = self._connections.refuse(refused)
+        body = answer.body if isinstance(answer.body, bytes) else b""
+        lines = (
+            f"HTTP/1.1 {answer.status} {answer.reason}",
+            *(f"{name}: {value}" for name, value in answer.headers.items()),
+            f"Content-Length: {len(body)}",
+            "Connection: close",
+        )
+        self.transport.write("\r\n".join((*lines, "", "")).encode() + body)
+        self.force_close()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what is no HTTP as every other wrong request; a fault of ours is logged, as before."""
+        if not isinstance(exc, HttpProcessingError):
+            return super().handle_error(request, status, exc, message)
+        logger.debug("no_http", peer=request.remote, detail=str(exc)[:200])
+        answer = self._connections.refuse(Refused("bad-request", "this is no valid HTTP request"))
+        answer.force_close()
+        return answer
+
+
+class Request(web.BaseRequest):
+    """A request whose body can be read in bounded time and space."""
+
+    ATTRS = web.BaseRequest.ATTRS | frozenset({"_limits"})
+
+    def __init__(self, *made_of: Any, limits: Limits) -> None:
+        super().__init__(*made_of, client_max_size=limits.body_bytes_max)
+        self._limits = limits
+
+    async def read(self) -> bytes:
+        """Give the whole body, unpacked.
+
+        Raises:
+            Refused: it is too large, takes too long, breaks HTTP's framing, or is packed in an unknown way.
+        """
+        if self._read_bytes is None and self.body_exists:
+            encoding = self.headers.get(hdrs.CONTENT_ENCODING, "").strip().lower()
+            if encoding not in _PACKED and encoding not in ("", "identity"):
+                raise Refused("unsupported-media-type", "a body may be encoded with gzip or deflate only")
+            if (self.content_length or 0) > self._limits.body_bytes_max:
+                raise self._too_large()
+            body = await self._received()
+            self._read_bytes = self._unpacked(body) if encoding in _PACKED else body
+        return await super().read()
+
+    async def _received(self) -> bytes:
+        try:
+            async with asyncio.timeout(self._limits.body_s):
+                return await super().read()
+        except TimeoutError as error:
+            raise Refused("request-timeout", "the body took too long to arrive") from error
+        except web.HTTPRequestEntityTooLarge as error:
+            raise self._too_large() from error
+        except (web.RequestPayloadError, HttpProcessingError) as error:
+            raise Refused("bad-request", "the body is not framed as HTTP demands") from error
+
+    def _unpacked(self, body: bytes) -> bytes:
+        unpacking = zlib.decompressobj(_EITHER_ZLIB)
+        try:
+            unpacked = unpacking.decompress(body, self._limits.body_bytes_max + 1)
+        except zlib.error as error:
+            raise Refused("bad-request", "the body is not encoded as it says") from error
+        if len(unpacked) > self._limits.body_bytes_max:
+            raise self._too_large()
+        if not unpacking.eof or unpacking.unused_data:
+            raise Refused("bad-request", "the body is not encoded as it says")
+        return unpacked
+
+    def _too_large(self) -> Refused:
+        return Refused("body-too-large", f"the body is larger than {self._limits.body_bytes_max} bytes")
