@@ -49,16 +49,18 @@ def parse_grant(text: str) -> Grant:
     tenant, agent, task = segments
     is_prefix = task != _ANY and task.endswith(_ANY)
     return Grant(
-        "" if tenant == _NAMELESS else _literal(tenant, "tenant"),
-        _literal(agent, "agent"),
-        _literal(task.removesuffix(_ANY) if is_prefix else task, "task"),
+        "" if tenant == _NAMELESS else _any_or_literal(tenant, "tenant"),
+        _any_or_literal(agent, "agent"),
+        _literal(task.removesuffix(_ANY), "task") if is_prefix else _any_or_literal(task, "task"),
         is_prefix,
     )
 
 
-def _literal(segment: str, name: str) -> str | None:
-    if segment == _ANY:
-        return None
+def _any_or_literal(segment: str, name: str) -> str | None:
+    return None if segment == _ANY else _literal(segment, name)
+
+
+def _literal(segment: str, name: str) -> str:
     if _ANY in segment:
         where = "only at its end" if name == "task" else "only alone"
         raise InvalidGrant(f"the {name} of a grant: a star can stand {where}; one of an id is written %2A")
