@@ -6,11 +6,9 @@ Must not know how a request carries one, nor where keys come from.
 from __future__ import annotations
 
 import hashlib
-import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
 
 import jwt
 import msgspec
@@ -18,28 +16,13 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from sidecast_broker.auth.key_set import KEY_ID_BYTES_MAX
 from sidecast_broker.auth.keys import Keys, keys_of
-from sidecast_broker.core.auth.claims import ClaimNames, InvalidCredential, principal_of
+from sidecast_broker.core.auth.claims import Accepted, InvalidCredential, principal_of
 from sidecast_broker.core.auth.principal import Principal
 from sidecast_broker.settings import KIB, Auth
 
 TOKEN_BYTES_MAX = 16 * KIB
 VERIFIED_MAX = 20_000
 """Verified tokens that are remembered: some 20 MB, and as many as `stream.streams_max` by default."""
-
-# The alphabet of base64url without padding: no two texts are then the same token.
-_COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
-
-_OPTIONS: jwt.types.Options = {
-    "require": ["exp", "iss", "aud"],
-    "enforce_minimum_key_length": True,
-    # Times are compared with the broker's own clock, in core/auth/claims.py.
-    "verify_exp": False,
-    "verify_nbf": False,
-    "verify_iat": False,
-    # Which claim names the principal is a setting.
-    "verify_sub": False,
-    "verify_jti": False,
-}
 
 
 class _Header(Struct):
@@ -54,8 +37,11 @@ class _Header(Struct):
 
 
 def looks_like_token(text: str) -> bool:
-    """Tell whether text has the form of a signed token: three parts of base64url."""
-    return text.count(".") == 2 and _COMPACT.fullmatch(text) is not None
+    """Tell whether text has the form of a signed token: three parts, without the padding PyJWT lets pass.
+
+    That each part is base64url, written in the one way there is, PyJWT sees to.
+    """
+    return text.count(".") == 2 and text.isascii() and "=" not in text
 
 
 class Tokens:
@@ -73,16 +59,16 @@ class Tokens:
         self._keys = keys or keys_of(settings)
         self._clock = clock
         self._algorithms = frozenset(settings.jwt_algorithm_names)
-        self._issuer = settings.jwt_issuer
-        self._audiences = settings.jwt_audiences
-        self._leeway_s = settings.jwt_leeway_s
-        self._names = ClaimNames(
+        self._accepted = Accepted(
+            settings.jwt_issuer,
+            frozenset(settings.jwt_audiences),
+            settings.jwt_leeway_s,
             settings.jwt_principal_claim,
             settings.jwt_tenant_claim,
             settings.jwt_grants_claim,
             settings.jwt_rights_claim,
         )
-        self._jwt = jwt.PyJWT(_OPTIONS)
+        self._jws = jwt.PyJWS(options={"enforce_minimum_key_length": True})
         self._verified: OrderedDict[bytes, Principal] = OrderedDict()
         self._generation = 0
 
@@ -98,8 +84,34 @@ class Tokens:
         """Let go of the keys."""
         await self._keys.close()
 
-    def recall(self, token: str) -> Principal | None:
-        """Give whom a token names that was verified before, and is still valid.
+    async def principal(self, token: str) -> Principal:
+        """Give whom a token names; for one that was seen before nothing is awaited.
+
+        Args:
+            token: what a client sent, of any length and content.
+
+        Raises:
+            InvalidCredential: it isn't valid.
+            KeysAway: it may be, but its key isn't known and can't be fetched.
+        """
+        # Bytes that are no UTF-8 stand in headers as lone surrogates.
+        fingerprint = hashlib.sha256(token.encode(errors="surrogatepass")).digest()
+        remembered = self._recall(fingerprint)
+        if remembered is not None:
+            return remembered
+        header = self._header(token)
+        # Nothing is awaited from here to the end: what is remembered is what the keys of now verify.
+        for key in await self._keys.find(header.kid, header.alg):
+            payload = self._payload(token, key)
+            if payload is not None:
+                principal = self._verified[fingerprint] = self._named(token, payload)
+                if len(self._verified) > VERIFIED_MAX:
+                    self._verified.popitem(last=False)
+                return principal
+        raise InvalidCredential("no key that is trusted signed the token")
+
+    def _recall(self, fingerprint: bytes) -> Principal | None:
+        """Give whom a token names that was verified before.
 
         Raises:
             InvalidCredential: it has expired.
@@ -109,7 +121,6 @@ class Tokens:
             # What verified a token may be gone, and gone for a reason.
             self._generation = generation
             self._verified.clear()
-        fingerprint = _fingerprint(token)
         principal = self._verified.get(fingerprint)
         if principal is None:
             return None
@@ -119,29 +130,6 @@ class Tokens:
             raise InvalidCredential("the token has expired", expired=True)
         self._verified.move_to_end(fingerprint)
         return principal
-
-    async def principal(self, token: str) -> Principal:
-        """Give whom a token names.
-
-        Args:
-            token: what a client sent, of any length and content.
-
-        Raises:
-            InvalidCredential: it isn't valid.
-            KeysAway: it may be, but its key isn't known and can't be fetched.
-        """
-        principal = self.recall(token)
-        if principal is not None:
-            return principal
-        header = self._header(token)
-        # Nothing is awaited from here to the end: what is remembered is what the keys of now verify.
-        for key in await self._keys.find(header.kid, header.alg):
-            claims = self._claims(token, key)
-            if claims is not None:
-                principal = self._named(token, claims)
-                self._remember(token, principal)
-                return principal
-        raise InvalidCredential("no key that is trusted signed the token")
 
     def _header(self, token: str) -> _Header:
         if len(token) > TOKEN_BYTES_MAX:
@@ -162,42 +150,30 @@ class Tokens:
             raise InvalidCredential("the token's key id is too long")
         return header
 
-    def _claims(self, token: str, key: jwt.PyJWK) -> dict[str, Any] | None:
-        """Give the claims of a token, or None where another key signed it.
+    def _payload(self, token: str, key: jwt.PyJWK) -> bytes | None:
+        """Give what a token's signer signed, or None where that was another key.
 
         Raises:
-            InvalidCredential: this one did, and yet it is not valid.
+            InvalidCredential: it is no signed token.
         """
         try:
-            return self._jwt.decode(
-                token,
-                key,
-                algorithms=[key.algorithm_name],
-                issuer=self._issuer,
-                audience=self._audiences,
-            )
+            decoded = self._jws.decode_complete(token, key, algorithms=[key.algorithm_name])
         except jwt.InvalidSignatureError:
             return None
         except (jwt.PyJWTError, ValueError, RecursionError) as error:
-            raise InvalidCredential(f"the token is not valid: {type(error).__name__}") from error
+            raise InvalidCredential(f"not a signed token: {type(error).__name__}") from error
+        payload: bytes = decoded["payload"]
+        return payload
 
-    def _named(self, token: str, claims: dict[str, Any]) -> Principal:
+    def _named(self, token: str, payload: bytes) -> Principal:
+        # What PyJWT checks of claims it checks by the system's clock; these are as few.
+        try:
+            claims = msgspec.json.decode(payload)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise InvalidCredential("the token's claims can't be read") from error
+        principal = principal_of(claims, self._accepted, self._clock())
+        if principal.credential_id:
+            return principal
         # Only what is signed: some signatures can be written in two ways.
         signed = token.rpartition(".")[0].encode()
-        return principal_of(
-            claims,
-            self._names,
-            now_s=self._clock(),
-            leeway_s=self._leeway_s,
-            identity=hashlib.sha256(signed).hexdigest(),
-        )
-
-    def _remember(self, token: str, principal: Principal) -> None:
-        self._verified[_fingerprint(token)] = principal
-        if len(self._verified) > VERIFIED_MAX:
-            self._verified.popitem(last=False)
-
-
-def _fingerprint(token: str) -> bytes:
-    # Bytes that are no UTF-8 stand in headers as lone surrogates; they must be told apart, not accepted.
-    return hashlib.sha256(token.encode(errors="surrogatepass")).digest()
+        return msgspec.structs.replace(principal, credential_id=hashlib.sha256(signed).hexdigest())

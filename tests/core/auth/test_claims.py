@@ -5,17 +5,18 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from sidecast_broker.core.auth.claims import ClaimNames, InvalidCredential, principal_of
+from sidecast_broker.core.auth.claims import Accepted, InvalidCredential, principal_of
 from sidecast_broker.core.auth.principal import Grant, Principal
 
 NOW_S = 1_800_000_000
-NAMES = ClaimNames()
+ACCEPTED = Accepted("issuer", frozenset({"us", "them"}), leeway_s=30)
+VALID = {"iss": "issuer", "aud": "us", "sub": "alice", "exp": NOW_S + 60}
 
 
-def named(leeway_s: float = 30, now_s: float = NOW_S, **claims: Any) -> Principal:
-    given = {"sub": "alice", "exp": NOW_S + 60, **claims}
-    return principal_of(given, NAMES, now_s=now_s, leeway_s=leeway_s, identity="hash")
+def named(leeway_s: float = 30, **claims: Any) -> Principal:
+    return principal_of({**VALID, **claims}, replace(ACCEPTED, leeway_s=leeway_s), NOW_S)
 
 
 def test_all_claims() -> None:
@@ -39,12 +40,12 @@ def test_all_claims() -> None:
 
 
 def test_the_least_claims() -> None:
-    assert named() == Principal("alice", "jwt", ends_at_s=NOW_S + 90, credential_id="hash")
+    assert named() == Principal("alice", "jwt", ends_at_s=NOW_S + 90, credential_id="")
     assert named(tenant=None, sidecast_grants=None, sidecast_rights=None, jti=None, nbf=None) == named()
 
 
 def test_other_names() -> None:
-    names = ClaimNames("https://example/user", "org", "watch", "scope")
+    accepted = Accepted("issuer", frozenset({"us"}), 0, "https://example/user", "org", "watch", "scope")
     claims = {
         "sub": "x",
         "https://example/user": "bob",
@@ -52,9 +53,20 @@ def test_other_names() -> None:
         "watch": ["*/*/*"],
         "scope": ["admin"],
     }
-    principal = principal_of({**claims, "exp": NOW_S + 1}, names, now_s=NOW_S, leeway_s=0, identity="hash")
+    principal = principal_of({**VALID, **claims}, accepted, NOW_S)
     assert (principal.name, principal.tenant, principal.rights) == ("bob", "acme", frozenset({"admin"}))
     assert principal.grants == (Grant(None, None, None),)
+
+
+@pytest.mark.parametrize("audience", ["us", ["us"], ["others", "them"], ["us", "them"]])
+def test_one_audience_is_enough(audience: Any) -> None:
+    assert named(aud=audience).name == "alice"
+
+
+@pytest.mark.parametrize("claims", [None, [], "alice", 7, {}, [VALID]])
+def test_what_is_no_object_of_claims(claims: Any) -> None:
+    with pytest.raises(InvalidCredential):
+        principal_of(claims, ACCEPTED, NOW_S)
 
 
 @pytest.mark.parametrize("tenant", ["", "_"])
@@ -92,6 +104,11 @@ def test_times_and_how_far_clocks_may_differ(
 @pytest.mark.parametrize(
     "claims",
     [
+        *({"iss": value} for value in (None, "", "Issuer", "issuer ", ["issuer"], {"issuer": 1}, 7, True)),
+        *(
+            {"aud": value}
+            for value in (None, "", "u", "us ", [], ["u", "s"], [["us"]], ["us", 7], {"us": 1}, 7)
+        ),
         *({"exp": value} for value in (None, True, "1800000060", [], {}, -1, 1e300, 2**4000)),
         *({"exp": float(value)} for value in ("inf", "nan", "-inf")),
         *({"nbf": value} for value in (False, "0", [], -1, float("nan"))),

@@ -34,13 +34,24 @@ class InvalidCredential(ValueError):  # noqa: N818 - named as the answer reads: 
         self.expired = expired
 
 
-class ClaimNames(Struct, frozen=True):
-    """Under which names a token says what: all but these and the registered ones of RFC 7519 are ignored."""
+class Accepted(Struct, frozen=True):
+    """Which tokens are accepted, and which of their claims say what.
 
-    principal: str = "sub"
-    tenant: str = "tenant"
-    grants: str = "sidecast_grants"
-    rights: str = "sidecast_rights"
+    All claims but these and the registered ones of RFC 7519 are ignored.
+
+    Attributes:
+        issuer: who must have issued them.
+        audiences: for one of whom they must be meant.
+        leeway_s: how far the issuer's clock may differ.
+    """
+
+    issuer: str
+    audiences: frozenset[str]
+    leeway_s: float = 0
+    principal_claim: str = "sub"
+    tenant_claim: str = "tenant"
+    grants_claim: str = "sidecast_grants"
+    rights_claim: str = "sidecast_rights"
 
 
 def check_name(name: str, what: str) -> str:
@@ -71,47 +82,62 @@ def check_tenant(name: str) -> str:
     return "" if name in ("", _NAMELESS) else check_name(name, "the tenant")
 
 
-def principal_of(
-    claims: Mapping[str, Any], names: ClaimNames, *, now_s: float, leeway_s: float, identity: str
-) -> Principal:
-    """Give who holds a token whose signature, issuer and audience are verified.
+def principal_of(claims: Any, accepted: Accepted, now_s: float) -> Principal:
+    """Give who holds a token whose signature is verified.
 
     It ends `leeway_s` after its `exp`: as long as it is taken, what was opened with it lives.
 
     Args:
-        claims: all claims, of any type.
-        names: which say what.
+        claims: the payload, of any type.
+        accepted: which tokens are accepted.
         now_s: the time.
-        leeway_s: how far clocks may differ.
-        identity: names the token where it has no `jti`.
+
+    Returns:
+        The principal; without a credential's id where the token has no `jti`.
 
     Raises:
-        InvalidCredential: it isn't valid at this time, or a claim isn't of its type.
+        InvalidCredential: it is another's, isn't valid at this time, or a claim isn't of its type.
     """
+    if not isinstance(claims, dict):
+        raise InvalidCredential("the claims are no object")
+    if claims.get("iss") != accepted.issuer:
+        raise InvalidCredential("iss is missing, or another")
+    _check_audience(claims.get("aud"), accepted.audiences)
     expires_at_s = _time(claims, "exp")
     if expires_at_s is None:
         raise InvalidCredential("exp is missing")
-    if now_s >= expires_at_s + leeway_s:
+    if now_s >= expires_at_s + accepted.leeway_s:
         raise InvalidCredential("the token has expired", expired=True)
     valid_from_s = _time(claims, "nbf")
-    if valid_from_s is not None and now_s < valid_from_s - leeway_s:
+    if valid_from_s is not None and now_s < valid_from_s - accepted.leeway_s:
         raise InvalidCredential("the token is not valid yet")
-    name, tenant, token_id = claims.get(names.principal), claims.get(names.tenant), claims.get("jti")
+    name, tenant = claims.get(accepted.principal_claim), _string(claims, accepted.tenant_claim)
+    token_id = _string(claims, "jti")
     if not isinstance(name, str):
         raise InvalidCredential("the principal's claim is missing, or no string")
-    if tenant is not None and not isinstance(tenant, str):
-        raise InvalidCredential("the tenant's claim is no string")
-    if token_id is not None and not isinstance(token_id, str):
-        raise InvalidCredential("jti is no string")
     return Principal(
         check_name(name, "the principal"),
         "jwt",
         None if tenant is None else check_tenant(tenant),
-        _grants(_strings(claims, names.grants)),
-        _rights(_strings(claims, names.rights)),
-        ends_at_s=expires_at_s + leeway_s,
-        credential_id=identity if token_id is None else check_name(token_id, "jti"),
+        _grants(_strings(claims, accepted.grants_claim)),
+        _rights(_strings(claims, accepted.rights_claim)),
+        ends_at_s=expires_at_s + accepted.leeway_s,
+        credential_id="" if token_id is None else check_name(token_id, "jti"),
     )
+
+
+def _check_audience(given: Any, accepted: frozenset[str]) -> None:
+    """Refuse a token that is meant for others only: `aud` is a string or a list of them."""
+    audiences = given if isinstance(given, list) else [given]
+    if not all(isinstance(audience, str) for audience in audiences) or accepted.isdisjoint(audiences):
+        raise InvalidCredential("aud is missing, or of others")
+
+
+def _string(claims: Mapping[str, Any], name: str) -> str | None:
+    value = claims.get(name)
+    if value is not None and not isinstance(value, str):
+        raise InvalidCredential(f"{name} is no string")
+    return value
 
 
 def _time(claims: Mapping[str, Any], name: str) -> float | None:
@@ -129,8 +155,11 @@ def _strings(claims: Mapping[str, Any], name: str) -> list[str]:
     values = claims.get(name)
     if values is None:
         return []
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise InvalidCredential(f"{name} is no list of strings")
+    if not isinstance(values, list):
+        raise InvalidCredential(f"{name} is no list")
+    for value in values:
+        if not isinstance(value, str):
+            raise InvalidCredential(f"{name} is no list of strings")
     return values
 
 
@@ -143,4 +172,4 @@ def _grants(texts: list[str]) -> tuple[Grant, ...]:
 
 def _rights(names: list[str]) -> frozenset[Right]:
     # An issuer may name rights of other programs, and of later versions of this one.
-    return frozenset(right for right in RIGHTS if right in names)
+    return frozenset(right for right in RIGHTS if right in names) if names else frozenset()
