@@ -10,7 +10,7 @@ from sidecast_broker.auth.api_keys import KEY_CHARS_MAX, ApiKeys, hash_key, make
 from sidecast_broker.core.auth.claims import InvalidCredential
 from sidecast_broker.core.auth.principal import Grant, Principal
 
-KEY = make_key()
+KEY = "sidecast_" + "k3y" * 14
 ENTRY = f'[[key]]\nid = "one"\nsha256 = "{hash_key(KEY)}"\nprincipal = "alice"\n'
 
 
