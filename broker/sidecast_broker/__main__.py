@@ -16,6 +16,7 @@ COMMANDS = {
     "publish": "Publish JSON lines from standard input as events of TASK.",
     "serve": "Run the broker.",
     "tail": "Follow a task's events.",
+    "token": "Make keys and credentials.",
 }
 
 

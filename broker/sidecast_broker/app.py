@@ -157,7 +157,7 @@ async def run(settings: Settings) -> None:
         loop.add_signal_handler(number, on_signal)
     async with serving(settings) as listening:
         _calm_collector()
-        if settings.auth_on:
+        if settings.auth_on and not settings.auth.schemes:
             logger.warning("auth_without_scheme", consequence="every stream is answered with 401")
         logger.info("listening", url=listening.url, internal_url=listening.internal_url)
         await asked.wait()

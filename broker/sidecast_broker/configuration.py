@@ -16,7 +16,16 @@ from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
-from sidecast_broker.settings import ENV_PREFIX, SETTINGS, Setting, Settings, is_loopback, sections
+from sidecast_broker.settings import (
+    ALGORITHMS,
+    ENV_PREFIX,
+    SETTINGS,
+    Auth,
+    Setting,
+    Settings,
+    is_loopback,
+    sections,
+)
 from sidecast_schemas.subjects import InvalidId, encode_token
 
 ENV_OF_CLIENTS = frozenset({"SIDECAST_CONFIG", "SIDECAST_TOKEN"})
@@ -200,6 +209,7 @@ def _contradictions(settings: Settings) -> Iterator[str]:
     if log.task_bytes_max > log.bytes_max:
         yield "log.task_bytes_max: must not exceed log.bytes_max"
     yield from _address_contradictions(settings)
+    yield from _jwt_contradictions(settings.auth)
     yield from _auth_contradictions(settings)
 
 
@@ -221,10 +231,53 @@ def _address_contradictions(settings: Settings) -> Iterator[str]:
             yield f"agent.passthrough: {path!r} is not a path of plain segments that begins with a slash"
 
 
+SECRET_BYTES_MIN = 32
+"""RFC 7518, section 3.2: a key at least as long as the hash; a short one can be guessed from any token."""
+
+
+def _jwt_contradictions(auth: Auth) -> Iterator[str]:
+    for algorithm in auth.jwt_algorithm_names:
+        if algorithm not in ALGORITHMS:
+            yield f"auth.jwt_algorithms: {algorithm!r} is none of {', '.join(ALGORITHMS)}"
+    if auth.jwks_interval_s > auth.jwks_s:
+        yield "auth.jwks_interval_s: must not exceed auth.jwks_s"
+    if "jwt" not in auth.schemes:
+        return
+    if not auth.jwt_issuer:
+        yield "auth.jwt_issuer: is needed to accept tokens"
+    if not auth.jwt_audiences:
+        yield "auth.jwt_audience: is needed to accept tokens: those made for others must not be accepted"
+    sources = {
+        f"auth.{key}": value
+        for key, value in (
+            ("jwt_jwks_url", auth.jwt_jwks_url),
+            ("jwt_jwks_file", auth.jwt_jwks_file),
+            ("jwt_secret", auth.jwt_secret),
+        )
+        if value
+    }
+    if len(sources) > 1:
+        yield f"{', '.join(sources)}: keys can come from one of these only"
+    if auth.jwt_secret and len(auth.jwt_secret.encode()) < SECRET_BYTES_MIN:
+        yield f"auth.jwt_secret: must be at least {SECRET_BYTES_MIN} bytes long"
+    if auth.jwt_jwks_url and not is_key_url(auth.jwt_jwks_url):
+        yield f"auth.jwt_jwks_url: {mask_url(auth.jwt_jwks_url)!r} is not {_KEY_URL}"
+    if auth.jwt_issuer and not sources and not (is_key_url(auth.jwt_issuer) and "?" not in auth.jwt_issuer):
+        yield (
+            f"auth.jwt_issuer: {mask_url(auth.jwt_issuer)!r} is not {_KEY_URL}, so that its keys can't be "
+            "found; name them with auth.jwt_jwks_url, auth.jwt_jwks_file or auth.jwt_secret"
+        )
+    usable = [name for name in auth.jwt_algorithm_names if name.startswith("HS") == bool(auth.jwt_secret)]
+    if not usable:
+        yield "auth.jwt_algorithms: holds none for the kind of keys that is configured"
+
+
 def _auth_contradictions(settings: Settings) -> Iterator[str]:
     if (url := settings.auth.webhook_url) and not _is_http_url(url):
         yield f"auth.webhook_url: {mask_url(url)!r} is not http:// or https:// with a host"
     if settings.may_be_open or settings.auth.required == "true":
+        return
+    if settings.auth.required == "auto" and settings.auth.schemes:
         return
     reachable = [
         f"server.{key} = {host!r}"
@@ -278,6 +331,19 @@ def _is_base_url(url: str) -> bool:
         return False
     plain = _PLAIN_PATH.fullmatch(parts.path.rstrip("/")) and not _DOTS.search(parts.path)
     return bool(plain) and "?" not in url and "#" not in url and url.isascii() and "\\" not in url
+
+
+_KEY_URL = "https:// with a host (or http:// on a loopback address), without credentials and fragment"
+
+
+def is_key_url(url: str) -> bool:
+    """Tell whether keys that are trusted can be fetched from a URL: nobody on the way can change them."""
+    parts = _split_url(url)
+    if parts is None or "@" in parts.netloc or "#" in url or "\\" in url:
+        return False
+    plain = url.isascii() and url.isprintable()
+    secure = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
+    return plain and secure
 
 
 def mask_url(url: str) -> str:

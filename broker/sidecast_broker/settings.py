@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, ge
 import msgspec
 from msgspec import Meta, Struct
 
+from sidecast_broker.core.auth.principal import Scheme
+
 ENV_PREFIX = "SIDECAST_"
 
 
@@ -21,6 +23,12 @@ MIB = 1024 * KIB
 GIB = 1024 * MIB
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
+
+ALGORITHMS = (
+    *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"),
+    *("HS256", "HS384", "HS512"),
+)
+"""What tokens can be signed with (RFC 7518, RFC 8037); `none` is no signature."""
 
 
 class Server(Struct, frozen=True):
@@ -217,6 +225,110 @@ class Auth(Struct, frozen=True):
             "switches nothing off. The flag `--insecure` sets both."
         ),
     ] = False
+    jwt_issuer: Annotated[
+        str,
+        Meta(
+            description="Issuer of the tokens that are accepted, exactly as their `iss`. Without one of the "
+            "three ways to get keys below, they are found by OpenID Connect discovery."
+        ),
+    ] = ""
+    jwt_audience: Annotated[
+        str,
+        Meta(description="Whom tokens must be meant for (`aud`): any of these, separated by commas."),
+    ] = ""
+    jwt_jwks_url: Annotated[
+        str,
+        Meta(description="URL of the issuer's JWK set: `https://`, or `http://` on a loopback address."),
+    ] = ""
+    jwt_jwks_file: Annotated[
+        str, Meta(description="Path of a file that holds the issuer's JWK set; read again when it changes.")
+    ] = ""
+    jwt_secret: Annotated[
+        str,
+        Meta(
+            description="Secret that is shared with the issuer, at least 32 bytes, for tokens signed with "
+            "HS256, HS384 (48 bytes) or HS512 (64 bytes).",
+            extra={"masked": "whole"},
+        ),
+    ] = ""
+    jwt_algorithms: Annotated[
+        str,
+        Meta(
+            description="Algorithms that tokens may be signed with, separated by commas. Each key is used "
+            "with those of its own type only, and where it names one, with that one only."
+        ),
+    ] = ",".join(ALGORITHMS)
+    jwt_leeway_s: Annotated[
+        float,
+        Meta(ge=0, le=120, description="How far the issuer's clock may differ from this one, in seconds."),
+    ] = 30.0
+    jwt_principal_claim: Annotated[str, Meta(min_length=1, description="Claim that names the principal.")] = (
+        "sub"
+    )
+    jwt_tenant_claim: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            description="Claim that names the tenant which bounds the principal; a token without it is not "
+            "bound to one.",
+        ),
+    ] = "tenant"
+    jwt_grants_claim: Annotated[
+        str,
+        Meta(min_length=1, description="Claim with the list of grants, each `tenant/agent/task`."),
+    ] = "sidecast_grants"
+    jwt_rights_claim: Annotated[
+        str, Meta(min_length=1, description="Claim with the list of rights: `publish`, `admin`.")
+    ] = "sidecast_rights"
+    jwks_s: Annotated[
+        float,
+        Meta(ge=1, le=86400, description="How often the issuer's keys are fetched again, in seconds."),
+    ] = 300.0
+    jwks_interval_s: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=3600,
+            description="Least time between two fetches of the issuer's keys, in seconds, however many "
+            "tokens name keys that are not known.",
+        ),
+    ] = 10.0
+    api_keys_file: Annotated[
+        str,
+        Meta(
+            description="Path of a TOML file with the SHA-256 hashes of API keys and who holds them; read "
+            "again when it changes. `sidecast token api-key` makes its entries."
+        ),
+    ] = ""
+    mtls_principal: Annotated[
+        Literal["none", "cn", "uri", "dns", "email"],
+        Meta(
+            description="What names the principal in a client's certificate: the subject's common name, or "
+            "the alternative name of that kind; `none`: certificates name nobody."
+        ),
+    ] = "none"
+
+    @property
+    def schemes(self) -> tuple[Scheme, ...]:
+        """The kinds of credential that are configured; tickets are made with any of them."""
+        jwt = (self.jwt_issuer, self.jwt_audience, self.jwt_jwks_url, self.jwt_jwks_file, self.jwt_secret)
+        configured: dict[Scheme, bool] = {
+            "jwt": any(jwt),
+            "api_key": bool(self.api_keys_file),
+            "mtls": self.mtls_principal != "none",
+        }
+        return tuple(scheme for scheme, is_configured in configured.items() if is_configured)
+
+    @property
+    def jwt_audiences(self) -> tuple[str, ...]:
+        """The audiences of `jwt_audience`."""
+        return _listed(self.jwt_audience)
+
+    @property
+    def jwt_algorithm_names(self) -> tuple[str, ...]:
+        """The algorithms of `jwt_algorithms`."""
+        return _listed(self.jwt_algorithms)
+
     refusal_floor_ms: Annotated[
         int,
         Meta(
@@ -349,7 +461,8 @@ class Settings(Struct, frozen=True):
     @property
     def auth_on(self) -> bool:
         """Whether requests need a credential."""
-        return self.auth.required == "true" or not self.may_be_open
+        asked_for = self.auth.required == "true" or (self.auth.required == "auto" and self.auth.schemes)
+        return bool(asked_for) or not self.may_be_open
 
     @property
     def may_be_open(self) -> bool:
@@ -357,6 +470,10 @@ class Settings(Struct, frozen=True):
         hosts = (self.server.host, self.server.internal_host)
         asked_for = self.auth.required == "false" and self.auth.insecure
         return asked_for or all(map(is_loopback, hosts))
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(item.strip() for item in text.split(",") if item.strip())
 
 
 class Setting(NamedTuple):

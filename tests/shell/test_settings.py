@@ -212,6 +212,111 @@ def test_who_needs_a_credential(key: str, required: str, host: str, insecure: bo
         assert load(None, {}, flags).auth_on is on
 
 
+SCHEMES: tuple[dict[str, Any], ...] = (
+    {"auth.jwt_issuer": "https://i", "auth.jwt_audience": "a"},
+    {"auth.api_keys_file": "/keys.toml"},
+    {"auth.mtls_principal": "cn"},
+)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=lambda scheme: next(iter(scheme)))
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_a_scheme_that_is_configured_turns_authentication_on(scheme: dict[str, Any], host: str) -> None:
+    flags = {"server.host": host, **scheme}
+    assert load(None, {}, flags).auth_on
+    assert load(None, {}, {**flags, "auth.required": "true"}).auth_on
+    assert not load(None, {}, {**flags, "auth.required": "false", "auth.insecure": True}).auth_on
+    if host == "0.0.0.0":
+        assert problems(None, None, server__host=host, auth__required="false")
+
+
+def test_no_setting_of_a_scheme_configures_one_by_its_default() -> None:
+    assert load(None, {}, {"auth.jwt_leeway_s": 0, "auth.jwt_tenant_claim": "org"}).auth.schemes == ()
+
+
+SECRET = "a secret that is long enough: 32 bytes"
+JWT = {"auth__jwt_issuer": "https://i", "auth__jwt_audience": "a"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        ({"auth__jwt_issuer": "https://i"}, ["auth.jwt_audience"]),
+        ({**JWT, "auth__jwt_audience": " , "}, ["auth.jwt_audience"]),
+        ({"auth__jwt_audience": "a"}, ["auth.jwt_issuer"]),
+        ({"auth__jwt_secret": SECRET}, ["auth.jwt_issuer", "auth.jwt_audience"]),
+        ({"auth__jwt_jwks_file": "/f"}, ["auth.jwt_issuer", "auth.jwt_audience"]),
+        (
+            {**JWT, "auth__jwt_jwks_file": "/f", "auth__jwt_secret": SECRET},
+            ["auth.jwt_jwks_file, auth.jwt_secret"],
+        ),
+        ({**JWT, "auth__jwt_secret": "hunter2"}, ["auth.jwt_secret"]),
+        ({**JWT, "auth__jwt_issuer": "issuer"}, ["auth.jwt_issuer"]),
+        ({**JWT, "auth__jwt_issuer": "http://i"}, ["auth.jwt_issuer"]),
+        ({**JWT, "auth__jwt_issuer": "https://i?tenant=a"}, ["auth.jwt_issuer"]),
+        *(
+            ({**JWT, "auth__jwt_jwks_url": url}, ["auth.jwt_jwks_url"])
+            for url in (
+                "http://issuer.example/keys",
+                "http://10.0.0.1/keys",
+                "http://127.0.0.1.example/keys",
+                "https://me:hunter2@h/keys",
+                "https://h/keys#a",
+                "https://",
+                "https://h\\@g/",
+                "https://h:99999/",
+                "https://h/a b",
+                "https://h/\u00fc",
+                "file:///etc/keys",
+                "keys.json",
+            )
+        ),
+        ({"auth__jwt_algorithms": "RS256,none"}, ["auth.jwt_algorithms"]),
+        ({"auth__jwt_algorithms": "rs256"}, ["auth.jwt_algorithms"]),
+        ({**JWT, "auth__jwt_algorithms": ""}, ["auth.jwt_algorithms"]),
+        ({**JWT, "auth__jwt_algorithms": "HS256"}, ["auth.jwt_algorithms"]),
+        ({**JWT, "auth__jwt_secret": SECRET, "auth__jwt_algorithms": "RS256"}, ["auth.jwt_algorithms"]),
+        ({"auth__jwks_s": 5}, ["auth.jwks_interval_s"]),
+        ({"auth__jwt_leeway_s": 121}, ["auth.jwt_leeway_s"]),
+        ({"auth__jwt_leeway_s": -1}, ["auth.jwt_leeway_s"]),
+        ({"auth__jwt_principal_claim": ""}, ["auth.jwt_principal_claim"]),
+    ],
+    ids=repr,
+)
+def test_what_tokens_need(flags: dict[str, Any], named: list[str]) -> None:
+    found = problems(**flags)
+    assert [problem.split(":")[0] for problem in found] == named
+    assert "hunter2" not in str(found)
+    assert SECRET not in str(found)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"auth.jwt_issuer": "https://i/path/"},
+        {"auth.jwt_issuer": "http://localhost:8080/realms/a"},
+        {"auth.jwt_issuer": "anything", "auth.jwt_jwks_url": "https://h:8443/keys?tenant=a"},
+        {"auth.jwt_issuer": "anything", "auth.jwt_jwks_url": "http://[::1]/keys"},
+        {"auth.jwt_issuer": "anything", "auth.jwt_jwks_file": "/f"},
+        {"auth.jwt_issuer": "anything", "auth.jwt_secret": SECRET},
+    ],
+    ids=repr,
+)
+def test_ways_to_get_keys(flags: dict[str, Any]) -> None:
+    assert load(None, {}, {**flags, "auth.jwt_audience": "a"}).auth.schemes == ("jwt",)
+
+
+def test_a_token_secret_is_masked_and_can_come_from_a_file() -> None:
+    environ = {"SIDECAST_AUTH_JWT_ISSUER": "i", "SIDECAST_AUTH_JWT_AUDIENCE": "a"}
+    settings = load(
+        None, {**environ, "SIDECAST_AUTH_JWT_SECRET_FILE": "/f"}, {}, read=lambda _: SECRET.encode()
+    )
+    assert settings.auth.jwt_secret == SECRET
+    text = "\n".join(describe(settings))
+    assert SECRET not in text
+    assert tomllib.loads(text)["auth"]["jwt_secret"] == "********"
+
+
 @pytest.mark.parametrize(
     ("file", "environ"),
     [(b"[auth]\ninsecure = true", {}), (None, {"SIDECAST_AUTH_INSECURE": "true"})],

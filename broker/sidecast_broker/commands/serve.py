@@ -15,6 +15,7 @@ import click
 import msgspec
 
 from sidecast_broker import log
+from sidecast_broker.auth.watched_file import UnusableFile
 from sidecast_broker.commands.settings_options import settings_from, settings_options
 from sidecast_broker.embedded import EmbeddedFailed, embedded_nats
 from sidecast_broker.settings import Settings
@@ -90,5 +91,5 @@ def command(embedded_nats: bool, store_dir: Path | None, **options: Any) -> None
             run_loop(_serve_with_nats(settings, store_dir or state_dir()))
         else:
             run_loop(_serve(settings))
-    except EmbeddedFailed as error:
+    except (EmbeddedFailed, UnusableFile) as error:
         raise click.ClickException(str(error)) from error

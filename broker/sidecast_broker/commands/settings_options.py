@@ -26,6 +26,15 @@ _FLAGS = {
 }
 
 
+config_option = click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    envvar="SIDECAST_CONFIG",
+    help="Settings file, TOML; also SIDECAST_CONFIG.",
+)
+"""Where settings are read from, for commands that change none."""
+
+
 def settings_options(command: _Command) -> _Command:
     """Add the options that `settings_from` reads."""
     for option in (
@@ -39,25 +48,20 @@ def settings_options(command: _Command) -> _Command:
         click.option("--internal-port", type=int, help="Setting server.internal_port; 0 picks a free one."),
         click.option("--port", type=int, help="Setting server.port; 0 picks a free one."),
         click.option("--host", help="Setting server.host."),
-        click.option(
-            "--config",
-            type=click.Path(exists=True, dir_okay=False, path_type=Path),
-            envvar="SIDECAST_CONFIG",
-            help="Settings file, TOML; also SIDECAST_CONFIG.",
-        ),
+        config_option,
     ):
         command = option(command)
     return command
 
 
 def settings_from(options: Mapping[str, Any]) -> Settings:
-    """Load settings from the file, the environment, and the options of the command line.
+    """Load settings from the file, the environment, and those options of the command line that are there.
 
     Raises:
         click.UsageError: they can't be started with; the message has a line per problem.
     """
     file: Path | None = options["config"]
-    flags = {name: options[option] for option, name in _FLAGS.items()}
+    flags = {name: options.get(option) for option, name in _FLAGS.items()}
     try:
         return load(file.read_bytes() if file else None, os.environ, flags)
     except InvalidSettings as error:
