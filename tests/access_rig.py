@@ -295,6 +295,6 @@ async def rig(
         agent.answer = as_task
         settings = {"agent__url": agent.url, "auth__required": "true"} | settings
         settings.setdefault("auth__refusal_floor_ms", FLOOR_MS)
-        async with broker(backend, credentials=Askers(*principals), **settings) as running:
+        async with broker(backend, authenticator=Askers(*principals), **settings) as running:
             backend.asked.clear()
             yield Rig(running, backend, agent)

@@ -30,7 +30,7 @@ from sse import TIMEOUT_S, Frame, Watch, target
 from yarl import URL
 
 from sidecast_broker.app import Listening, serving
-from sidecast_broker.auth.access import Credentials
+from sidecast_broker.auth.access import Authenticator
 from sidecast_broker.configuration import load
 from sidecast_broker.jetstream import JetStream
 from sidecast_broker.settings import Nats, Settings
@@ -437,10 +437,10 @@ def settings_of(backend: Backend, **changes: object) -> Settings:
 
 @asynccontextmanager
 async def broker(
-    backend: Backend, *, ready: bool = True, credentials: Credentials | None = None, **changes: object
+    backend: Backend, *, ready: bool = True, authenticator: Authenticator | None = None, **changes: object
 ) -> AsyncIterator[OwnBroker]:
     """Run a broker in this process for the length of the block."""
-    async with serving(settings_of(backend, **changes), backend.connect, credentials) as listening:
+    async with serving(settings_of(backend, **changes), backend.connect, authenticator) as listening:
         running = OwnBroker(listening)
         try:
             if ready:

@@ -21,7 +21,8 @@ from sidecast_broker.agent_calls import AgentCalls
 from sidecast_broker.agent_card import AgentCards
 from sidecast_broker.agent_lists import AgentLists
 from sidecast_broker.agent_tasks import AgentTasks
-from sidecast_broker.auth.access import Access, Credentials, NoCredentials
+from sidecast_broker.auth.access import Access, Authenticator
+from sidecast_broker.auth.credentials import Credentials
 from sidecast_broker.auth.page_tokens import PageTokens
 from sidecast_broker.auth.webhook import Webhook
 from sidecast_broker.bucket import Bucket
@@ -64,17 +65,18 @@ class Listening(NamedTuple):
 async def serving(
     settings: Settings,
     connect: Callable[[Nats, Callable[[str], None]], JetStream] = JetStream,
-    credentials: Credentials | None = None,
+    authenticator: Authenticator | None = None,
 ) -> AsyncIterator[Listening]:
     """Run a broker for the length of the block; streams are not drained at its end, only closed.
 
     Args:
         settings: all settings.
         connect: makes the connection to JetStream.
-        credentials: tell who asks; None: no scheme is there that could.
+        authenticator: tells who asks; by default the credentials that the settings name.
 
     Raises:
         OSError: an address can't be listened on.
+        UnusableFile: a file of keys can't be used.
     """
     metrics = Metrics()
     stream = connect(settings.nats, lambda reason: positioner.doubt(reason))
@@ -82,7 +84,8 @@ async def serving(
     hubs = Hubs(stream, positioner, settings.log, metrics)
     streams = Streams(settings.stream, metrics)
     webhook = Webhook(settings.auth) if settings.auth.webhook_url else None
-    access = Access(settings, credentials or NoCredentials(), hubs, webhook)
+    credentials = Credentials(settings.auth)
+    access = Access(settings, authenticator or credentials, hubs, webhook)
     page = Page(settings, hubs, TaskLists(stream, settings.agent.name), access)
     internal = Internal(settings, stream, positioner, hubs, streams, access, metrics)
     server = settings.server
@@ -103,6 +106,8 @@ async def serving(
     open_to_all = Listener(Router(routes, gateway.answer), settings, metrics)
     for_operators = Listener(Router(internal.routes()), settings, metrics)
     try:
+        if settings.auth_on:
+            await credentials.start()
         url = await open_to_all.open(server.host, server.port)
         internal_url = await for_operators.open(server.internal_host, server.internal_port)
         agent.start()
@@ -126,6 +131,7 @@ async def serving(
         await cards.close()
         if webhook is not None:
             await webhook.close()
+        await credentials.close()
         await agent.close()
         await streams.close()
         await hubs.close()

@@ -34,7 +34,7 @@ async def test_who_begins_a_task_owns_it(
             "agent__url": agent.url,
             "agent__capture": capture,
         }
-        async with broker(real, credentials=Askers(*PRINCIPALS), **settings) as running:
+        async with broker(real, authenticator=Askers(*PRINCIPALS), **settings) as running:
             door = door_to(running.url)
             for wire in WIRES:
                 await _begun(door, wire, real)

@@ -11,7 +11,7 @@ from sse import kinds
 
 from sidecast_schemas import headers as names
 
-CHECKED: dict[str, Any] = {"auth__required": "true", "credentials": Askers(*PRINCIPALS)}
+CHECKED: dict[str, Any] = {"auth__required": "true", "authenticator": Askers(*PRINCIPALS)}
 OF_ALICE = {names.OWNER: "alice"}
 
 

@@ -11,7 +11,8 @@ from askers import EVERYTHING, Askers
 from sidecast_broker.answers import Away
 from sidecast_broker.auth import access as module
 from sidecast_broker.auth import visibility
-from sidecast_broker.auth.access import Access, NoCredentials, Verdict
+from sidecast_broker.auth.access import Access, Verdict
+from sidecast_broker.auth.credentials import Credentials
 from sidecast_broker.auth.owners import owner_of
 from sidecast_broker.auth.webhook import Action
 from sidecast_broker.configuration import load
@@ -255,7 +256,7 @@ async def test_without_credentials_everybody_is_anybody() -> None:
 
 async def test_without_a_scheme_nobody_is_anybody() -> None:
     loaded = load(None, {"SIDECAST_AUTH_REQUIRED": "true"}, {})
-    checked = Access(loaded, NoCredentials(), Leader())
+    checked = Access(loaded, Credentials(loaded.auth), Leader())
     with pytest.raises(Refused) as refused:
         await checked.who(make_mocked_request("GET", "/"))
     assert refused.value.code == "unauthenticated"

@@ -35,7 +35,7 @@ async def checking(
 ) -> AsyncIterator[tuple[OwnBroker, RecordingBackend]]:
     backend = backend or stocked()
     settings = {"auth__required": "true", "auth__refusal_floor_ms": 0} | settings
-    async with broker(backend, credentials=Askers(*PRINCIPALS), **settings) as running:
+    async with broker(backend, authenticator=Askers(*PRINCIPALS), **settings) as running:
         backend.asked.clear()
         yield running, backend
 

@@ -233,9 +233,12 @@ TENANTED = {
     "path": "/acme/tasks/{}:subscribe",
     "path of get": "/acme/tasks/{}",
     "query": "/tasks/{}?tenant=acme",
-    "query in capitals": "/tasks/{}?Tenant=acme",
     "query of subscribe": "/tasks/{}:subscribe?tenant=acme",
-    "query twice": "/tasks/{}?tenant=&tenant=acme",
+}
+TENANTED_TWICE = {
+    "in capitals": "/tasks/{}?Tenant=acme",
+    "twice": "/tasks/{}?tenant=&tenant=acme",
+    "twice, with semicolons": "/tasks/{}?x=1;tenant=acme",
 }
 
 
@@ -246,6 +249,17 @@ async def test_another_tenant_is_unknown(target: str) -> None:
         asks = [Ask("GET", target.format(task), None, headers) for task in (ALICES, HERS_ELSEWHERE, MISSING)]
         unknown = await it.ask(Ask("GET", f"/tasks/{MISSING}", None, headers), "bob")
         assert {await it.ask(ask, "insider") for ask in asks} == {unknown}
+        assert it.backend.asked[1:] == []
+        assert it.agent.requests == []
+
+
+@pytest.mark.parametrize("target", TENANTED_TWICE.values(), ids=TENANTED_TWICE)
+async def test_a_tenant_that_readers_would_read_differently_is_refused_whosever_the_task(target: str) -> None:
+    async with rig() as it:
+        headers = {"A2A-Version": "1.0"}
+        asks = [Ask("GET", target.format(task), None, headers) for task in (ALICES, HERS_ELSEWHERE, MISSING)]
+        (answer,) = {await it.ask(ask, who) for ask in asks for who in ("insider", "alice")}
+        assert status_of(answer) == 400
         assert it.backend.asked[1:] == []
         assert it.agent.requests == []
 
@@ -288,8 +302,6 @@ HIDDEN = {
     "in another case": ("GET", f"/tasks/{ALICES}?TASKID={BOBS}", None),
     "percent-encoded": ("GET", f"/tasks/{ALICES}?task%49d={BOBS}", None),
     "name": ("GET", f"/tasks/{ALICES}?name=tasks/{BOBS}", None),
-    "a body of GET": ("GET", f"/tasks/{ALICES}", b'{"id":"%b"}' % BOBS.encode()),
-    "a body of DELETE": ("DELETE", f"/tasks/{ALICES}/pushNotificationConfigs/c", b"{}"),
     "the body of POST": ("POST", f"/tasks/{ALICES}:cancel", b'{"id":"%b"}' % BOBS.encode()),
     "both": ("POST", f"/tasks/{ALICES}:cancel?id={BOBS}", b"{}"),
 }
@@ -302,6 +314,18 @@ async def test_no_other_task_can_be_named_beside_the_path(name: str) -> None:
         answer = await it.ask(Ask(method, target, body, {"A2A-Version": "1.0"}), "alice")
         assert status_of(answer) == 400
         assert it.agent.requests == []
+
+
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [("GET", f"/tasks/{ALICES}"), ("DELETE", f"/tasks/{ALICES}/pushNotificationConfigs/c")],
+)
+async def test_a_body_where_none_belongs_does_not_reach_the_agent(method: str, target: str) -> None:
+    async with rig() as it:
+        body = b'{"id":"%b"}' % BOBS.encode()
+        assert status_of(await it.ask(Ask(method, target, body, {"A2A-Version": "1.0"}), "alice")) == 200
+        ((_request, received),) = it.agent.requests
+        assert received == b""
 
 
 async def test_a_query_that_names_the_same_passes() -> None:

@@ -29,7 +29,7 @@ FOLLOW_PAUSE_S = 0.01
 FOLLOW_PAUSE_S_MAX = 0.2
 
 
-class Credentials(Protocol):
+class Authenticator(Protocol):
     """Tells who sends a request."""
 
     @property
@@ -42,23 +42,6 @@ class Credentials(Protocol):
         Raises:
             Refused: `unauthenticated`: it carries no credential, or one that isn't valid.
         """
-
-
-class NoCredentials:
-    """Takes nobody for anybody: credentials are required, and no scheme is there to check one."""
-
-    @property
-    def schemes(self) -> Sequence[Scheme]:
-        """Give none."""
-        return ()
-
-    async def principal(self, _request: web.BaseRequest) -> Principal:
-        """Refuse.
-
-        Raises:
-            Refused: always.
-        """
-        raise Refused("unauthenticated", "a credential is required")
 
 
 class Verdict(NamedTuple):
@@ -83,7 +66,7 @@ class Access:
 
     Args:
         settings: whether credentials are needed, the tenant of who names none, and the floor of refusals.
-        credentials: tell who sends a request.
+        authenticator: tells who sends a request.
         firsts: the stream's leader.
         webhook: asked last; None: nobody is.
         clock: seconds, monotonic.
@@ -96,14 +79,14 @@ class Access:
     def __init__(
         self,
         settings: Settings,
-        credentials: Credentials,
+        authenticator: Authenticator,
         firsts: Firsts,
         webhook: Decider | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.on = settings.auth_on
-        self._credentials = credentials
+        self._authenticator = authenticator
         self._firsts = firsts
         self._webhook = webhook
         self._default_tenant = settings.agent.tenant
@@ -114,7 +97,7 @@ class Access:
     @property
     def schemes(self) -> Sequence[Scheme] | None:
         """The kinds of credential the broker takes, for the agent's card; None: none is needed here."""
-        return self._credentials.schemes if self.on else None
+        return self._authenticator.schemes if self.on else None
 
     def now(self) -> float:
         """Give the time of a request's arrival, to be handed to `hold` where it is refused."""
@@ -126,7 +109,7 @@ class Access:
         Raises:
             Refused: `unauthenticated`.
         """
-        return await self._credentials.principal(request) if self.on else ANYBODY
+        return await self._authenticator.principal(request) if self.on else ANYBODY
 
     def tenant(self, principal: Principal, named: str = "") -> str | None:
         """Give the tenant a request is about; None: one that doesn't exist to this principal.
