@@ -46,7 +46,7 @@ class _Pass(Struct):
     chunked: bytes
     count: int
     ended: bool
-    pieces: list[bytes] | None = None
+    pieces: dict[int, list[bytes]]
     written: int = 0
 
 
@@ -172,7 +172,7 @@ class Fanout:
                 group.flushed_at_s = now
             members = list(group.members)
             self._passes.append(
-                _Pass(group.format, members, start, end, data, chunk(data), count, last is not None)
+                _Pass(group.format, members, start, end, data, chunk(data), count, last is not None, {})
             )
         for record in records:
             record.forget_event()
@@ -249,11 +249,17 @@ class Fanout:
         current.written += written
 
     def _own(self, insert: bytes, chunked: bool, current: _Pass) -> bytes:
-        """Give the shared bytes with what one client wants in its place: split once, joined for each."""
-        if current.pieces is None:
-            current.pieces = current.data.split(b"\0")
-        data = insert.join(current.pieces)
-        return chunk(data) if chunked else data
+        """Give the shared bytes with what one client wants in its place: cut once, joined for each.
+
+        The head of a chunk holds its length, so there is one cut for each length of what is put in.
+        """
+        length = len(insert) if chunked else 0
+        pieces = current.pieces.get(length)
+        if pieces is None:
+            mark = bytes(length or 1)
+            data = current.data.replace(b"\0", mark)
+            pieces = current.pieces[length] = (chunk(data) if chunked else data).split(mark)
+        return insert.join(pieces)
 
     def _fall_behind(self, subscriber: Subscriber) -> None:
         self.leave(subscriber)

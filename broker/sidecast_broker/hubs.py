@@ -171,7 +171,8 @@ class Hubs:
         entry.users += 1
         with Use(partial(self._leave, entry)) as use:
             try:
-                await asyncio.shield(entry.opened)
+                if not entry.opened.done():
+                    await asyncio.shield(entry.opened)
                 if entry.hub.end < at_least or entry.hub.reloading:
                     # Its live message may be on its way; who knows of it must not be told that there is none.
                     entry.tail.repair("open", at_least)

@@ -73,7 +73,7 @@ class Streams:
             raise Refused("limit", "this broker holds as many streams as it may", retry_after_s=5)
 
     def add(self, stream: Stream, opening: Opening | None) -> None:
-        """Count a stream as open, and log it.
+        """Count a stream as open; its line in the log comes when it closes.
 
         Args:
             stream: with its head prepared.
@@ -84,7 +84,7 @@ class Streams:
         self._emptied.clear()
         self._metrics.subscribers.labels(stream.view.format).inc()
         self._metrics.streams_opened.labels(stream.view.format).inc()
-        logger.info(
+        logger.debug(
             "stream_opened",
             **_who(stream),
             mode=opening.mode if opening else "wait",
