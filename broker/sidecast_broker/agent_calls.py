@@ -24,6 +24,7 @@ from sidecast_broker.core.a2a.operations import (
     rest_call,
     rpc_method,
 )
+from sidecast_broker.core.a2a.query import write_query
 from sidecast_broker.core.a2a.translate import events, requests, results
 from sidecast_broker.core.a2a.translate.raw import Untranslatable
 from sidecast_broker.core.a2a.wire import VERSION_HEADER, Version
@@ -158,10 +159,12 @@ class AgentCalls:
         name = operation.name
         if interface.binding == "rest":
             form = rest_call(operation, interface.version, task=task, config=config, tenant=interface.tenant)
-            target, method = self._agent.target(interface, form.path), form.methods[0]
+            method = form.methods[0]
+            if interface.version == "0.3":
+                params = requests.params_to_v03(name, params, rest=True)
             body = None if method in ("GET", "DELETE") else params
-            if body is not None and interface.version == "0.3":
-                body = requests.params_to_v03(name, body, rest=True)
+            path = form.path if body is not None else form.path + write_query(operation, params)
+            target = self._agent.target(interface, path)
         else:
             if interface.version == "0.3":
                 params = requests.params_to_v03(name, params, rest=False)

@@ -5,7 +5,9 @@ Must not know how the agent is asked, nor who owns a task.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 from sidecast_broker.agent_connections import AgentAway
 from sidecast_broker.asked import Asked
@@ -13,13 +15,17 @@ from sidecast_broker.auth.access import Access
 from sidecast_broker.auth.page_tokens import InvalidPageToken, PageTokens
 from sidecast_broker.core.a2a.errors import A2AError, ErrorKind, Violation
 from sidecast_broker.core.a2a.task_lists import (
+    Exchange,
     UnreadableList,
     exchange_in_body,
+    exchange_in_params,
     exchange_in_query,
     ids_of,
     only,
 )
 from sidecast_broker.core.a2a.translate.raw import Untranslatable
+
+T = TypeVar("T")
 
 
 class AgentLists:
@@ -40,11 +46,21 @@ class AgentLists:
         Raises:
             A2AError: INVALID_PARAMS: the client's is not one of this principal's.
         """
-        opened = partial(self._tokens.open, asked.principal.name)
+        if asked.wire.binding == "jsonrpc":
+            return self._opened(asked, partial(exchange_in_body, asked.body)), target
+        return asked.body, self._opened(asked, partial(exchange_in_query, target))
+
+    def params_to_agent(self, asked: Asked, params: bytes) -> bytes:
+        """Give JSON parameters of a client's request as the agent gets them: with its own page token.
+
+        Raises:
+            A2AError: INVALID_PARAMS: the client's is not one of this principal's.
+        """
+        return self._opened(asked, partial(exchange_in_params, params))
+
+    def _opened(self, asked: Asked, exchanged: Callable[[Exchange], T]) -> T:
         try:
-            if asked.wire.binding == "jsonrpc":
-                return exchange_in_body(asked.body, opened), target
-            return asked.body, exchange_in_query(target, opened)
+            return exchanged(partial(self._tokens.open, asked.principal.name))
         except (InvalidPageToken, Untranslatable) as error:
             detail = "is not one of this list"
             raise A2AError(

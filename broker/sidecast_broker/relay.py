@@ -27,6 +27,7 @@ from sidecast_broker.core.a2a.operations import (
     SEND_MESSAGE,
     Operation,
 )
+from sidecast_broker.core.a2a.query import read_query
 from sidecast_broker.core.a2a.translate import requests, results
 from sidecast_broker.core.a2a.translate.raw import Untranslatable
 from sidecast_broker.core.a2a.wire import VERSION_HEADER
@@ -212,6 +213,8 @@ class Relay:
         fields: dict[str, object] = dict(asked.params.fields)
         if asked.params.message is not None:
             fields["message"] = asked.params.message
+        if wire.binding == "rest" and request.method != "POST":
+            fields |= read_query(asked.operation, asked.call.target.partition("?")[2])
         raw = msgspec.json.encode(fields)
         try:
             if wire.version == "0.3":
@@ -220,6 +223,8 @@ class Relay:
                 own = decode_object(raw)
                 own[asked.operation.task or "id"] = Raw(msgspec.json.encode(asked.call.task))
                 raw = msgspec.json.encode(own)
+            if self._access.on and asked.operation is LIST_TASKS:
+                raw = self._lists.params_to_agent(asked, raw)
             heard = self._hear(asked)
             result = None
             try:

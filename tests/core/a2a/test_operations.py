@@ -138,18 +138,19 @@ def test_a_method_of_the_other_generation_says_so():
 
 
 def test_a_tenant_is_on_the_path_of_v1_only():
-    call = rest_call(operations.GET_TASK, "1.0", task="a/b", tenant="x y")
-    assert call.path == "/x%20y/tasks/a%2Fb"
+    call = rest_call(operations.GET_TASK, "1.0", task="a&b", tenant="x y")
+    assert call.path == "/x%20y/tasks/a%26b"
     assert rest_call(operations.GET_TASK, "0.3", task="a", tenant="x").path == "/v1/tasks/a"
 
 
-@pytest.mark.parametrize("task", ["", ".", "..", "\ud800"])
+@pytest.mark.parametrize("task", ["", ".", "..", "\ud800", "a/b", "a\\b", "a%2Fb", "a\0b", "a:cancel"])
 def test_ids_that_cannot_stand_on_a_path(task):
     with pytest.raises(A2AError) as raised:
         rest_call(operations.GET_TASK, "1.0", task=task)
     assert raised.value.kind is ErrorKind.INVALID_PARAMS
-    if task.startswith("."):
-        assert rest_call(operations.CANCEL_TASK, "1.0", task=task).path == f"/tasks/{task}:cancel"
+    with pytest.raises(A2AError):
+        rest_call(operations.GET_PUSH_CONFIG, "1.0", task="a", config=task)
+    if task:
         with pytest.raises(A2AError):
             rest_call(operations.LIST_TASKS, "1.0", tenant=task)
 
@@ -164,18 +165,12 @@ def test_a_path_that_is_built_is_found_again(operation, version, task, config):
     try:
         methods, path = rest_call(operation, version, task=task, config=config)
     except A2AError:
-        assert {task, config} & {".", ".."}
+        assert not (is_one_segment(task) and is_one_segment(config))
         return
     assert path.count("/") == rest_form(operation, version).path.count("/")
     assert path.isascii()
     for method in methods:
-        try:
-            call = match(method, path, version)
-        except A2AError:
-            # not served by us, and an agent might read the id otherwise
-            assert not operation.ours
-            assert any(mark in task + config for mark in ("/", "\\", ":cancel", ":subscribe"))
-            return
+        call = match(method, path, version)
         assert call is not None
         assert call.operation is operation
         if "{task}" in rest_form(operation, version).path:

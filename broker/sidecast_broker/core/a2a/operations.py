@@ -221,9 +221,6 @@ def rest_call(
             path = path.replace(place, _path_text(value))
     if tenant and version == "1.0" and operation is not GET_CARD:
         path = f"/{_path_text(tenant)}{path}"
-    # However they are spelled, HTTP clients and servers resolve such segments (RFC 3986, section 5.2.4).
-    if any(segment in (".", "..") for segment in path.split("/")):
-        raise A2AError(ErrorKind.INVALID_PARAMS, "An id is a dot segment on a path")
     return RestForm(methods, path)
 
 
@@ -243,9 +240,8 @@ def is_one_segment(task: str) -> bool:
 
 
 def _path_text(value: str) -> str:
-    try:
-        if value:
-            return quote(value, safe="")
-    except UnicodeEncodeError:
-        pass  # half of a surrogate pair
-    raise A2AError(ErrorKind.INVALID_PARAMS, "An id can't stand on a path")
+    if not is_one_segment(value):
+        raise A2AError(
+            ErrorKind.INVALID_PARAMS, "An id can't stand on a path, which is how this agent is asked"
+        )
+    return quote(value, safe="")

@@ -11,7 +11,13 @@ from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from sidecast_broker.core.a2a.errors import A2AError, ErrorKind
-from sidecast_broker.core.a2a.operations import GET_CARD, PROTOCOL_OPERATIONS, Operation, rest_form
+from sidecast_broker.core.a2a.operations import (
+    GET_CARD,
+    PROTOCOL_OPERATIONS,
+    Operation,
+    is_one_segment,
+    rest_form,
+)
 from sidecast_broker.core.a2a.wire import VERSION_HEADER, VERSIONS, Binding, Version, Wire
 from sidecast_schemas.subjects import InvalidId, encode_token
 
@@ -40,7 +46,6 @@ _PATH = re.compile(r"/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/|\[\]]|%[0-9A-Fa-f]{2})*")
 _QUERY = re.compile(r"[!\"$-~]*")
 _DOTS = re.compile(r"/(?:\.|%2[eE]){1,2}(?=/|\Z)")
 _ACTIONS = ("cancel", "subscribe")
-_AMBIGUOUS = re.compile(r"[/\\]|:(?:cancel|subscribe)$")
 _TASK, _CONFIG = "{task}", "{config}"
 
 
@@ -256,7 +261,7 @@ def _refuse_ambiguous(call: Call, path: str) -> None:
     if ";" in path:
         raise _bad("The path holds a semicolon that is not encoded")
     for text in (call.tenant, call.task, call.config):
-        if _AMBIGUOUS.search(text):
+        if text and not is_one_segment(text):
             raise _bad("An id on the path holds what an agent may take for a part of the path")
 
 

@@ -84,15 +84,28 @@ def exchange_in_body(body: bytes, exchange: Exchange) -> bytes:
         Untranslatable: the token is no text.
     """
     request = decode_line(body, "request")
-    params = decode_line(bytes(request["params"]), "params") if is_set(request, "params") else {}
+    params = bytes(request["params"]) if is_set(request, "params") else b"{}"
+    changed = exchange_in_params(params, exchange)
+    return body if changed is params else encode(request | {"params": Raw(changed)})
+
+
+def exchange_in_params(params: bytes, exchange: Exchange) -> bytes:
+    """Give JSON parameters with another page token, the same bytes where they have none.
+
+    Args:
+        params: ListTasksRequest.
+        exchange: gives the other token.
+
+    Raises:
+        Untranslatable: the token is no text.
+    """
+    fields = decode_line(params, "params")
     found = {
-        name: exchange(text_of(params[name], name))
-        for name in params
-        if _is_page_token(name) and is_set(params, name)
+        name: exchange(text_of(fields[name], name))
+        for name in fields
+        if _is_page_token(name) and is_set(fields, name)
     }
-    if not found:
-        return body
-    return encode(request | {"params": Raw(encode(params | found))})
+    return encode(fields | found) if found else params
 
 
 def exchange_in_query(target: str, exchange: Exchange) -> str:
