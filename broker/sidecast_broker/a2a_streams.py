@@ -29,7 +29,7 @@ from sidecast_broker.refused import Refused, unknown
 from sidecast_broker.settings import Settings
 from sidecast_broker.stream import Stream
 from sidecast_broker.streams import Streams
-from sidecast_broker.turns import Sent, Turns
+from sidecast_broker.turns import Past, Sent, Turns
 from sidecast_schemas.subjects import TaskKey
 
 
@@ -143,7 +143,7 @@ class A2AStreams:
             hub = await open_hub(self._hubs, key, wait=True)
             with self._hubs.using(hub):
                 if hub.fold.turn_span(message_id) is not None:
-                    sent = _Past(message_id)
+                    sent = Past(message_id)
                 elif cursor is None and hub.ended:
                     raise A2AError(ErrorKind.UNSUPPORTED_OPERATION, "The task has ended")
         if sent is None and cursor is not None:
@@ -160,7 +160,7 @@ class A2AStreams:
                 list(request.headers.items()),
                 self._end_of(key),
             )
-        begun = Begun(key.task, b"") if isinstance(sent, _Past) else await asyncio.shield(sent.begun)
+        begun = Begun(key.task, b"") if isinstance(sent, Past) else await asyncio.shield(sent.begun)
         if begun.task is None:
             return await self._message(request, asked, begun.message)
         begun_key = key._replace(task=begun.task)
@@ -240,12 +240,3 @@ class A2AStreams:
                 hub.fold.started and (hub.fold.turn_span(sent.message_id) is not None or hub.end > sent.after)
             ),
         )
-
-
-class _Past(Sent):
-    """A turn the log knows, whoever has sent its message."""
-
-    __slots__ = ()
-
-    def __init__(self, message_id: str) -> None:
-        super().__init__(message_id, 0)

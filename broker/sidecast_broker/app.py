@@ -43,6 +43,7 @@ from sidecast_broker.settings import Nats, Settings
 from sidecast_broker.streams import Streams
 from sidecast_broker.task_list import TaskLists
 from sidecast_broker.turns import Turns
+from sidecast_broker.unary_sends import UnarySends
 
 logger = structlog.get_logger(__name__)
 
@@ -100,7 +101,8 @@ async def serving(
     messages = _messages(stream, settings)
     turns = Turns(calls, messages, capture)
     a2a_streams = A2AStreams(settings, hubs, streams, turns, adoption, access, metrics)
-    relay = Relay(hubs, agent, cards, calls, capture, access, AgentLists(access, PageTokens()))
+    lists, sends = AgentLists(access, PageTokens()), UnarySends(hubs, turns, access)
+    relay = Relay(hubs, agent, cards, calls, capture, access, lists, sends)
     gateway = Gateway(settings, a2a_streams, relay, agent, cards, access, metrics)
     routes = [*public.routes(), *page.routes(), *cards.routes()]
     open_to_all = Listener(Router(routes, gateway.answer), settings, metrics)

@@ -61,8 +61,13 @@ def unfed_hub(hubs: Hubs, key: TaskKey) -> Hub:
         raise Refused("unavailable", str(away), retry_after_s=1) from away
 
 
-async def until(hub: Hub, condition: Callable[[], bool]) -> None:
+async def until(hub: Hub, condition: Callable[[], bool], within_s: float | None = LOG_S_MAX) -> None:
     """Wait until what a task's records say fulfils a condition: the agent may be faster than the log.
+
+    Args:
+        hub: the task's.
+        condition: asked after each burst of records.
+        within_s: how long it may take; None: as long as it does.
 
     Raises:
         Refused: that takes longer than clients wait for an answer.
@@ -71,7 +76,7 @@ async def until(hub: Hub, condition: Callable[[], bool]) -> None:
     tell = arrived.set
     hub.listen(tell)
     try:
-        async with asyncio.timeout(LOG_S_MAX):
+        async with asyncio.timeout(within_s):
             while not condition():
                 arrived.clear()
                 await arrived.wait()

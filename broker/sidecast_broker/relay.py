@@ -5,6 +5,8 @@ Must not know streams of tasks.
 
 from __future__ import annotations
 
+from functools import partial
+
 import msgspec
 from aiohttp import hdrs, web
 from msgspec import Raw
@@ -14,6 +16,7 @@ from sidecast_broker.agent_calls import AgentCalls
 from sidecast_broker.agent_card import AgentCards
 from sidecast_broker.agent_connections import AgentAway
 from sidecast_broker.agent_lists import AgentLists
+from sidecast_broker.answering import answer_with
 from sidecast_broker.asked import Asked, decode_object, v1_message
 from sidecast_broker.auth.access import Access
 from sidecast_broker.capture import Capture, CapturedAnswer
@@ -28,7 +31,7 @@ from sidecast_broker.core.a2a.operations import (
     Operation,
 )
 from sidecast_broker.core.a2a.query import read_query
-from sidecast_broker.core.a2a.translate import requests, results
+from sidecast_broker.core.a2a.translate import requests
 from sidecast_broker.core.a2a.translate.raw import Untranslatable
 from sidecast_broker.core.a2a.wire import VERSION_HEADER
 from sidecast_broker.core.auth.principal import Principal
@@ -37,12 +40,11 @@ from sidecast_broker.core.views.a2a import marked
 from sidecast_broker.hubs import Hubs
 from sidecast_broker.opening import open_hub
 from sidecast_broker.refused import Code, Refused, unknown
+from sidecast_broker.unary_sends import Hearing, UnarySends
 from sidecast_schemas.codec import InvalidEvent, decode_event
 
-_TELLING = (SEND_MESSAGE, GET_TASK, CANCEL_TASK)
-"""Operations whose answers say something of a task."""
-_NAMING = (SEND_MESSAGE, LIST_TASKS)
-"""Operations whose answers may name tasks that the request does not."""
+_TELLING = (GET_TASK, CANCEL_TASK)
+"""Operations, beside sending a message, whose answers say something of a task."""
 
 
 class Relay:
@@ -56,6 +58,7 @@ class Relay:
         capture: publishes what the agent answers; None: the agent does.
         access: who may see what of an answer.
         lists: cut down the agent's lists of tasks.
+        sends: know which messages were sent before.
     """
 
     def __init__(
@@ -67,7 +70,9 @@ class Relay:
         capture: Capture | None,
         access: Access,
         lists: AgentLists,
+        sends: UnarySends,
     ) -> None:
+        self._sends = sends
         self._access = access
         self._lists = lists
         self._hubs = hubs
@@ -78,20 +83,25 @@ class Relay:
 
     async def operation(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
         """Pass an operation to the agent: in the client's own form where the agent speaks it (C71)."""
+        if asked.operation is SEND_MESSAGE and self._agent.configured:
+            return await self._sends.answer(asked, partial(self._pass, request, asked))
+        return await self._pass(request, asked, Hearing())
+
+    async def _pass(self, request: web.BaseRequest, asked: Asked, hearing: Hearing) -> web.StreamResponse:
         try:
             if not self._agent.configured:
                 raise AgentAway("none", "no agent is configured to ask")
             interface = (await self._cards.card()).interface(asked.wire.binding, asked.wire.version)
             if interface is None:
-                return await self._translated(request, asked)
+                return await self._translated(request, asked, hearing)
             rpc = asked.wire.binding == "jsonrpc"
             target = self._agent.target(interface, "" if rpc else asked.call.target)
             if (
-                asked.operation is GET_EXTENDED_CARD
+                asked.operation in (SEND_MESSAGE, GET_EXTENDED_CARD)
                 or (self._capture is not None and asked.operation in _TELLING)
-                or (self._access.on and asked.operation in _NAMING)
+                or (self._access.on and asked.operation is LIST_TASKS)
             ):
-                return await self._listened_to(request, asked, interface, target)
+                return await self._listened_to(request, asked, hearing, interface, target)
             return await self._agent.pass_on(
                 request, asked.body, target=target, headers=_headers(request, asked), **asked.told
             )
@@ -101,7 +111,7 @@ class Relay:
             raise
 
     async def _listened_to(
-        self, request: web.BaseRequest, asked: Asked, interface: Interface, target: str
+        self, request: web.BaseRequest, asked: Asked, hearing: Hearing, interface: Interface, target: str
     ) -> web.Response:
         """Pass an operation on, and take in what the answer says before it is passed back."""
         heard = self._hear(asked)
@@ -124,8 +134,9 @@ class Relay:
                 heard.broke()
             raise
         try:
-            result = self._calls.result(interface, asked.operation, reply)
+            result = hearing.result = self._calls.result(interface, asked.operation, reply)
         except (AgentAway, A2AError) as error:
+            hearing.error = error
             if self._access.on and _may_hide(asked.operation, error):
                 self._take_in(asked, heard, None)
                 raise
@@ -140,7 +151,7 @@ class Relay:
                 await self._check_begun(asked, result)
             elif self._access.on and asked.operation is LIST_TASKS:
                 try:
-                    return self._answer(asked, await self._lists.to_client(asked, result))
+                    return answer_with(asked, await self._lists.to_client(asked, result))
                 except Untranslatable as error:
                     raise AgentAway("broken", f"the agent's list of tasks can't be read: {error}") from error
         return web.Response(status=reply.status, headers=reply.headers, body=body)
@@ -159,17 +170,6 @@ class Relay:
             key = asked.key._replace(task=event.task_id or "")
             if not await self._access.follows(asked.principal, key):
                 raise unknown()
-
-    def _answer(self, asked: Asked, result: bytes) -> web.Response:
-        """Answer with a v1.0 result in the client's form.
-
-        Raises:
-            Untranslatable: a looked-at field of it is not what v1.0 says.
-        """
-        if asked.wire.version == "0.3":
-            rest = asked.wire.binding == "rest"
-            result = results.result_to_v03(asked.operation.name, result, rest=rest)
-        return _whole(asked, result)
 
     def _hear(self, asked: Asked) -> CapturedAnswer | None:
         """Begin to listen to the answer to a message, where the broker publishes what the agent says."""
@@ -207,7 +207,7 @@ class Relay:
         except InvalidCard as error:
             raise AgentAway("broken", f"the agent's extended card can't be read: {error}") from error
 
-    async def _translated(self, request: web.BaseRequest, asked: Asked) -> web.Response:
+    async def _translated(self, request: web.BaseRequest, asked: Asked, hearing: Hearing) -> web.Response:
         """Ask the agent in its own generation, and answer in the client's."""
         name, wire = asked.operation.name, asked.wire
         fields: dict[str, object] = dict(asked.params.fields)
@@ -228,7 +228,7 @@ class Relay:
             heard = self._hear(asked)
             result = None
             try:
-                result = await self._calls.call(
+                result = hearing.result = await self._calls.call(
                     asked.operation,
                     raw,
                     request.headers.items(),
@@ -244,7 +244,7 @@ class Relay:
                 await self._check_begun(asked, result)
             if self._access.on and asked.operation is LIST_TASKS:
                 result = await self._lists.to_client(asked, result)
-            return self._answer(asked, result)
+            return answer_with(asked, result)
         except Untranslatable as error:
             raise A2AError(ErrorKind.INVALID_PARAMS, str(error)) from error
 
@@ -258,7 +258,7 @@ class Relay:
             raise
         with self._hubs.using(hub):
             task = marked(hub.fold.task(), cursor=format_cursor(hub.epoch, hub.end))
-        return self._answer(asked, task)
+        return answer_with(asked, task)
 
     async def other(self, request: web.BaseRequest, principal: Principal) -> web.StreamResponse:
         """Pass what `agent.passthrough` names, as it is."""
@@ -290,12 +290,3 @@ def _headers(request: web.BaseRequest, asked: Asked) -> list[tuple[str, str]]:
     if asked.wire.version == "0.3" and not request.headers.get(VERSION_HEADER):
         return others
     return [*others, (VERSION_HEADER, asked.wire.version)]
-
-
-def _whole(asked: Asked, result: bytes) -> web.Response:
-    """Answer with a result, on the client's wire."""
-    if asked.wire.binding == "jsonrpc":
-        result = b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (asked.rpc_id, result)
-    return web.Response(
-        body=result, content_type="application/json", headers={hdrs.CACHE_CONTROL: "no-store"}
-    )

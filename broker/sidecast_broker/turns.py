@@ -6,7 +6,9 @@ Must not know clients' requests or streams.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
 import msgspec
 import structlog
@@ -26,7 +28,12 @@ logger = structlog.get_logger(__name__)
 
 KEPT_S = 300.0
 """How long a turn that has ended is known by its message: a client that retries attaches to it."""
+KEPT_MAX = 10_000
+"""Of those at most so many; the oldest are forgotten first, and found in the bucket or the log."""
 TURNS_MAX = 10_000
+
+_Key: TypeAlias = tuple[str, str, str]
+"""Tenant, principal, id of the message."""
 
 
 class _Params(Struct):
@@ -74,6 +81,18 @@ class Sent(AgentTurn):
             tell()
 
 
+class Past(Sent):
+    """A turn the log knows, whoever has sent its message."""
+
+    __slots__ = ()
+
+    def __init__(self, message_id: str) -> None:
+        super().__init__(message_id, 0)
+
+
+_Ask: TypeAlias = Callable[[Claim | None], Awaitable[None]]
+
+
 class Turns:
     """Sends messages to the agent, and reads its answers to their ends whether anybody waits or not.
 
@@ -87,7 +106,8 @@ class Turns:
         self._calls = calls
         self._messages = messages
         self._capture = capture
-        self._sent: dict[tuple[str, str, str], Sent] = {}
+        self._sent: dict[_Key, Sent] = {}
+        self._kept: deque[tuple[_Key, Sent]] = deque()
         self._running: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
@@ -116,35 +136,90 @@ class Turns:
         Raises:
             A2AError: too many messages are under way.
         """
+        key = (tenant, principal, message_id)
+        message = _decode_params(params).message
+        task = _decode_message(message).taskId or ""
+        sent = self._new(key, after)
+        told = (principal, tenant or None) if principal else (None, None)
+
+        async def ask(claim: Claim | None) -> None:
+            heard = self._listen(key, message, task)
+            await self._ask(sent, claim, params, list(headers), told, heard)
+
+        self._start(sent, key, task, ask)
+        return sent
+
+    def pass_on(
+        self,
+        tenant: str,
+        principal: str,
+        message_id: str,
+        task: str,
+        after: int,
+        answer: Callable[[], Awaitable[bytes]],
+    ) -> Sent:
+        """Have a message answered by the agent, unless it was sent before: then `answer` is not called.
+
+        Args:
+            tenant: of the task.
+            principal: who sends it; empty for anybody.
+            message_id: the message's.
+            task: the one it names, or empty.
+            after: the task's newest sequence, 0 for a new task.
+            answer: gives the agent's answer, a v1.0 SendMessageResponse; it raises AgentAway, A2AError or
+                Refused where there is none.
+
+        Raises:
+            A2AError: too many messages are under way.
+        """
+        key = (tenant, principal, message_id)
+        sent = self._new(key, after)
+
+        async def ask(claim: Claim | None) -> None:
+            try:
+                await self._begin(sent, claim, await answer())
+            except InvalidEvent as invalid:
+                raise AgentAway("broken", f"the agent's answer is none: {invalid}") from invalid
+            if not sent.begun.done():
+                raise AgentAway("broken", "the agent's answer names no task")
+
+        self._start(sent, key, task, ask)
+        return sent
+
+    def _new(self, key: _Key, after: int) -> Sent:
         if len(self._running) >= TURNS_MAX:
             raise A2AError(ErrorKind.RESOURCE_EXHAUSTED, "Too many messages are under way")
-        key = (tenant, principal, message_id)
-        sent = self._sent[key] = Sent(message_id, after)
-        loop = asyncio.get_running_loop()
-        task = loop.create_task(self._run(sent, key, params, list(headers)))
-        self._running.add(task)
+        sent = self._sent[key] = Sent(key[2], after)
+        return sent
+
+    def _start(self, sent: Sent, key: _Key, task: str, ask: _Ask) -> None:
+        running = asyncio.get_running_loop().create_task(self._run(sent, key, task, ask))
+        self._running.add(running)
 
         def ended(done: asyncio.Task[None]) -> None:
             self._running.discard(done)
             # One that came to nothing may be sent again; the others are known for a while.
-            failed = sent.begun.cancelled() or sent.begun.exception() is not None
-            loop.call_later(0 if failed else KEPT_S, self._drop, key, sent)
+            if sent.begun.cancelled() or sent.begun.exception() is not None:
+                self._drop(key, sent)
+            else:
+                self._keep(key, sent)
 
-        task.add_done_callback(ended)
-        return sent
+        running.add_done_callback(ended)
 
-    def _drop(self, key: tuple[str, str, str], sent: Sent) -> None:
+    def _keep(self, key: _Key, sent: Sent) -> None:
+        asyncio.get_running_loop().call_later(KEPT_S, self._drop, key, sent)
+        self._kept.append((key, sent))
+        if len(self._kept) > KEPT_MAX:
+            self._drop(*self._kept.popleft())
+
+    def _drop(self, key: _Key, sent: Sent) -> None:
         if self._sent.get(key) is sent:
             del self._sent[key]
 
-    async def _run(
-        self, sent: Sent, key: tuple[str, str, str], params: bytes, headers: list[tuple[str, str]]
-    ) -> None:
+    async def _run(self, sent: Sent, key: _Key, task: str, ask: _Ask) -> None:
         """See a message through: to the end of the agent's answer, or to the task it began before."""
         claim: Claim | None = None
         try:
-            message = _decode_params(params).message
-            task = _decode_message(message).taskId
             # Which turns a task has had says its log.
             if self._messages is not None and not task:
                 found = await self._messages.claim(*key)
@@ -152,9 +227,7 @@ class Turns:
                     sent.begun.set_result(found)
                     return
                 claim = found
-            tenant, principal, _message_id = key
-            told = (principal, tenant or None) if principal else (None, None)
-            await self._ask(sent, claim, params, headers, told, self._listen(key, message, task))
+            await ask(claim)
         except (AgentAway, A2AError, Refused, Away) as error:
             if sent.begun.done():
                 logger.info("agent_answer_broke_off", error=str(error))
@@ -170,7 +243,7 @@ class Turns:
                 sent.begun.cancel()
             sent.finish()
 
-    def _listen(self, key: tuple[str, str, str], message: Raw, task: str | None) -> CapturedAnswer | None:
+    def _listen(self, key: _Key, message: Raw, task: str) -> CapturedAnswer | None:
         if self._capture is None:
             return None
         return self._capture.answer(

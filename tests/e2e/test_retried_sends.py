@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -231,3 +232,82 @@ async def test_where_messages_are_not_kept_each_broker_knows_its_own(
             ) as stream:
                 assert outlines(await stream.rest())[-1] == "status completed"
         assert pair.asked(message_id) == 2
+
+
+async def test_twenty_at_once_that_want_no_stream_are_one_turn(
+    pair: Pair, door_to: DoorTo, message_id: str
+) -> None:
+    async def send(number: int) -> Answer:
+        door, wire = door_to(pair.brokers[number // 4 % 2]), WIRES[number % len(WIRES)]
+        how = "stream" if number % 5 == 4 else "send"
+        return await door.ask(wire, how, text="chunks 4", message_id=message_id)
+
+    answers = await asyncio.gather(*map(send, range(20)))
+    assert pair.asked(message_id) == 1
+    tasks = set()
+    for number, answer in enumerate(answers):
+        assert answer.status == 200
+        if number % 5 != 4:
+            result = result_of(answer)
+            assert outline(result).startswith("task completed")
+            assert text_after([result]) == numbers(1, 4)
+            tasks.add(task_of(result))
+    assert len(tasks) == 1
+
+
+@pytest.mark.parametrize(("first", "again"), [("send", "send"), ("stream", "send"), ("send", "stream")])
+@pytest.mark.parametrize(
+    ("text", "end"),
+    [
+        ("chunks 3", "completed"),
+        ("chunks 2; ask why", "input-required"),
+        ("message hello", "hello"),
+    ],
+)
+async def test_sent_again_with_or_without_a_stream_to_another_broker(
+    first: str, again: str, text: str, end: str, pair: Pair, door_to: DoorTo, message_id: str
+) -> None:
+    said: dict[str, Any] = {"text": text, "message_id": message_id}
+    answers = [
+        await door_to(broker).ask(V1_RPC, how, **said)
+        for broker, how in zip((*pair.brokers, pair.brokers[0]), (first, again, again), strict=True)
+    ]
+    assert pair.asked(message_id) == 1
+    for answer in answers:
+        assert answer.status == 200
+        assert end in answer.body.decode().lower().replace("_", "-")
+
+
+async def test_a_message_to_a_task_is_answered_once(pair: Pair, door_to: DoorTo, message_id: str) -> None:
+    begun = await door_to(pair.brokers[0]).ask(
+        V1_REST, "send", text="chunks 1; ask why", message_id=message_id
+    )
+    more: dict[str, Any] = {
+        "text": "chunks 2",
+        "message_id": f"{message_id}-2",
+        "task": task_of(result_of(begun)),
+    }
+    for wire, broker in zip(WIRES, pair.brokers * 2, strict=True):
+        answer = await door_to(broker).ask(wire, "send", **more)
+        assert answer.status == 200
+        assert outline(result_of(answer)).startswith("task completed")
+    assert pair.asked(f"{message_id}-2") == 1
+
+
+async def test_who_wants_no_stream_and_leaves_finds_the_answer_again(
+    pair: Pair, door_to: DoorTo, message_id: str
+) -> None:
+    said: dict[str, Any] = {"text": f"chunks 2; gate {message_id}; chunks 2 3", "message_id": message_id}
+    left = asyncio.create_task(door_to(pair.brokers[0]).ask(V1_REST, "send", **said))
+    await asyncio.to_thread(pair.agent.reached, message_id)
+    left.cancel()
+    await asyncio.gather(left, return_exceptions=True)
+    pair.agent.open(message_id)
+    answer = await door_to(pair.brokers[1]).ask(V1_REST, "send", **said)
+    assert text_after([result_of(answer)]) == numbers(1, 4)
+    assert pair.asked(message_id) == 1
+
+
+def result_of(answer: Answer) -> dict[str, Any]:
+    whole: dict[str, Any] = json.loads(answer.body)
+    return whole["result"] if "jsonrpc" in whole else whole

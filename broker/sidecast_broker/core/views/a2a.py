@@ -28,6 +28,7 @@ TOO_LARGE = "An event is larger than the 4 MiB that A2A clients take"
 _RPC_HEAD = b'{"jsonrpc":"2.0","id":' + RPC_ID + b',"result":'
 
 _encode = msgspec.json.Encoder().encode
+_decode_list = msgspec.json.Decoder(list[Raw]).decode
 _decode_object = msgspec.json.Decoder(RawObject).decode
 
 
@@ -67,6 +68,22 @@ def marked(task: bytes, **fields: object) -> bytes:
     raw = members.get("metadata")
     metadata = _decode_object(raw) if raw is not None and bytes(raw)[:1] == b"{" else {}
     members["metadata"] = Raw(_encode({**metadata, LOG: fields}))
+    return _encode(members)
+
+
+def with_history(task: bytes, length: int | None) -> bytes:
+    """Give a Task with its newest messages only.
+
+    Args:
+        task: v1.0 JSON.
+        length: how many; None: all of them; 0 or less: none (A2A 1.0, section 3.2.4).
+    """
+    if length is None:
+        return task
+    members = _decode_object(task)
+    history = _decode_list(members.pop("history", Raw(b"[]")))
+    if length > 0 and history:
+        members["history"] = Raw(_encode(history[-length:]))
     return _encode(members)
 
 
