@@ -11,6 +11,7 @@ import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 from a2a_rig.awkward import AwkwardAgent, streamed
 from a2a_rig.wire import WIRES, Wire, request
@@ -174,7 +175,9 @@ def _rest(wire: Wire, method: str, path: str, body: Any = None) -> Path:
 
 def _of_wire(wire: Wire, do: str, **fields: Any) -> Path:
     def give(task: str) -> Ask:
-        method, path, body, headers = request(wire, do, task=task, text="go", message_id="m-1", **fields)
+        method, path, body, headers = request(
+            wire, do, task=task, text="go", message_id=uuid4().hex, **fields
+        )
         return Ask(method, path, body, headers)
 
     return give

@@ -135,7 +135,7 @@ class A2AStreams:
         message_id = message_id_of(asked.params)
         cursor = cursor_of(request, asked.params)
         principal = asked.principal.name
-        sent = self._turns.find(asked.key.tenant, principal, message_id)
+        sent = self._turns.find(asked.key.tenant, principal, message_id, asked.key.task)
         key = asked.key
         if sent is None and not key.task and cursor is not None:
             key = await self._task_at(cursor, asked) or key

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 import structlog
@@ -32,8 +32,14 @@ KEPT_MAX = 10_000
 """Of those at most so many; the oldest are forgotten first, and found in the bucket or the log."""
 TURNS_MAX = 10_000
 
-_Key: TypeAlias = tuple[str, str, str]
-"""Tenant, principal, id of the message."""
+
+class _Key(NamedTuple):
+    """What tells messages apart: who sends it in which tenant, its id, and the task it names, or none."""
+
+    tenant: str
+    principal: str
+    message_id: str
+    task: str
 
 
 class _Params(Struct):
@@ -116,9 +122,16 @@ class Turns:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
 
-    def find(self, tenant: str, principal: str, message_id: str) -> Sent | None:
-        """Give the turn a message has begun, where it came through this broker and not long ago."""
-        return self._sent.get((tenant, principal, message_id))
+    def find(self, tenant: str, principal: str, message_id: str, task: str) -> Sent | None:
+        """Give the turn a message has begun, where it came through this broker and not long ago.
+
+        Args:
+            tenant: of the task.
+            principal: who sends it; empty for anybody.
+            message_id: the message's.
+            task: the one it names, or empty.
+        """
+        return self._sent.get(_Key(tenant, principal, message_id, task))
 
     def send(
         self, tenant: str, principal: str, message_id: str, params: bytes, headers: Headers, after: int
@@ -136,17 +149,16 @@ class Turns:
         Raises:
             A2AError: too many messages are under way.
         """
-        key = (tenant, principal, message_id)
         message = _decode_params(params).message
-        task = _decode_message(message).taskId or ""
+        key = _Key(tenant, principal, message_id, _decode_message(message).taskId or "")
         sent = self._new(key, after)
         told = (principal, tenant or None) if principal else (None, None)
 
         async def ask(claim: Claim | None) -> None:
-            heard = self._listen(key, message, task)
+            heard = self._listen(key, message)
             await self._ask(sent, claim, params, list(headers), told, heard)
 
-        self._start(sent, key, task, ask)
+        self._start(sent, key, ask)
         return sent
 
     def pass_on(
@@ -172,7 +184,7 @@ class Turns:
         Raises:
             A2AError: too many messages are under way.
         """
-        key = (tenant, principal, message_id)
+        key = _Key(tenant, principal, message_id, task)
         sent = self._new(key, after)
 
         async def ask(claim: Claim | None) -> None:
@@ -183,17 +195,17 @@ class Turns:
             if not sent.begun.done():
                 raise AgentAway("broken", "the agent's answer names no task")
 
-        self._start(sent, key, task, ask)
+        self._start(sent, key, ask)
         return sent
 
     def _new(self, key: _Key, after: int) -> Sent:
         if len(self._running) >= TURNS_MAX:
             raise A2AError(ErrorKind.RESOURCE_EXHAUSTED, "Too many messages are under way")
-        sent = self._sent[key] = Sent(key[2], after)
+        sent = self._sent[key] = Sent(key.message_id, after)
         return sent
 
-    def _start(self, sent: Sent, key: _Key, task: str, ask: _Ask) -> None:
-        running = asyncio.get_running_loop().create_task(self._run(sent, key, task, ask))
+    def _start(self, sent: Sent, key: _Key, ask: _Ask) -> None:
+        running = asyncio.get_running_loop().create_task(self._run(sent, key, ask))
         self._running.add(running)
 
         def ended(done: asyncio.Task[None]) -> None:
@@ -216,13 +228,13 @@ class Turns:
         if self._sent.get(key) is sent:
             del self._sent[key]
 
-    async def _run(self, sent: Sent, key: _Key, task: str, ask: _Ask) -> None:
+    async def _run(self, sent: Sent, key: _Key, ask: _Ask) -> None:
         """See a message through: to the end of the agent's answer, or to the task it began before."""
         claim: Claim | None = None
         try:
             # Which turns a task has had says its log.
-            if self._messages is not None and not task:
-                found = await self._messages.claim(*key)
+            if self._messages is not None and not key.task:
+                found = await self._messages.claim(key.tenant, key.principal, key.message_id)
                 if isinstance(found, Begun):
                     sent.begun.set_result(found)
                     return
@@ -243,11 +255,11 @@ class Turns:
                 sent.begun.cancel()
             sent.finish()
 
-    def _listen(self, key: _Key, message: Raw, task: str) -> CapturedAnswer | None:
+    def _listen(self, key: _Key, message: Raw) -> CapturedAnswer | None:
         if self._capture is None:
             return None
         return self._capture.answer(
-            key[0], message=bytes(message), task_id=task or None, owner=key[1] or None
+            key.tenant, message=bytes(message), task_id=key.task or None, owner=key.principal or None
         )
 
     async def _ask(

@@ -86,7 +86,7 @@ class UnarySends:
         except A2AError:
             return await pass_on(Hearing())  # the agent says what it misses
         key, principal = asked.key, asked.principal.name
-        sent = self._turns.find(key.tenant, principal, message_id)
+        sent = self._turns.find(key.tenant, principal, message_id, key.task)
         after = 0
         if sent is None and key.task:
             hub = await open_hub(self._hubs, key, wait=True)

@@ -27,7 +27,7 @@ async def test_of_turns_that_have_ended_only_so_many_are_known(monkeypatch: pyte
         assert (await sent.begun).task == "t"
         await asyncio.sleep(0)
     await known.close()
-    assert [n for n in range(10) if known.find("", "", f"m{n}") is not None] == [7, 8, 9]
+    assert [n for n in range(10) if known.find("", "", f"m{n}", "") is not None] == [7, 8, 9]
 
 
 @pytest.mark.parametrize(
@@ -44,4 +44,18 @@ async def test_an_answer_that_names_nothing_may_be_asked_for_again(answer: bytes
         await sent.begun
     await known.close()
     await asyncio.sleep(0)
-    assert known.find("", "", "m") is None
+    assert known.find("", "", "m", "") is None
+
+
+async def test_what_names_another_task_is_another_message() -> None:
+    known = turns()
+
+    async def answer() -> bytes:
+        return b'{"task":{"id":"t","status":{"state":"TASK_STATE_WORKING"}}}'
+
+    sent = known.pass_on("", "", "m", "t", 0, answer)
+    await sent.begun
+    assert known.find("", "", "m", "t") is sent
+    assert known.find("", "", "m", "u") is None
+    assert known.find("", "", "m", "") is None
+    await known.close()
