@@ -101,7 +101,7 @@ class _IntoStructlog(logging.Handler):
 
 
 def _mask(_logger: object, _method: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Replace credentials wherever they stand in a line: in the targets and headers of broken requests, too."""
+    """Replace credentials wherever they stand in a line, also in what was cut out of a broken request."""
     for name, value in fields.items():
         if isinstance(value, str):
             fields[name] = mask_credentials(value)
@@ -110,6 +110,16 @@ def _mask(_logger: object, _method: str, fields: MutableMapping[str, Any]) -> Mu
 
 def mask_credentials(text: str) -> str:
     """Replace the credentials that a text holds as URLs and headers do."""
+    lower = text.lower()
+    # The expression takes 3 µs a text, and a line has ten of them.
+    if not (
+        "ticket" in lower
+        or "bearer" in lower
+        or "authorization" in lower
+        or "x-api-key" in lower
+        or "cookie" in lower
+    ):
+        return text
     return _CREDENTIAL.sub(r"\1********", text)
 
 

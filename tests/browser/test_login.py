@@ -117,3 +117,27 @@ async def test_login_opens_the_stream_and_keeps_it_open(
     await screen.page.reload()
     await expect(screen.page.get_by_label("Token or API key")).to_be_focused()
     assert KEY not in json.dumps(await screen.evaluate(HELD, KEY))
+
+
+async def test_a_ticket_that_is_not_taken_any_more_is_replaced(
+    real: RealBackend, tmp_path: Path, screen: Screen
+) -> None:
+    """A broker that is started again with a secret of its own takes none of its old tickets."""
+    story, owned = Story(TASK), {headers.OWNER: encode_token("alice")}
+    keys = tmp_path / "keys.toml"
+    keys.write_text(f'[[key]]\nid = "one"\nsha256 = "{hash_key(KEY)}"\nprincipal = "alice"\n')
+    screen.allow_refusals()
+    async with child_broker(real, tmp_path / "broker.log", auth__api_keys_file=keys) as broker:
+        await screen.watch(broker.url, TASK)
+        await screen.page.get_by_label("Token or API key").fill(KEY)
+        await screen.page.get_by_label("Token or API key").press("Enter")
+        # One's own task can't be told from one that is not there until it begins.
+        await screen.text("#connection", "Reconnecting")
+        await real.publish(*story.work(), task=TASK, headers=owned)
+        await screen.text("#connection", "Live", timeout_s=30)
+        screen.allow_cuts()
+        broker.kill9()
+        await screen.text("#connection", "Reconnecting")
+        await broker.restart()
+        await screen.text("#connection", "Live, resumed", timeout_s=30)
+        await expect(screen.at("#login")).to_be_hidden()
