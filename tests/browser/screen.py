@@ -18,7 +18,7 @@ CUT = re.compile(
 )
 """What Chromium itself writes to the console when a request meets no server: no page can prevent it."""
 
-REFUSED = re.compile(r"Failed to load resource: the server responded with a status of 401 ")
+REFUSED = re.compile(r"Failed to load resource: the server responded with a status of 40[14] ")
 
 LOOP_MS = 190
 """What the loop of `slowness` takes on an idle machine (measured on two virtual cores: 188 to 190 ms)."""
@@ -58,7 +58,7 @@ class Screen:
         self._cut_allowed = True
 
     def allow_refusals(self) -> None:
-        """From now on the broker may want a credential."""
+        """From now on the broker may want a credential, or have no ticket for a task."""
         self._refusal_allowed = True
 
     def check(self) -> None:
