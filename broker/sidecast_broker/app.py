@@ -24,9 +24,11 @@ from sidecast_broker.agent_tasks import AgentTasks
 from sidecast_broker.auth.access import Access, Authenticator
 from sidecast_broker.auth.credentials import Credentials
 from sidecast_broker.auth.page_tokens import PageTokens
+from sidecast_broker.auth.tickets import Tickets
 from sidecast_broker.auth.webhook import Webhook
 from sidecast_broker.bucket import Bucket
 from sidecast_broker.capture import Capture
+from sidecast_broker.cors import Cors
 from sidecast_broker.gateway import Gateway
 from sidecast_broker.health import Internal
 from sidecast_broker.hubs import Hubs
@@ -42,6 +44,7 @@ from sidecast_broker.routes import Public
 from sidecast_broker.settings import Nats, Settings
 from sidecast_broker.streams import Streams
 from sidecast_broker.task_list import TaskLists
+from sidecast_broker.ticket_desk import TicketDesk
 from sidecast_broker.turns import Turns
 from sidecast_broker.unary_sends import UnarySends
 
@@ -85,7 +88,8 @@ async def serving(
     hubs = Hubs(stream, positioner, settings.log, metrics)
     streams = Streams(settings.stream, metrics)
     webhook = Webhook(settings.auth) if settings.auth.webhook_url else None
-    credentials = Credentials(settings.auth)
+    tickets = Tickets(settings.auth)
+    credentials = Credentials(settings.auth, tickets=tickets)
     access = Access(settings, authenticator or credentials, hubs, webhook)
     page = Page(settings, hubs, TaskLists(stream, settings.agent.name), access)
     internal = Internal(settings, stream, positioner, hubs, streams, access, metrics)
@@ -101,11 +105,14 @@ async def serving(
     messages = _messages(stream, settings)
     turns = Turns(calls, messages, capture)
     a2a_streams = A2AStreams(settings, hubs, streams, turns, adoption, access, metrics)
-    lists, sends = AgentLists(access, PageTokens()), UnarySends(hubs, turns, access)
+    page_tokens = PageTokens(settings.auth.ticket_secret, settings.auth.ticket_secret_previous)
+    lists, sends = AgentLists(access, page_tokens), UnarySends(hubs, turns, access)
     relay = Relay(hubs, agent, cards, calls, capture, access, lists, sends)
-    gateway = Gateway(settings, a2a_streams, relay, agent, cards, access, metrics)
-    routes = [*public.routes(), *page.routes(), *cards.routes()]
-    open_to_all = Listener(Router(routes, gateway.answer), settings, metrics)
+    cors = Cors(server)
+    gateway = Gateway(settings, a2a_streams, relay, agent, cards, access, metrics, cors.origins)
+    desk = TicketDesk(settings, access, tickets)
+    routes = [*public.routes(), *page.routes(), *cards.routes(), *desk.routes()]
+    open_to_all = Listener(Router(routes, gateway.answer), settings, metrics, cors=cors)
     for_operators = Listener(Router(internal.routes()), settings, metrics)
     try:
         if settings.auth_on:
@@ -167,6 +174,12 @@ async def run(settings: Settings) -> None:
         _calm_collector()
         if settings.auth_on and not settings.auth.schemes:
             logger.warning("auth_without_scheme", consequence="every stream is answered with 401")
+        elif settings.auth_on and not settings.auth.ticket_secret:
+            logger.warning(
+                "ticket_secret_random",
+                consequence="tickets and page tokens are good at this replica only, until it restarts",
+                setting="auth.ticket_secret",
+            )
         logger.info("listening", url=listening.url, internal_url=listening.internal_url)
         await asked.wait()
         logger.info("draining", streams=len(listening.streams), drain_s=settings.stream.drain_s)

@@ -16,6 +16,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
+from sidecast_broker.core.origins import is_origin
 from sidecast_broker.settings import (
     ALGORITHMS,
     ENV_PREFIX,
@@ -209,6 +210,7 @@ def _contradictions(settings: Settings) -> Iterator[str]:
     if log.task_bytes_max > log.bytes_max:
         yield "log.task_bytes_max: must not exceed log.bytes_max"
     yield from _address_contradictions(settings)
+    yield from _cors_contradictions(settings.server.cors_origin_names)
     yield from _jwt_contradictions(settings.auth)
     yield from _auth_contradictions(settings)
 
@@ -229,6 +231,17 @@ def _address_contradictions(settings: Settings) -> Iterator[str]:
     for path in agent.passthrough_paths:
         if not _PLAIN_PATH.fullmatch(path) or _DOTS.search(path):
             yield f"agent.passthrough: {path!r} is not a path of plain segments that begins with a slash"
+
+
+def _cors_contradictions(origins: tuple[str, ...]) -> Iterator[str]:
+    if "*" in origins and len(origins) > 1:
+        yield "server.cors_origins: * is every origin, and stands alone"
+    for origin in origins:
+        if origin != "*" and not is_origin(origin):
+            yield (
+                f"server.cors_origins: {mask_url(origin)!r} is not an origin as browsers send it: http:// or "
+                "https://, a host in small letters, and a port only where it isn't the scheme's own"
+            )
 
 
 SECRET_BYTES_MIN = 32
@@ -272,7 +285,21 @@ def _jwt_contradictions(auth: Auth) -> Iterator[str]:
         yield "auth.jwt_algorithms: holds none for the kind of keys that is configured"
 
 
+def _ticket_contradictions(auth: Auth) -> Iterator[str]:
+    for name, secret in (
+        ("ticket_secret", auth.ticket_secret),
+        ("ticket_secret_previous", auth.ticket_secret_previous),
+    ):
+        if secret and len(secret.encode()) < SECRET_BYTES_MIN:
+            yield f"auth.{name}: must be at least {SECRET_BYTES_MIN} bytes long"
+    if auth.ticket_secret_previous and not auth.ticket_secret:
+        yield "auth.ticket_secret_previous: needs auth.ticket_secret, which replaces it"
+    if auth.ticket_secret and auth.ticket_secret in (auth.ticket_secret_previous, auth.jwt_secret):
+        yield "auth.ticket_secret: must differ from auth.ticket_secret_previous and auth.jwt_secret"
+
+
 def _auth_contradictions(settings: Settings) -> Iterator[str]:
+    yield from _ticket_contradictions(settings.auth)
     if (url := settings.auth.webhook_url) and not _is_http_url(url):
         yield f"auth.webhook_url: {mask_url(url)!r} is not http:// or https:// with a host"
     if settings.may_be_open or settings.auth.required == "true":

@@ -27,6 +27,9 @@ _EITHER_ZLIB = 32 + zlib.MAX_WBITS
 """Takes gzip's header as well as that of zlib, which `deflate` means (RFC 9110, section 8.4.1)."""
 
 
+Dress = Callable[[web.BaseRequest, web.StreamResponse], None]
+
+
 class Limits(NamedTuple):
     """What a client may take.
 
@@ -48,6 +51,7 @@ class ClientConnections(web.Server):
         answer: answers requests.
         limits: what clients may take.
         refuse: gives the answer to what is no request.
+        dress: sets the headers that all answers have, before one is sent.
         options: of aiohttp's server.
     """
 
@@ -56,12 +60,14 @@ class ClientConnections(web.Server):
         answer: Callable[[web.BaseRequest], Any],
         limits: Limits,
         refuse: Callable[[Refused], web.Response],
+        dress: Dress,
         **options: Any,
     ) -> None:
         # Unpacked is only what is read here: what passes on stays the bytes its Content-Encoding names.
         super().__init__(answer, request_factory=self._request, auto_decompress=False, **options)
         self.limits = limits
         self.refuse = refuse
+        self.dress = dress
 
     def __call__(self) -> RequestHandler:
         """Give a new connection."""
@@ -75,7 +81,9 @@ class ClientConnections(web.Server):
         writer: AbstractStreamWriter,
         task: asyncio.Task[None],
     ) -> web.BaseRequest:
-        return Request(message, payload, protocol, writer, task, self._loop, limits=self.limits)
+        return Request(
+            message, payload, protocol, writer, task, self._loop, limits=self.limits, dress=self.dress
+        )
 
 
 class Connection(RequestHandler):
@@ -165,11 +173,17 @@ class Connection(RequestHandler):
 class Request(web.BaseRequest):
     """A request whose body can be read in bounded time and space."""
 
-    ATTRS = web.BaseRequest.ATTRS | frozenset({"_limits"})
+    ATTRS = web.BaseRequest.ATTRS | frozenset({"_limits", "_dress"})
 
-    def __init__(self, *made_of: Any, limits: Limits) -> None:
+    def __init__(self, *made_of: Any, limits: Limits, dress: Dress) -> None:
         super().__init__(*made_of, client_max_size=limits.body_bytes_max)
         self._limits = limits
+        self._dress = dress
+
+    async def _prepare_hook(self, response: web.StreamResponse) -> None:
+        # The one place that every answer comes by, also streams and aiohttp's own, after the defaults of
+        # aiohttp are set and before the head is written.
+        self._dress(self, response)
 
     async def read(self) -> bytes:
         """Give the whole body, unpacked.

@@ -43,6 +43,8 @@ from sidecast_broker.core.a2a.wire import (
     require_extensions,
 )
 from sidecast_broker.core.auth.principal import Principal
+from sidecast_broker.core.origins import Origins
+from sidecast_broker.cors import refuse_forged
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.refused import Refused
 from sidecast_broker.relay import Relay
@@ -87,6 +89,7 @@ class Gateway:
         cards: say what the agent requires.
         access: who may do what.
         metrics: where to count.
+        origins: whose web pages may send what changes something.
     """
 
     def __init__(
@@ -98,6 +101,7 @@ class Gateway:
         cards: AgentCards,
         access: Access,
         metrics: Metrics,
+        origins: Origins,
     ) -> None:
         self._settings = settings
         self._access = access
@@ -106,6 +110,7 @@ class Gateway:
         self._agent = agent
         self._cards = cards
         self._metrics = metrics
+        self._origins = origins
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request at a path that is not of the browser format.
@@ -128,7 +133,7 @@ class Gateway:
             if call is None:
                 return await self._other(request)
             wire = call.wire
-            principal = await self._who(request)
+            principal = await self._who(request, call)
             read = await self._read(request, call)
             rpc_id, streams = read.rpc_id, read.operation.streams
             return await self._serve(request, await self._asked(request, call, read, principal))
@@ -146,9 +151,14 @@ class Gateway:
         _refuse_ticket(principal)
         return await self._relay.other(request, principal)
 
-    async def _who(self, request: web.BaseRequest) -> Principal:
+    async def _who(self, request: web.BaseRequest, call: Call) -> Principal:
         try:
-            return await self._access.who(request)
+            if request.method == hdrs.METH_POST:
+                refuse_forged(request, self._origins)
+            principal = await self._access.who(request)
+            if request.method != hdrs.METH_GET or call.operation is not SUBSCRIBE_TO_TASK:
+                _refuse_ticket(principal)
+            return principal
         except Refused as refused:
             raise _refusal(refused) from refused
 
@@ -225,8 +235,6 @@ class Gateway:
         principal = asked.principal
         if not self._access.on:
             return asked
-        if asked.operation is not SUBSCRIBE_TO_TASK:
-            _refuse_ticket(principal)
         keys = [asked.key._replace(task=task) for task in (asked.key.task, *asked.references) if task]
         action = _ACTIONS.get(asked.operation, "watch")
         verdicts = [

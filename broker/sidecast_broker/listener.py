@@ -14,6 +14,7 @@ import structlog
 from aiohttp import HttpVersion11, hdrs, web
 
 from sidecast_broker.connection import ClientConnections, Limits
+from sidecast_broker.cors import Cors, tell_safe
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.refused import Code, Refused
 from sidecast_broker.router import Router
@@ -43,12 +44,16 @@ class Listener:
         router: who answers what.
         settings: all settings.
         metrics: where to count.
+        cors: which web pages may read the answers; None: none.
     """
 
-    def __init__(self, router: Router, settings: Settings, metrics: Metrics) -> None:
+    def __init__(
+        self, router: Router, settings: Settings, metrics: Metrics, *, cors: Cors | None = None
+    ) -> None:
         self._router = router
         self._settings = settings
         self._metrics = metrics
+        self._cors = cors
         self._runner: web.ServerRunner | None = None
 
     async def open(self, host: str, port: int) -> str:
@@ -67,6 +72,7 @@ class Listener:
             self._answer,
             Limits(limits.header_s, limits.body_s, limits.body_bytes_max),
             self._refuse,
+            self._dress,
             handler_cancellation=True,
             access_log=None,
             keepalive_timeout=KEEPALIVE_S,
@@ -131,6 +137,12 @@ class Listener:
         response.force_close()
         return response
 
+    def _dress(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
+        if self._cors is not None:
+            self._cors.dress(request, response)
+        else:
+            tell_safe(response)
+
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
             target = request.raw_path
@@ -144,6 +156,10 @@ class Listener:
                 await _continue(request)
             return await handler(request)
         except Refused as refused:
+            if refused.allow and request.method == hdrs.METH_OPTIONS and self._cors is not None:
+                preflight = self._cors.preflight(request, refused.allow)
+                if preflight is not None:
+                    return preflight
             return self._refuse(refused)
         except web.HTTPException as error:
             return self._refuse(Refused(_CODES.get(error.status, "bad-request"), error.reason))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import MutableMapping
 from typing import Any, BinaryIO, Literal
@@ -24,6 +25,11 @@ LEVELS: dict[str, int] = {
     "warning": logging.WARNING,
     "error": logging.ERROR,
 }
+
+_CREDENTIAL = re.compile(
+    r"(?i)(ticket\s*=|bearer\s+|(?:authorization|x-api-key|cookie)['\"]?\s*:\s*['\"]?(?:bearer\s+)?)"
+    r"[^\s&'\";,]+"
+)
 
 _encode = msgspec.json.Encoder(enc_hook=repr).encode
 
@@ -50,6 +56,7 @@ def configure(level: Level = "info", form: Format = "auto", output: BinaryIO | N
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *([] if console else [structlog.processors.format_exc_info]),
+            _mask,
             *renderers,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
@@ -91,6 +98,29 @@ class _IntoStructlog(logging.Handler):
         if record.exc_info:
             fields["exc_info"] = record.exc_info
         self._logger.log(min(record.levelno, logging.CRITICAL), record.getMessage(), **fields)
+
+
+def _mask(_logger: object, _method: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Replace credentials wherever they stand in a line, also in what was cut out of a broken request."""
+    for name, value in fields.items():
+        if isinstance(value, str):
+            fields[name] = mask_credentials(value)
+    return fields
+
+
+def mask_credentials(text: str) -> str:
+    """Replace the credentials that a text holds as URLs and headers do."""
+    lower = text.lower()
+    # The expression takes 3 µs a text, and a line has ten of them.
+    if not (
+        "ticket" in lower
+        or "bearer" in lower
+        or "authorization" in lower
+        or "x-api-key" in lower
+        or "cookie" in lower
+    ):
+        return text
+    return _CREDENTIAL.sub(r"\1********", text)
 
 
 def _to_json(_logger: object, _method: str, fields: MutableMapping[str, Any]) -> bytes:

@@ -65,6 +65,14 @@ class Server(Struct, frozen=True):
             "`agent.passthrough` passes on is bounded by `agent.timeout_s`.",
         ),
     ] = 30.0
+    cors_origins: Annotated[
+        str,
+        Meta(
+            description="Origins whose web pages may use the public listener (CORS), exactly as browsers "
+            "send them, for example `https://app.example.com`, separated by commas. `*` is every origin, "
+            "which then can't send the cookie of a ticket. Empty: none but the broker's own."
+        ),
+    ] = ""
     backlog: Annotated[
         int,
         Meta(
@@ -82,6 +90,11 @@ class Server(Struct, frozen=True):
             description="Form of log lines on standard error; `auto` is `console` on a terminal, else `json`."
         ),
     ] = "auto"
+
+    @property
+    def cors_origin_names(self) -> tuple[str, ...]:
+        """The origins of `cors_origins`."""
+        return _listed(self.cors_origins)
 
 
 class Nats(Struct, frozen=True):
@@ -307,6 +320,32 @@ class Auth(Struct, frozen=True):
             "the alternative name of that kind; `none`: certificates name nobody."
         ),
     ] = "none"
+
+    ticket_secret: Annotated[
+        str,
+        Meta(
+            description="Secret that tickets and the page tokens of lists are made with, at least 32 bytes, "
+            "the same on all replicas. Empty: random, so that both are good at the process that made them "
+            "only.",
+            extra={"masked": "whole"},
+        ),
+    ] = ""
+    ticket_secret_previous: Annotated[
+        str,
+        Meta(
+            description="The secret before, while it is replaced: what was made with it is still taken.",
+            extra={"masked": "whole"},
+        ),
+    ] = ""
+    ticket_ttl_s_max: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=3600,
+            description="Longest time a ticket opens streams, in seconds; those it opened live as long as "
+            "the credential it was made with.",
+        ),
+    ] = 300
 
     @property
     def schemes(self) -> tuple[Scheme, ...]:

@@ -18,6 +18,8 @@ CUT = re.compile(
 )
 """What Chromium itself writes to the console when a request meets no server: no page can prevent it."""
 
+REFUSED = re.compile(r"Failed to load resource: the server responded with a status of 40[14] ")
+
 LOOP_MS = 190
 """What the loop of `slowness` takes on an idle machine (measured on two virtual cores: 188 to 190 ms)."""
 
@@ -34,6 +36,7 @@ class Screen:
         self.page = page
         self.errors: list[str] = []
         self._cut_allowed = False
+        self._refusal_allowed = False
         self._asked: list[str] = []
         page.on("request", lambda request: self._asked.append(request.url))
         page.on("console", self._heard)
@@ -43,7 +46,9 @@ class Screen:
         if message.type not in ("error", "warning"):
             return
         path = (message.location or {}).get("url", "")
-        ours = re.search(r"/(tasks/[^/]+/events|a2a/stream|ui/api/tasks)(\?|$)", path)
+        ours = re.search(r"/(tasks/[^/]+/events|a2a/stream|ui/api/tasks|tickets)(\?|$)", path)
+        if self._refusal_allowed and REFUSED.match(message.text) and ours:
+            return
         if self._cut_allowed and CUT.match(message.text) and ours:
             return
         self.errors.append(f"{message.text} ({path})")
@@ -51,6 +56,10 @@ class Screen:
     def allow_cuts(self) -> None:
         """From now on the broker may be away: requests of streams and lists may find nobody."""
         self._cut_allowed = True
+
+    def allow_refusals(self) -> None:
+        """From now on the broker may want a credential, or have no ticket for a task."""
+        self._refusal_allowed = True
 
     def check(self) -> None:
         """Fail where the console holds an error, or the page has asked others than its broker."""

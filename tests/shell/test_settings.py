@@ -318,6 +318,51 @@ def test_a_token_secret_is_masked_and_can_come_from_a_file() -> None:
 
 
 @pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        ({"auth__ticket_secret": "hunter2"}, ["auth.ticket_secret"]),
+        ({"auth__ticket_secret": "é" * 15}, ["auth.ticket_secret"]),
+        (
+            {"auth__ticket_secret": SECRET, "auth__ticket_secret_previous": "hunter2"},
+            ["auth.ticket_secret_previous"],
+        ),
+        ({"auth__ticket_secret_previous": SECRET}, ["auth.ticket_secret_previous"]),
+        ({"auth__ticket_secret": SECRET, "auth__ticket_secret_previous": SECRET}, ["auth.ticket_secret"]),
+        ({**JWT, "auth__jwt_secret": SECRET, "auth__ticket_secret": SECRET}, ["auth.ticket_secret"]),
+        ({"auth__ticket_ttl_s_max": 0}, ["auth.ticket_ttl_s_max"]),
+        ({"auth__ticket_ttl_s_max": 3601}, ["auth.ticket_ttl_s_max"]),
+        ({"server__cors_origins": "*, https://a"}, ["server.cors_origins"]),
+        ({"server__cors_origins": "https://a/, app.example.com"}, ["server.cors_origins"] * 2),
+        ({"server__cors_origins": "null"}, ["server.cors_origins"]),
+        ({"server__cors_origins": "https://me:hunter2@a"}, ["server.cors_origins"]),
+    ],
+    ids=repr,
+)
+def test_what_tickets_and_origins_need(flags: dict[str, Any], named: list[str]) -> None:
+    found = problems(**flags)
+    assert [problem.split(":")[0] for problem in found] == named
+    assert "hunter2" not in str(found)
+    assert SECRET not in str(found)
+
+
+def test_the_secrets_of_tickets_are_masked_and_make_no_scheme() -> None:
+    previous = "another secret that is long enough: 32 bytes"
+    settings = load(None, {}, {"auth.ticket_secret": SECRET, "auth.ticket_secret_previous": previous})
+    assert settings.auth.schemes == ()
+    assert not settings.auth_on
+    text = "\n".join(describe(settings))
+    assert SECRET not in text
+    assert previous not in text
+    assert tomllib.loads(text)["auth"]["ticket_secret_previous"] == "********"
+
+
+def test_origins_are_listed() -> None:
+    settings = load(None, {}, {"server.cors_origins": " https://a ,http://localhost:3000,"})
+    assert settings.server.cors_origin_names == ("https://a", "http://localhost:3000")
+    assert load(None, {}, {"server.cors_origins": "*"}).server.cors_origin_names == ("*",)
+
+
+@pytest.mark.parametrize(
     ("file", "environ"),
     [(b"[auth]\ninsecure = true", {}), (None, {"SIDECAST_AUTH_INSECURE": "true"})],
 )

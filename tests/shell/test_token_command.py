@@ -14,8 +14,11 @@ from issuer import AUDIENCE, ISSUER, SECRET, auth_settings
 
 from sidecast_broker.__main__ import main
 from sidecast_broker.auth.api_keys import ApiKeys
+from sidecast_broker.auth.tickets import Tickets
 from sidecast_broker.auth.tokens import Tokens
 from sidecast_broker.core.auth.principal import Grant, Principal
+from sidecast_broker.settings import Auth
+from sidecast_schemas.subjects import TaskKey
 
 SETTINGS = {"SIDECAST_AUTH_JWT_ISSUER": ISSUER, "SIDECAST_AUTH_JWT_AUDIENCE": f"{AUDIENCE}, other"}
 
@@ -138,6 +141,12 @@ def test_what_is_no_private_key_is_not_shown(tmp_path: Path, content: str) -> No
         ["key-pair"],
         ["key-pair", "--private", "/tmp/p", "--jwks", "/tmp/j", "--algorithm", "HS256"],
         ["api-key"],
+        ["ticket", "--principal", "alice", "--task", "t"],
+        ["ticket", "--principal", "alice"],
+        ["ticket", "--task", "t"],
+        ["ticket", "--principal", "", "--task", "t"],
+        ["ticket", "--principal", "alice", "--task", ""],
+        ["ticket", "--principal", "alice", "--task", "t", "--ttl-s", "0"],
         ["api-key", "--id", ""],
         ["api-key", "--id", "a", "--principal", "a\0"],
         ["api-key", "--id", "a", "--ttl-s", "0"],
@@ -167,3 +176,30 @@ def test_a_key_is_told_once_and_its_entry_holds_a_hash(tmp_path: Path) -> None:
     assert (principal.grants, principal.rights) == ((Grant("acme", None, None),), frozenset({"publish"}))
     assert principal.ends_at_s == pytest.approx(time.time() + 3600, abs=5)
     assert keys.principal(other.stderr.strip()) == Principal("two", "api_key", credential_id="two")
+
+
+def test_a_ticket_is_taken_by_a_broker_with_the_same_secret() -> None:
+    environ = {"SIDECAST_AUTH_TICKET_SECRET": SECRET, "SIDECAST_AGENT_NAME": "planner"}
+    made = invoke(
+        "ticket", "--principal", "alice", "--task", "t-1", "--task", "t-2", "--ttl-s", "60", env=environ
+    )
+    assert made.exit_code == 0, made.output
+    text = made.stdout.strip()
+    tickets = Tickets(Auth(ticket_secret=SECRET))
+    keys = frozenset(TaskKey("", "planner", task) for task in ("t-1", "t-2"))
+    assert tickets.ticket(text, time.time() + 50) == Principal("alice", "ticket", tasks=keys)
+    assert tickets.ticket(text, time.time() + 61) is None
+    bound = invoke("ticket", "--principal", "alice", "--tenant", "acme", "--task", "t", env=environ)
+    principal = tickets.ticket(bound.stdout.strip(), time.time())
+    assert principal is not None
+    assert (principal.tenant, principal.tasks) == ("acme", {TaskKey("acme", "planner", "t")})
+    nameless = invoke("ticket", "--principal", "alice", "--tenant", "_", "--task", "t", env=environ)
+    principal = tickets.ticket(nameless.stdout.strip(), time.time())
+    assert principal is not None
+    assert principal.tenant == ""
+
+
+def test_a_ticket_for_more_tasks_than_fit_is_not_made() -> None:
+    tasks = [option for number in range(40) for option in ("--task", f"{number:0200}")]
+    made = invoke("ticket", "--principal", "a", *tasks, env={"SIDECAST_AUTH_TICKET_SECRET": SECRET})
+    assert (made.exit_code, "too many tasks" in made.output) == (2, True)

@@ -12,9 +12,10 @@ import os
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from sidecast_broker.auth.derived import derived_keys
+
+PURPOSE = "sidecast page tokens"
 TOKEN_CHARACTERS_MAX = 4096
 
 _NONCE_BYTES = 12
@@ -30,18 +31,18 @@ class PageTokens:
 
     Args:
         secret: what all replicas share; empty: tokens are good at this process only.
+        previous: the secret before, whose tokens are still opened; empty: there is none.
     """
 
-    def __init__(self, secret: str = "") -> None:
-        derived = HKDF(SHA256(), 32, salt=None, info=b"sidecast page tokens")
-        self._cipher = AESGCM(derived.derive(secret.encode() if secret else os.urandom(32)))
+    def __init__(self, secret: str = "", previous: str = "") -> None:
+        self._ciphers = [AESGCM(key) for key in derived_keys(PURPOSE, secret, previous)]
 
     def seal(self, principal: str, token: str) -> str:
         """Give what a principal gets for the agent's token; empty stays empty."""
         if not token:
             return ""
         nonce = os.urandom(_NONCE_BYTES)
-        sealed = self._cipher.encrypt(nonce, token.encode(errors="surrogatepass"), principal.encode())
+        sealed = self._ciphers[0].encrypt(nonce, token.encode(errors="surrogatepass"), principal.encode())
         return base64.urlsafe_b64encode(nonce + sealed).rstrip(b"=").decode()
 
     def open(self, principal: str, sealed: str) -> str:
@@ -56,7 +57,12 @@ class PageTokens:
             if len(sealed) > TOKEN_CHARACTERS_MAX * 2:
                 raise ValueError("too long")
             raw = base64.b64decode(sealed + "=" * (-len(sealed) % 4), altchars=b"-_", validate=True)
-            token = self._cipher.decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], principal.encode())
-            return token.decode(errors="surrogatepass")
-        except (binascii.Error, ValueError, InvalidTag) as error:
+        except (binascii.Error, ValueError) as error:
             raise InvalidPageToken("the page token is not one of this list") from error
+        for cipher in self._ciphers:
+            try:
+                token = cipher.decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], principal.encode())
+                return token.decode(errors="surrogatepass")
+            except (ValueError, InvalidTag):
+                pass  # sealed with another secret, or nowhere
+        raise InvalidPageToken("the page token is not one of this list")

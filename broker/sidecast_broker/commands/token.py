@@ -1,4 +1,4 @@
-"""`sidecast token`: key pairs, signed tokens for development, and API keys.
+"""`sidecast token`: key pairs, tokens and tickets for development, and API keys.
 
 Must not know how the broker verifies them.
 """
@@ -20,12 +20,15 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from sidecast_broker.auth.api_keys import hash_key, make_key
+from sidecast_broker.auth.tickets import Tickets
 from sidecast_broker.commands.config import toml_value
 from sidecast_broker.commands.settings_options import config_option, settings_from
 from sidecast_broker.core.auth.claims import InvalidCredential, check_name, check_tenant
 from sidecast_broker.core.auth.grants import InvalidGrant, parse_grant
-from sidecast_broker.core.auth.principal import RIGHTS
+from sidecast_broker.core.auth.principal import RIGHTS, Principal
+from sidecast_broker.core.auth.tickets import TicketTooLong
 from sidecast_broker.settings import Auth
+from sidecast_schemas.subjects import TaskKey
 
 RSA_BITS = 3072
 RSA_EXPONENT = 65537
@@ -239,6 +242,39 @@ def _signing_key(file: Path | None, auth: Auth) -> tuple[jwt.PyJWK, dict[str, An
     except (msgspec.MsgspecError, jwt.PyJWTError, ValueError):
         raise click.ClickException(f"{file}: not a private key in the form of a JWK") from None
     return key, {"kid": key.key_id} if key.key_id else None
+
+
+# ------------------------------------------------------------------ tickets
+
+
+@command.command("ticket")
+@config_option
+@click.option("--principal", required=True, callback=_checked(_check_name), help="Who holds it.")
+@click.option("--tenant", callback=_checked(check_tenant), help="Bounds them to one tenant.")
+@click.option(
+    "--task",
+    "tasks",
+    required=True,
+    multiple=True,
+    callback=_checked(_check_name),
+    help="A task of the agent in agent.name; may be repeated.",
+)
+@click.option("--ttl-s", type=click.IntRange(1), help="Until it opens no more, in s [default: the most].")
+def ticket(
+    config: Path | None, principal: str, tenant: str | None, tasks: tuple[str, ...], ttl_s: int | None
+) -> None:
+    """Make a ticket with the secret in auth.ticket_secret, for development: nobody's leave is asked."""
+    settings = settings_from({"config": config})
+    if not settings.auth.ticket_secret:
+        raise click.UsageError("nothing to make it with: set auth.ticket_secret, as at the broker")
+    bound = None if tenant is None else check_tenant(tenant)
+    of = settings.agent.tenant if bound is None else bound
+    keys = [TaskKey(of, settings.agent.name, task) for task in tasks]
+    holder = Principal(principal, "ticket", bound)
+    try:
+        click.echo(Tickets(settings.auth).make(holder, keys, time.time(), ttl_s).text)
+    except TicketTooLong as error:
+        raise click.UsageError(f"too many tasks: {error}") from error
 
 
 # ------------------------------------------------------------------ API keys

@@ -45,3 +45,6 @@ export function streamOf(task, query) {
 
 /** Give the address of the list of tasks. */
 export const tasksAddress = () => new URL("ui/api/tasks", base).href;
+
+/** Give the address where tickets are made. */
+export const ticketsAddress = () => new URL("tickets", base).href;

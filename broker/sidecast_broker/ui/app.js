@@ -2,6 +2,7 @@
 // Must not know how tasks are listed or watched.
 
 import { eventOfPage, pageOf, taskOfPage } from "./address.js";
+import "./login.js";
 import { Tasks } from "./tasks.js";
 import { Watch } from "./watch.js";
 

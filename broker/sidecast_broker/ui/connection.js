@@ -2,6 +2,7 @@
 // Must not know what events mean to a task, nor how anything is shown.
 
 import { streamOf } from "./address.js";
+import { ask, NoTicket, onLogin, Ticket } from "./session.js";
 
 const RETRY_MS = 1000;
 const RETRY_MS_MIN = 250;
@@ -22,6 +23,8 @@ const WATCHDOG_MS = 1000;
  */
 export class Connection {
   #task;
+  #ticket;
+  #forgetLogin = () => {};
   #onFrame;
   #onChange;
   #source = null;
@@ -33,6 +36,7 @@ export class Connection {
   #afterMs = null;
   #waits = true;
   #attempt = 0;
+  #tries = 0;
 
   /** @type {Phase} */ phase = "connecting";
   /** Id of the last event: where a reconnect continues. */ lastId = "";
@@ -52,6 +56,7 @@ export class Connection {
    */
   constructor(task, onFrame, onChange) {
     this.#task = task;
+    this.#ticket = new Ticket(task);
     this.#onFrame = onFrame;
     this.#onChange = onChange;
   }
@@ -61,12 +66,15 @@ export class Connection {
     this.#watchdog = setInterval(() => this.#watch(), WATCHDOG_MS);
     addEventListener("online", this.#hurry);
     document.addEventListener("visibilitychange", this.#hurry);
+    this.#forgetLogin = onLogin(() => this.reconnect());
     this.#connect();
   }
 
   /** Close it for good. */
   close() {
     this.#drop();
+    this.#ticket.release();
+    this.#forgetLogin();
     clearInterval(this.#watchdog);
     removeEventListener("online", this.#hurry);
     document.removeEventListener("visibilitychange", this.#hurry);
@@ -83,12 +91,22 @@ export class Connection {
     if (this.phase === "reconnecting" && !document.hidden) this.reconnect();
   };
 
-  #connect() {
+  async #connect() {
     const query = { from: "start", debug: 1, named: 0, heartbeat: "event" };
     if (this.#waits && !this.lastId) query.wait_s = WAIT_S;
     if (this.lastId) query.last_event_id = this.lastId;
     if (this.phase !== "waiting") this.#change(this.lostAt ? "reconnecting" : "connecting", "connecting");
     this.retryAt = 0;
+    const tries = this.#tries;
+    let ticket = "";
+    try {
+      ticket = await this.#ticket.text();
+    } catch (error) {
+      if (tries === this.#tries) this.#withoutTicket(error);
+      return;
+    }
+    if (tries !== this.#tries) return; // dropped meanwhile
+    if (ticket) query.ticket = ticket;
     const source = (this.#source = new EventSource(streamOf(this.#task, query)));
     this.#heardAt = Date.now();
     source.onopen = () => {
@@ -99,6 +117,7 @@ export class Connection {
     source.onerror = () => {
       const refused = source.readyState === EventSource.CLOSED;
       this.#drop();
+      if (refused) this.#ticket.forget(); // a broker that was started again may take none of the old ones
       if (refused) this.#ask();
       else this.#lost("lost");
     };
@@ -106,6 +125,7 @@ export class Connection {
 
   #drop() {
     clearTimeout(this.#timer);
+    this.#tries += 1;
     if (this.#source) {
       this.#source.onopen = this.#source.onmessage = this.#source.onerror = null;
       this.#source.close();
@@ -186,19 +206,27 @@ export class Connection {
     this.#timer = setTimeout(() => this.#connect(), delay);
   }
 
+  #withoutTicket(error) {
+    this.reason = error instanceof NoTicket ? error.message : "";
+    if (error.status === 404) this.#retry("waiting"); // it may be about to begin
+    else if (error.status >= 400 && error.status < 500 && error.status !== 429) this.#change("refused", "refused");
+    else this.#lost("lost");
+  }
+
   /** Find out why there was no stream: an EventSource doesn't tell. */
   async #ask() {
     const query = this.#waits && !this.lastId ? { wait_s: WAIT_S } : {};
+    const tries = this.#tries;
     let status = 0;
     let answer = {};
     try {
-      const response = await fetch(streamOf(this.#task, query), { headers: { Accept: "application/json" } });
+      const response = await ask(streamOf(this.#task, query));
       status = response.status;
       answer = await response.json();
     } catch {
       // away, or no JSON: tried again below
     }
-    if (this.#source || this.retryAt) return; // somebody has reconnected meanwhile
+    if (tries !== this.#tries || this.retryAt) return; // somebody has reconnected meanwhile
     this.reason = answer.error?.message ?? "";
     if (status === 400 && this.#waits && !this.lastId) {
       this.#waits = false; // this broker lets nobody wait as long

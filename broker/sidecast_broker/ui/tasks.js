@@ -3,6 +3,7 @@
 
 import { pageOf, tasksAddress } from "./address.js";
 import { el, setText } from "./element.js";
+import { ask, onLogin } from "./session.js";
 import { ago, brokerNow, full, learnClock } from "./time.js";
 import { count, stateName, stateTone } from "./words.js";
 
@@ -38,6 +39,7 @@ export class Tasks {
       choose(anchor.dataset.task);
     });
     document.addEventListener("visibilitychange", () => document.hidden || this.refresh());
+    onLogin(() => this.refresh());
     this.refresh();
   }
 
@@ -67,7 +69,7 @@ export class Tasks {
     if (document.hidden) return;
     const sentAt = Date.now();
     try {
-      const response = await fetch(tasksAddress(), { headers: { Accept: "application/json" } });
+      const response = await ask(tasksAddress());
       const answer = await response.json();
       learnClock(Date.parse(answer.now), sentAt, Date.now());
       this.#failures = response.ok ? 0 : this.#failures + 1;

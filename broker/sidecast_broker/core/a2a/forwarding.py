@@ -13,6 +13,7 @@ from urllib.parse import unquote
 from sidecast_schemas.headers import PRINCIPAL, TENANT
 
 _OWN_PREFIX = "sidecast-"
+_CORS_PREFIX = "access-control-"
 _HOP_BY_HOP = frozenset(
     {
         "connection",
@@ -96,8 +97,12 @@ def request_headers(
 
 
 def response_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Give the headers the client gets of those the agent answered with, in their order."""
-    return _end_to_end(headers, frozenset())
+    """Give the headers the client gets of those the agent answered with, in their order.
+
+    Which web pages may read an answer is said by the broker, for all of its answers.
+    """
+    kept = _end_to_end(headers, frozenset())
+    return [(name, value) for name, value in kept if not name.lower().startswith(_CORS_PREFIX)]
 
 
 def _end_to_end(headers: Iterable[tuple[str, str]], dropped: frozenset[str]) -> list[tuple[str, str]]:
