@@ -508,6 +508,12 @@ class ChildBroker(Broker):
         process.terminate()
         return process
 
+    async def ended(self) -> int:
+        """Wait until it has ended by itself; give its exit code."""
+        process, self._process = self._process, None
+        assert process is not None
+        return await asyncio.to_thread(process.wait, 20)
+
     def logged(self, event: str) -> list[dict[str, Any]]:
         """Give its log lines of an event."""
         lines = map(json.loads, self.log.read_text().splitlines())

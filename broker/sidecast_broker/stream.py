@@ -115,9 +115,12 @@ class Stream:
         view: the client's format.
         settings: bounds and periods.
         metrics: where to count.
+        principal: who opened it.
         clock: seconds, monotonic.
 
     Attributes:
+        life: how long it may live; None: nobody looks after that.
+        unfed: whether it waits for a task that may not be seen yet.
         response: what the client gets; prepared by `start`.
         closed_because: the reason in log and metric, once it has ended.
     """
