@@ -89,7 +89,7 @@ async def serving(
     def doubt(reason: str) -> None:
         positioner.doubt(reason)
         if revocations is not None:
-            revocations.doubt()
+            revocations.doubt(reason)
 
     stream = connect(settings.nats, doubt)
     positioner = Positioner(stream, settings.nats.verify_s)
@@ -183,10 +183,12 @@ async def run(settings: Settings) -> None:
         OSError: an address can't be listened on.
     """
     loop = asyncio.get_running_loop()
-    asked, forced = asyncio.Event(), asyncio.Event()
+    asked, signalled, forced = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     def on_signal() -> None:
-        (forced if asked.is_set() else asked).set()
+        # Where an operator has asked before, the first signal is one more to do the same.
+        (forced if signalled.is_set() else signalled).set()
+        asked.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)

@@ -33,6 +33,7 @@ LOOK_S = 1.0
 READY_S = 1.0
 """How long a request waits for the first look: a broker that has just started takes less."""
 WRITES_MAX = 5
+_RECONNECTED = frozenset({"connected", "reconnected"})
 
 
 class Bucketful(Protocol):
@@ -100,9 +101,14 @@ class Revocations:
         """Stop looking."""
         await self._background.close()
 
-    def doubt(self) -> None:
-        """Read all of them again at once: something may have been missed, or the server be another."""
-        self._doubt.set()
+    def doubt(self, reason: str) -> None:
+        """Read all of them again at once after a reconnect: what was asked is lost, the server may be another.
+
+        Args:
+            reason: why messages may have been lost; others than that come in numbers, and lose nothing here.
+        """
+        if reason in _RECONNECTED:
+            self._doubt.set()
 
     # ------------------------------------------------------------------ asking
 
@@ -155,24 +161,23 @@ class Revocations:
     async def _run(self) -> None:
         loop, anew = asyncio.get_running_loop(), True
         while True:
+            try:  # being connected is a doubt, and the first look
+                async with asyncio.timeout(LOOK_S):
+                    await self._doubt.wait()
+                    anew = True
+            except TimeoutError:
+                pass
             self._doubt.clear()
             look, doubted = loop.create_task(self._look(anew=anew)), loop.create_task(self._doubt.wait())
             try:
                 await asyncio.wait({look, doubted}, return_when=asyncio.FIRST_COMPLETED)
                 if not look.done():
                     # A question that was on its way is lost: its answer would be waited for in vain.
-                    anew = True
                     continue
                 anew = not self._succeeded(look)
             finally:
                 look.cancel()
                 doubted.cancel()
-            try:
-                async with asyncio.timeout(LOOK_S):
-                    await self._doubt.wait()
-                    anew = True
-            except TimeoutError:
-                pass
 
     def _succeeded(self, look: asyncio.Task[None]) -> bool:
         """Tell whether a look has come to its end, and say once what keeps it from that."""
