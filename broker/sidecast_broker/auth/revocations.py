@@ -102,7 +102,7 @@ class Revocations:
         await self._background.close()
 
     def doubt(self, reason: str) -> None:
-        """Read all of them again at once after a reconnect: what was asked is lost, the server may be another.
+        """Read all of them again at once after a reconnect: what was asked may be lost.
 
         Args:
             reason: why messages may have been lost; others than that come in numbers, and lose nothing here.
