@@ -59,6 +59,8 @@ class Lifetimes:
         assert life is not None
         if life.generation != self._revocations.generation:
             self._judge(stream, life, now_s)
+        elif now_s < life.due_s:
+            return
         step = life.step(now_s)
         if step is None:
             return

@@ -19,6 +19,7 @@ from sidecast_broker.core.auth.life import Life
 from sidecast_broker.core.auth.revocation import Revoked
 
 
+@pytest.mark.row("C53")
 async def test_streams_of_all_formats_end_with_their_credential(backend: Backend) -> None:
     await backend.publish(task_record())
     ends_in_s = 2.5

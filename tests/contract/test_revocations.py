@@ -19,6 +19,7 @@ from nats_server import request_api
 from sse import TIMEOUT_S, kinds
 
 
+@pytest.mark.row("C53")
 @pytest.mark.parametrize(
     "body",
     [{"token_id": "t-1"}, {"principal": "alice"}, {"task": TASK}],
