@@ -287,6 +287,14 @@ class RealBackend(Backend):
             if "stream not found" not in str(error):
                 raise
 
+    async def delete_bucket(self, name: str) -> None:
+        """Remove a key-value bucket, where there is one."""
+        try:
+            await self._api(f"STREAM.DELETE.KV_{name}")
+        except RuntimeError as error:
+            if "stream not found" not in str(error):
+                raise
+
     async def purge(self, subject: str | None = None, keep_from: int | None = None) -> None:
         body = {"filter": subject, "seq": keep_from}
         await self._api("STREAM.PURGE.SIDECAST", {key: value for key, value in body.items() if value})
@@ -507,6 +515,17 @@ class ChildBroker(Broker):
         assert process is not None
         process.terminate()
         return process
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    async def ended(self) -> int:
+        """Wait until it has ended by itself; give its exit code."""
+        process, self._process = self._process, None
+        assert process is not None
+        return await asyncio.to_thread(process.wait, 20)
 
     def logged(self, event: str) -> list[dict[str, Any]]:
         """Give its log lines of an event."""

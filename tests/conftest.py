@@ -35,6 +35,7 @@ async def real(nats_of_run: NatsServer) -> AsyncIterator[RealBackend]:
         nats_of_run.start()
     backend = RealBackend(nats_of_run)
     await backend.create()
+    await backend.delete_bucket("SIDECAST_REVOKED")
     yield backend
     await backend.close()
 

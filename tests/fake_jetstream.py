@@ -198,6 +198,7 @@ class FakeServer:
         self.gate.set()
         self._of: dict[str, dict[int, _Message]] = {}
         self._buckets: dict[str, dict[str, _Message]] = {}
+        self._buckets_created: dict[str, str] = {}
         self._message_ids: dict[str, int] = {}
         self._connections: set[FakeJetStream] = set()
 
@@ -309,25 +310,36 @@ class FakeServer:
         previous = bucket[subject].sequence if subject in bucket else 0
         if int(headers.get(names.EXPECTED_LAST_SUBJECT_SEQUENCE, previous)) != previous:
             raise PublishConflict(f"wrong last sequence: {previous}")
-        sequence = 1 + max((each.sequence for each in bucket.values()), default=0)
+        sequence = 1 + _last(bucket)
         bucket[subject] = _Message(sequence, previous, _at(next(_now_ms)), subject, dict(headers), payload)
         return sequence
 
     def api(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """Answer what is asked of the API about key-value buckets."""
         operation, _, name = path.rpartition(".")
-        if operation == "STREAM.CREATE":
-            self._buckets.setdefault(name, {})
+        if operation == "STREAM.CREATE" and name not in self._buckets:
+            self._buckets[name] = {}
+            self._buckets_created[name] = _at(next(_now_ms))
         bucket = self._buckets.get(name)
         if bucket is None:
             return {"error": {"code": 404, "err_code": STREAM_NOT_FOUND, "description": "stream not found"}}
         if operation != "STREAM.MSG.GET":
-            return {"config": body, "ts": _at(next(_now_ms))}
-        found = bucket.get(body["last_by_subj"])
+            state = {"last_seq": _last(bucket)}
+            created = self._buckets_created[name]
+            return {"config": body, "created": created, "ts": _at(next(_now_ms)), "state": state}
+        if "next_by_subj" in body:
+            later = (each for each in bucket.values() if each.sequence >= body["seq"])
+            found = min(later, default=None)
+        else:
+            found = bucket.get(body["last_by_subj"])
         if found is None:
             return {"error": {"code": 404, "err_code": NO_MESSAGE, "description": "no message found"}}
         message = {"subject": found.subject, "seq": found.sequence, "time": found.at, "data": found.payload}
         return {"message": message | {"hdrs": _block(found.headers).block}}
+
+    def delete_bucket(self, name: str) -> None:
+        """Remove a key-value bucket."""
+        del self._buckets[f"KV_{name}"]
 
     def is_attended(self, subject: str) -> bool:
         """Tell whether any connection attends a subject."""
@@ -338,6 +350,10 @@ class FakeServer:
         if not self.away:
             for connection in self._connections:
                 connection.deliver(subject, payload, headers)
+
+
+def _last(bucket: dict[str, _Message]) -> int:
+    return max((each.sequence for each in bucket.values()), default=0)
 
 
 def _with_server_headers(message: _Message, previous: int) -> dict[str, str]:

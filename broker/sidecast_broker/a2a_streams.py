@@ -73,13 +73,12 @@ class A2AStreams:
             if opening is None or (hub.ends_at(after) and opening.mode == "snapshot"):
                 raise A2AError(ErrorKind.UNSUPPORTED_OPERATION, "The task has ended")
             view = self._view(asked)
-            return await self._stream(
-                request,
-                Stream(asked.key, hub, self._hubs, view, self._settings.stream, self._metrics),
-                opening,
-                head or view.snapshot(hub),
-                after,
-            )
+            stream = self._stream_of(asked, hub, view)
+            return await self._stream(request, stream, opening, head or view.snapshot(hub), after)
+
+    def _stream_of(self, asked: Asked, hub: Hub, view: A2AView) -> Stream:
+        settings, metrics = self._settings.stream, self._metrics
+        return Stream(hub.key, hub, self._hubs, view, settings, metrics, principal=asked.principal)
 
     async def _open(self, asked: Asked) -> Hub:
         """Give a task's hub, for who may watch it; what is refused leaves like what is not there."""
@@ -225,7 +224,7 @@ class A2AStreams:
                 )
                 head = view.task(hub, fold.task(), after)
                 opening = Opening("snapshot", after, None)
-            stream = Stream(key, hub, self._hubs, view, self._settings.stream, self._metrics)
+            stream = self._stream_of(asked, hub, view)
             sent.listen(stream.look_again)
             try:
                 return await self._stream(request, stream, opening, head, after)

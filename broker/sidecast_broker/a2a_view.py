@@ -12,6 +12,7 @@ from msgspec import Struct
 from sidecast_broker.core.a2a.errors import A2AError, ErrorKind, error_frame
 from sidecast_broker.core.a2a.translate.raw import Untranslatable
 from sidecast_broker.core.a2a.wire import Wire
+from sidecast_broker.core.auth.life import End
 from sidecast_broker.core.cursor import format_cursor
 from sidecast_broker.core.frame import HEARTBEAT
 from sidecast_broker.core.log import Record
@@ -21,6 +22,12 @@ from sidecast_broker.hub import Hub
 from sidecast_schemas.events import INTERRUPTED_STATES, TERMINAL_STATES
 
 _ID_HERE = b'"urn:sidecast:id"'
+
+
+_ENDS: dict[End, tuple[ErrorKind, str]] = {
+    "expired": (ErrorKind.UNAUTHENTICATED, "The credential has expired; subscribe again with another"),
+    "revoked": (ErrorKind.PERMISSION_DENIED, "Access was revoked"),
+}
 
 
 class AgentTurn:
@@ -150,6 +157,15 @@ class A2AView(Struct, frozen=True):
     def drain(self, reconnect_in_ms: int) -> bytes:
         """Give an error, so that nobody takes the end of the stream for that of the task (C70)."""
         error = A2AError(ErrorKind.UNAVAILABLE, "This broker stops; subscribe again to go on")
+        return error_frame(error, self.wire, self.rpc_id or None)
+
+    def expiring(self, expires_in_s: float) -> bytes:
+        """Say nothing: there is no frame for it."""
+        return b""
+
+    def cut_short(self, hub: Hub, end: End) -> bytes:
+        """Give an error, so that nobody takes the end of the stream for that of the task (C70)."""
+        error = A2AError(*_ENDS[end])
         return error_frame(error, self.wire, self.rpc_id or None)
 
     def not_found(self) -> bytes:

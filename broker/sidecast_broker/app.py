@@ -15,6 +15,7 @@ from typing import NamedTuple
 import structlog
 
 from sidecast_broker.a2a_streams import A2AStreams
+from sidecast_broker.administration import Administration
 from sidecast_broker.adoption import Adoption
 from sidecast_broker.agent import Agent
 from sidecast_broker.agent_calls import AgentCalls
@@ -24,6 +25,7 @@ from sidecast_broker.agent_tasks import AgentTasks
 from sidecast_broker.auth.access import Access, Authenticator
 from sidecast_broker.auth.credentials import Credentials
 from sidecast_broker.auth.page_tokens import PageTokens
+from sidecast_broker.auth.revocations import Revocations
 from sidecast_broker.auth.tickets import Tickets
 from sidecast_broker.auth.webhook import Webhook
 from sidecast_broker.bucket import Bucket
@@ -33,6 +35,7 @@ from sidecast_broker.gateway import Gateway
 from sidecast_broker.health import Internal
 from sidecast_broker.hubs import Hubs
 from sidecast_broker.jetstream import JetStream
+from sidecast_broker.lifetimes import Lifetimes
 from sidecast_broker.listener import Listener
 from sidecast_broker.messages import Messages
 from sidecast_broker.metrics import Metrics
@@ -70,6 +73,7 @@ async def serving(
     settings: Settings,
     connect: Callable[[Nats, Callable[[str], None]], JetStream] = JetStream,
     authenticator: Authenticator | None = None,
+    stop: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[Listening]:
     """Run a broker for the length of the block; streams are not drained at its end, only closed.
 
@@ -77,22 +81,32 @@ async def serving(
         settings: all settings.
         connect: makes the connection to JetStream.
         authenticator: tells who asks; by default the credentials that the settings name.
+        stop: called when an operator asks for what SIGTERM does.
 
     Raises:
         OSError: an address can't be listened on.
         UnusableFile: a file of keys can't be used.
     """
     metrics = Metrics()
-    stream = connect(settings.nats, lambda reason: positioner.doubt(reason))
+
+    def doubt(reason: str) -> None:
+        positioner.doubt(reason)
+        if revocations is not None:
+            revocations.doubt(reason)
+
+    stream = connect(settings.nats, doubt)
     positioner = Positioner(stream, settings.nats.verify_s)
     hubs = Hubs(stream, positioner, settings.log, metrics)
-    streams = Streams(settings.stream, metrics)
+    revocations = _revocations(stream, settings)
+    lifetimes = None if revocations is None else Lifetimes(revocations, settings.auth.expiring_s)
+    streams = Streams(settings.stream, metrics, lifetimes)
     webhook = Webhook(settings.auth) if settings.auth.webhook_url else None
     tickets = Tickets(settings.auth)
     credentials = Credentials(settings.auth, tickets=tickets)
-    access = Access(settings, authenticator or credentials, hubs, webhook)
+    access = Access(settings, authenticator or credentials, hubs, webhook, revocations)
     page = Page(settings, hubs, TaskLists(stream, settings.agent.name), access)
     internal = Internal(settings, stream, positioner, hubs, streams, access, metrics)
+    administration = Administration(settings, internal.authorise, access, streams, revocations, stop)
     server = settings.server
     agent = Agent(settings.agent)
     cards = AgentCards(agent, settings, schemes=access.schemes)
@@ -113,7 +127,7 @@ async def serving(
     desk = TicketDesk(settings, access, tickets)
     routes = [*public.routes(), *page.routes(), *cards.routes(), *desk.routes()]
     open_to_all = Listener(Router(routes, gateway.answer), settings, metrics, cors=cors)
-    for_operators = Listener(Router(internal.routes()), settings, metrics)
+    for_operators = Listener(Router([*internal.routes(), *administration.routes()]), settings, metrics)
     try:
         if settings.auth_on:
             await credentials.start()
@@ -122,6 +136,8 @@ async def serving(
         agent.start()
         stream.start()
         positioner.start()
+        if revocations is not None:
+            revocations.start()
         hubs.start()
         streams.start()
         if capture is not None:
@@ -144,6 +160,8 @@ async def serving(
         await agent.close()
         await streams.close()
         await hubs.close()
+        if revocations is not None:
+            await revocations.close()
         await positioner.close()
         await stream.close()
 
@@ -156,21 +174,32 @@ def _messages(stream: JetStream, settings: Settings) -> Messages | None:
     return Messages(bucket, agent.name, abandoned_s=agent.timeout_s, patience_s=nats.request_s)
 
 
+def _revocations(stream: JetStream, settings: Settings) -> Revocations | None:
+    if not settings.auth_on:
+        return None
+    nats, age_s = settings.nats, settings.auth.revocation_s
+    # Full, it takes no more: what was revoked first must not be forgotten first.
+    bucket = Bucket(stream, f"{nats.stream}_REVOKED", nats, age_s, forgets=False)
+    return Revocations(bucket, age_s)
+
+
 async def run(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, then drain; a second signal ends at once.
+    """Serve until SIGTERM, SIGINT or an operator, then drain; a second signal ends at once.
 
     Raises:
         OSError: an address can't be listened on.
     """
     loop = asyncio.get_running_loop()
-    asked, forced = asyncio.Event(), asyncio.Event()
+    asked, signalled, forced = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     def on_signal() -> None:
-        (forced if asked.is_set() else asked).set()
+        # Where an operator has asked before, the first signal is one more to do the same.
+        (forced if signalled.is_set() else signalled).set()
+        asked.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    async with serving(settings) as listening:
+    async with serving(settings, stop=asked.set) as listening:
         _calm_collector()
         if settings.auth_on and not settings.auth.schemes:
             logger.warning("auth_without_scheme", consequence="every stream is answered with 401")

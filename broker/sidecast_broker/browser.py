@@ -9,6 +9,7 @@ from collections.abc import Hashable
 
 from msgspec import Struct
 
+from sidecast_broker.core.auth.life import End
 from sidecast_broker.core.cursor import format_cursor
 from sidecast_broker.core.frame import HEARTBEAT
 from sidecast_broker.core.log import Record
@@ -120,6 +121,15 @@ class BrowserView(Struct, frozen=True):
     def drain(self, reconnect_in_ms: int) -> bytes:
         """Give the frame that sends a client to another broker."""
         return events.drain_frame(reconnect_in_ms, named=self.named).data
+
+    def expiring(self, expires_in_s: float) -> bytes:
+        """Give the frame that tells of the credential's end."""
+        return events.expiring_frame(round(expires_in_s, 1), named=self.named).data
+
+    def cut_short(self, hub: Hub, end: End) -> bytes:
+        """Give the end of a stream that may not go on; the task's state only where it might be seen."""
+        state = hub.fold.state if end == "expired" else None
+        return events.end_frame(state, end, named=self.named, task_id=hub.key.task).data
 
     def ended(self, hub: Hub, cursor: int) -> bool:
         """Tell whether the task is over and a cursor beyond its last event."""

@@ -1,11 +1,12 @@
 """A JetStream key-value bucket: an entry is replaced only by who knows it, and read at the leader.
 
 Must not know what is kept in it. Laid out as NATS clients lay out theirs, so that their tools read it (ADR-8
-of NATS); its age and size are bounds, beyond which the oldest entries are forgotten.
+of NATS); its age is a bound, beyond which entries are forgotten, and its size one.
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, NamedTuple
 
 import structlog
@@ -15,8 +16,10 @@ from sidecast_broker.answers import (
     STREAM_NOT_FOUND,
     Away,
     Headers,
+    InfoAnswer,
     PublishConflict,
     PublishRefused,
+    StoredMessage,
     decode_info,
     decode_message,
     parse_time,
@@ -30,6 +33,8 @@ logger = structlog.get_logger(__name__)
 
 BYTES_MAX = 128 * 1024 * 1024
 DUPLICATE_WINDOW_S = 120.0
+READS_MAX = 64
+"""Entries asked for at once when many are read."""
 _OPERATION = "KV-Operation"
 _DELETED = "DEL"
 
@@ -48,6 +53,25 @@ class Entry(NamedTuple):
     at_s: float
 
 
+class Found(NamedTuple):
+    """An entry, and the key that holds it."""
+
+    key: str
+    entry: Entry
+
+
+class Standing(NamedTuple):
+    """Where a bucket stands.
+
+    Attributes:
+        created: when it was made, as the server writes it.
+        last: the newest revision ever given.
+    """
+
+    created: str
+    last: int
+
+
 class Bucket:
     """One bucket; made when it is first used, where it is missing and `nats.manage_stream` is on.
 
@@ -56,14 +80,23 @@ class Bucket:
         name: of the bucket, `[A-Za-z0-9_-]+`.
         settings: replicas, and whether the bucket is made.
         age_s: after which an entry is forgotten.
+        forgets: whether it forgets the oldest entries when it is full, or takes no more.
     """
 
-    def __init__(self, stream: JetStream, name: str, settings: Nats, age_s: int) -> None:
+    def __init__(
+        self, stream: JetStream, name: str, settings: Nats, age_s: int, *, forgets: bool = True
+    ) -> None:
         self._stream = stream
         self._name = name
+        self._forgets = forgets
         self._settings = settings
         self._age_s = age_s
         self._seen = False
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._name
 
     async def get(self, key: str) -> Entry | None:
         """Ask the leader what a key holds; None: nothing, perhaps not any more.
@@ -74,15 +107,35 @@ class Bucket:
         Raises:
             Away: no answer, or no bucket.
         """
-        asked = {"last_by_subj": f"$KV.{self._name}.{key}"}
+        found = await self._message({"last_by_subj": f"$KV.{self._name}.{key}"})
+        return None if found is None else _entry(found)
+
+    async def above(self, revision: int) -> list[Found]:
+        """Ask the leader for all entries above a revision, oldest first.
+
+        Raises:
+            Away: no answer to all questions, or no bucket.
+        """
+        prefix = f"$KV.{self._name}."
+        found: dict[int, StoredMessage] = {}
+        start, count = revision + 1, 1
+        while True:
+            # Each is answered with the first entry at or above its revision; mostly they lie close together.
+            asked = (
+                self._message({"seq": start + ahead, "next_by_subj": f"{prefix}>"}) for ahead in range(count)
+            )
+            answers = await asyncio.gather(*asked)
+            found.update((answer.seq, answer) for answer in answers if answer is not None)
+            if answers[-1] is None:
+                break
+            start, count = answers[-1].seq + 1, READS_MAX
+        return [Found(found[seq].subject.removeprefix(prefix), _entry(found[seq])) for seq in sorted(found)]
+
+    async def _message(self, asked: dict[str, Any]) -> StoredMessage | None:
         answer = decode_message(await self._stream.api(f"STREAM.MSG.GET.KV_{self._name}", asked))
-        found = answer.message
-        if found is None:
-            if answer.error is not None and answer.error.err_code == NO_MESSAGE:
-                return None
+        if answer.message is None and (answer.error is None or answer.error.err_code != NO_MESSAGE):
             raise Away(answer.error.description if answer.error else "empty answer")
-        value = None if _OPERATION in Headers(found.hdrs) else found.data
-        return Entry(found.seq, value, parse_time(found.time))
+        return answer.message
 
     async def put(self, key: str, value: bytes | None, after: int) -> int:
         """Write a value behind a revision.
@@ -120,12 +173,28 @@ class Bucket:
         Raises:
             Away: no answer, or no bucket.
         """
+        return parse_time((await self._info()).ts)
+
+    async def standing(self) -> Standing:
+        """Ask the leader where the bucket stands, and make it where it is missing.
+
+        Raises:
+            Away: no answer, or it can't be made.
+        """
+        try:
+            answer = await self._info() if self._seen else await self._open()
+        except Away:
+            self._seen = False  # it may be gone
+            raise
+        return Standing(answer.created, answer.state.last_seq)
+
+    async def _info(self) -> InfoAnswer:
         answer = decode_info(await self._stream.api(f"STREAM.INFO.KV_{self._name}"))
         if answer.error is not None:
             raise Away(answer.error.description)
-        return parse_time(answer.ts)
+        return answer
 
-    async def _open(self) -> None:
+    async def _open(self) -> InfoAnswer:
         path, wanted = f"STREAM.INFO.KV_{self._name}", self._config()
         answer = decode_info(await self._stream.api(path))
         if answer.error is not None and answer.error.err_code == STREAM_NOT_FOUND:
@@ -139,6 +208,7 @@ class Bucket:
         if different := differences(answer.config, wanted):
             logger.warning("bucket_differs", bucket=self._name, differences=different)
         self._seen = True
+        return answer
 
     def _config(self) -> dict[str, Any]:
         return {
@@ -146,8 +216,8 @@ class Bucket:
             "subjects": [f"$KV.{self._name}.>"],
             "max_msgs_per_subject": 1,
             "storage": "file",
-            # A full bucket forgets what is oldest; the usual `new` would refuse what is asked of it.
-            "discard": "old",
+            # `new` is usual for buckets: full, it takes nothing more.
+            "discard": "old" if self._forgets else "new",
             "max_age": int(self._age_s * 1e9),
             "max_bytes": BYTES_MAX,
             "duplicate_window": int(min(DUPLICATE_WINDOW_S, self._age_s) * 1e9),
@@ -155,3 +225,8 @@ class Bucket:
             "deny_delete": True,
             "allow_rollup_hdrs": True,
         }
+
+
+def _entry(message: StoredMessage) -> Entry:
+    value = None if _OPERATION in Headers(message.hdrs) else message.data
+    return Entry(message.seq, value, parse_time(message.time))

@@ -100,13 +100,13 @@ class Internal:
         return web.Response(body=self._metrics.render(), headers={"Content-Type": self._metrics.content_type})
 
     async def _list_streams(self, request: web.BaseRequest) -> web.Response:
-        principal = await self._authorise(request, "admin")
+        principal = await self.authorise(request, "admin")
         streams = self._streams.describe()
         if principal.tenant is not None:
             streams = [stream for stream in streams if stream["tenant"] == principal.tenant]
         return web.json_response({"streams": streams})
 
-    async def _authorise(self, request: web.BaseRequest, *rights: Right) -> Principal:
+    async def authorise(self, request: web.BaseRequest, *rights: Right) -> Principal:
         """Let in who has one of these rights; without a scheme everybody on loopback, unless that is off.
 
         Raises:
@@ -129,7 +129,7 @@ class Internal:
 
     async def _publish(self, request: web.BaseRequest) -> web.Response:
         arrived_s = self._access.now()
-        principal = await self._authorise(request, "publish", "admin")
+        principal = await self.authorise(request, "publish", "admin")
         if request.content_type not in (JSON, NDJSON):
             raise Refused("unsupported-media-type", f"send one event as {JSON}, or many as {NDJSON}")
         tenant = self._access.tenant(principal, _given(request, "tenant"))

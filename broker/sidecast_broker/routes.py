@@ -137,17 +137,18 @@ class Public:
             if refused.code == "not-found":
                 await access.hold(arrived_s)
             raise
-        return await self._serve(request, hub, wanted, look)
+        return await self._serve(request, principal, hub, wanted, look)
 
     async def _serve(
-        self, request: web.BaseRequest, hub: Hub, wanted: _Wanted, look: Look | None
+        self, request: web.BaseRequest, principal: Principal, hub: Hub, wanted: _Wanted, look: Look | None
     ) -> Stream | web.StreamResponse:
         """Begin the stream of a hub in use; it is released where no stream comes of it."""
         with self._hubs.using(hub) as use:
             opening = await self._open_at(hub, wanted) if hub.first is not None else None
             if hub.first is None or opening is not None:
                 self._streams.admit()  # of those who came at once, some may have filled it meanwhile
-                stream = Stream(hub.key, hub, self._hubs, wanted.view, self._settings.stream, self._metrics)
+                settings, metrics = self._settings.stream, self._metrics
+                stream = Stream(hub.key, hub, self._hubs, wanted.view, settings, metrics, principal=principal)
                 await stream.start(request)
                 await self._begin(stream, wanted, opening, look)
                 use.keep()
@@ -192,6 +193,7 @@ class Public:
         self, stream: Stream, wanted: _Wanted, opening: Opening | None, look: Look | None
     ) -> None:
         """Count a stream as open, wait for its task where there is none yet, and send what it begins with."""
+        stream.unfed = look is not None
         self._streams.add(stream, opening)
         try:
             if opening is None and await stream.wait_for_task(wanted.wait_s, look):

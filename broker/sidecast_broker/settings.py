@@ -346,6 +346,23 @@ class Auth(Struct, frozen=True):
             "the credential it was made with.",
         ),
     ] = 300
+    expiring_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=3600,
+            description="Time before the end of its credential at which a stream is told of it, in seconds.",
+        ),
+    ] = 30.0
+    revocation_s: Annotated[
+        int,
+        Meta(
+            ge=60,
+            le=366 * 86400,
+            description="Time a revocation lives, in seconds: at least as long as credentials do, for one "
+            "that outlives it is accepted again. The same for all brokers of a stream.",
+        ),
+    ] = 86400
 
     @property
     def schemes(self) -> tuple[Scheme, ...]:

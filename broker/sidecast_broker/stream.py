@@ -19,6 +19,8 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp_sse import EventSourceResponse
 
 from sidecast_broker.answers import Away
+from sidecast_broker.core.auth.life import End, Life
+from sidecast_broker.core.auth.principal import ANYBODY, Principal
 from sidecast_broker.core.frame import HEARTBEAT, chunk
 from sidecast_broker.core.log import Record
 from sidecast_broker.core.views.shapes import StreamGapReason
@@ -60,6 +62,12 @@ class StreamView(View, Protocol):
 
     def drain(self, reconnect_in_ms: int) -> bytes:
         """Give the frame that sends a client to another broker; empty where the format has none."""
+
+    def expiring(self, expires_in_s: float) -> bytes:
+        """Give the frame that tells of the credential's end; empty where the format has none."""
+
+    def cut_short(self, hub: Hub, end: End) -> bytes:
+        """Give the end of a stream that may not go on: nobody takes it for the end of the task."""
 
     def not_found(self) -> bytes:
         """Give the end of a stream whose task never came."""
@@ -107,9 +115,12 @@ class Stream:
         view: the client's format.
         settings: bounds and periods.
         metrics: where to count.
+        principal: who opened it.
         clock: seconds, monotonic.
 
     Attributes:
+        life: how long it may live; None: nobody looks after that.
+        unfed: whether it waits for a task that may not be seen yet.
         response: what the client gets; prepared by `start`.
         closed_because: the reason in log and metric, once it has ended.
     """
@@ -132,9 +143,12 @@ class Stream:
         "_writer",
         "closed_because",
         "key",
+        "life",
         "opened_at_s",
         "peer",
+        "principal",
         "response",
+        "unfed",
         "view",
     )
 
@@ -147,9 +161,13 @@ class Stream:
         settings: StreamSettings,
         metrics: Metrics,
         *,
+        principal: Principal = ANYBODY,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.response = Response()
+        self.principal = principal
+        self.life: Life | None = None
+        self.unfed = False
         self.key = key
         self.view = view
         self.closed_because = "client-gone"
@@ -229,7 +247,7 @@ class Stream:
             await self._tell_within(min(pause_s, left))
             pause_s = min(pause_s * 2, LOOK_S_MAX)
             if self._ending is None and (hub := await look(until - self._clock())) is not None:
-                self._hub, self._epoch = hub, hub.epoch
+                self._hub, self._epoch, self.unfed = hub, hub.epoch, False
         if self._hub.first is None:
             self._ending = self._ending or Ending("not-found", self.view.not_found())
             return False
@@ -255,7 +273,8 @@ class Stream:
             after: the sequence they lead up to.
         """
         self.subscriber.cursor = after
-        await self.write(head)
+        if self._ending is None:
+            await self.write(head)
 
     async def follow(self) -> None:
         """Serve the task until one side ends it, then send the end.
@@ -291,6 +310,14 @@ class Stream:
             self._ending = Ending(reason, frame)
             self._hub.leave(self.subscriber)
             self._tell()
+
+    def tell(self, frame: bytes) -> bool:
+        """Write a frame beside the task's; False: nothing was sent yet that it could follow."""
+        if self._first_write:
+            return False
+        if frame:
+            self._hub.beat(self.subscriber, frame, 0, self._clock())
+        return True
 
     def look_again(self) -> None:
         """Have it looked whether the stream has ended: something else than a record may say so."""

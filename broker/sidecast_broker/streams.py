@@ -17,6 +17,7 @@ import structlog
 
 from sidecast_broker.background import Background
 from sidecast_broker.core.resume import Opening
+from sidecast_broker.lifetimes import Lifetimes
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.refused import Refused
 from sidecast_broker.settings import Stream as StreamSettings
@@ -40,13 +41,20 @@ class Streams:
     Args:
         settings: limit and periods.
         metrics: where to count.
+        lifetimes: ends streams with their credentials; None: no credential is needed.
         clock: seconds, monotonic.
     """
 
     def __init__(
-        self, settings: StreamSettings, metrics: Metrics, *, clock: Callable[[], float] = time.monotonic
+        self,
+        settings: StreamSettings,
+        metrics: Metrics,
+        lifetimes: Lifetimes | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.draining = False
+        self._lifetimes = lifetimes
         self._settings = settings
         self._metrics = metrics
         self._clock = clock
@@ -90,6 +98,8 @@ class Streams:
             mode=opening.mode if opening else "wait",
             gap=opening.gap.reason if opening and opening.gap else None,
         )
+        if self._lifetimes is not None:
+            self._lifetimes.begin(stream)
 
     def remove(self, stream: Stream) -> None:
         """Count a stream as closed; it is told of in a later turn of the event loop.
@@ -139,11 +149,14 @@ class Streams:
         share = 0
         while True:
             await asyncio.sleep(pause_s)
-            now = self._clock()
+            now, lifetimes = self._clock(), self._lifetimes
+            now_s = lifetimes.now() if lifetimes is not None else 0.0
             for index, stream in enumerate(list(self._shares[share])):
                 if index % CHECK_SLICE == CHECK_SLICE - 1:
                     await asyncio.sleep(0)  # 1,000 checks take 4 ms, in which no event would go out
                 if stream in self._share_of:
+                    if lifetimes is not None:
+                        lifetimes.look(stream, now_s)
                     stream.check(now)
             share = (share + 1) % TICKS
 

@@ -279,7 +279,7 @@ ROWS = (
         _AUTHENTICATION,
     ),
     _open("C52", "both", "Who asks is decided before anything of a task is looked up.", _AUTHENTICATION),
-    _open("C53", "both", "A stream does not outlive its credential.", _AUTHENTICATION),
+    Row("C53", "both", "A stream does not outlive its credential.", _TEST),
     _open("C54", "both", "Each credential the card declares works on all bindings.", _AUTHENTICATION),
     Row(
         "C55",

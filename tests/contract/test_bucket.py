@@ -84,6 +84,26 @@ async def test_an_entry_is_written_only_by_who_knows_the_last(backend: Backend, 
         assert await one.get("_.agent.k2") is None
 
 
+async def test_all_entries_above_a_revision(backend: Backend, name: str) -> None:
+    async with bucket_in(backend, name) as one, bucket_in(backend, name) as other:
+        with pytest.raises(Away):
+            await one.above(0)
+        created, last = await one.standing()
+        assert last == 0
+        assert await one.above(0) == []
+        revisions = [await one.put(f"k{number}", b"%d" % number, 0) for number in range(150)]
+        revisions[7] = await one.put("k7", b"again", revisions[7])
+        revisions[149] = await one.put("k149", None, revisions[149])
+        assert await other.standing() == (created, revisions[149])
+        found = await other.above(0)
+        assert [each.entry.revision for each in found] == sorted(revisions)
+        assert {each.key: each.entry.value for each in found} == {
+            f"k{number}": b"%d" % number for number in range(150)
+        } | {"k7": b"again", "k149": None}
+        assert [each.key for each in await other.above(revisions[148])] == ["k7", "k149"]
+        assert await other.above(revisions[149]) == []
+
+
 async def test_nats_clients_read_it(server: NatsServer) -> None:
     async with bucket_of(server) as bucket:
         revision = await bucket.put(KEY, b"a", 0)

@@ -11,9 +11,14 @@ import nats
 import pytest
 from a2a_rig.processes import Agent
 from a2a_rig.wire import V1_REST, Door, numbers, outline, text_after
-from brokers import until
+from askers import Askers, bearer
+from brokers import ENVIRON, ask, until
 from e2e.broker import Broker
 from nats_server import NatsServer
+
+from sidecast_broker.app import serving
+from sidecast_broker.configuration import load
+from sidecast_broker.core.auth.principal import Principal
 
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 
@@ -90,3 +95,18 @@ async def test_they_end_at_the_agent(user: str, subject: str, server: NatsServer
         assert subject.lower() in errors[0]
     finally:
         await connection.close()
+
+
+async def test_they_are_enough_to_revoke(server: NatsServer) -> None:
+    settings = load(
+        None,
+        ENVIRON | {"SIDECAST_NATS_URL": url_of(server, "broker"), "SIDECAST_AUTH_REQUIRED": "true"},
+        {"agent.name": "planner"},
+    )
+    root = Principal("root", "jwt", rights=frozenset({"admin"}))
+    async with serving(settings, authenticator=Askers(root, Principal("alice", "jwt"))) as listening:
+        headers = bearer("root") | {"Content-Type": "application/json"}
+        url = f"{listening.internal_url}/revoke"
+        for revision in (1, 2):
+            status, answer = await ask("POST", url, b'{"principal":"alice"}', headers)
+            assert (status, answer["stored"]["revision"]) == (200, revision)

@@ -23,7 +23,7 @@ def keys(path: Path, content: str, clock: Clock | None = None, monotonic: Clock 
 
 def test_a_key_names_its_holder(tmp_path: Path) -> None:
     content = ENTRY + 'tenant = "acme"\ngrants = ["acme/*/*"]\nrights = ["publish"]\n'
-    content += "expires = 2027-06-01T00:00:00+02:00\n"
+    content += "issued = 2026-06-01T00:00:00Z\nexpires = 2027-06-01T00:00:00+02:00\n"
     assert keys(tmp_path / "keys", content).principal(KEY) == Principal(
         "alice",
         "api_key",
@@ -32,6 +32,7 @@ def test_a_key_names_its_holder(tmp_path: Path) -> None:
         frozenset({"publish"}),
         ends_at_s=1811800800,
         credential_id="one",
+        issued_at_s=1780272000,
     )
 
 

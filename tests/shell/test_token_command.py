@@ -175,7 +175,9 @@ def test_a_key_is_told_once_and_its_entry_holds_a_hash(tmp_path: Path) -> None:
     assert (principal.name, principal.tenant, principal.credential_id) == ("bob", "acme", 'the "one"')
     assert (principal.grants, principal.rights) == ((Grant("acme", None, None),), frozenset({"publish"}))
     assert principal.ends_at_s == pytest.approx(time.time() + 3600, abs=5)
-    assert keys.principal(other.stderr.strip()) == Principal("two", "api_key", credential_id="two")
+    found = keys.principal(other.stderr.strip())
+    assert found.issued_at_s == pytest.approx(time.time(), abs=5)
+    assert found == Principal("two", "api_key", credential_id="two", issued_at_s=found.issued_at_s)
 
 
 def test_a_ticket_is_taken_by_a_broker_with_the_same_secret() -> None:

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from sidecast_broker.answers import Away
 from sidecast_broker.auth.owners import Firsts, first_of, owner_of
+from sidecast_broker.auth.revocations import Revocations
 from sidecast_broker.auth.visibility import Visibility, Visible
 from sidecast_broker.auth.webhook import Action, Decider
 from sidecast_broker.core.auth.decision import decide, in_any_tenant, tenant_within
@@ -69,6 +70,7 @@ class Access:
         authenticator: tells who sends a request.
         firsts: the stream's leader.
         webhook: asked last; None: nobody is.
+        revocations: what is revoked; None: nothing ever is.
         clock: seconds, monotonic.
 
     Attributes:
@@ -82,6 +84,7 @@ class Access:
         authenticator: Authenticator,
         firsts: Firsts,
         webhook: Decider | None = None,
+        revocations: Revocations | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -89,6 +92,7 @@ class Access:
         self._authenticator = authenticator
         self._firsts = firsts
         self._webhook = webhook
+        self._revocations = revocations
         self._default_tenant = settings.agent.tenant
         self._floor_s = settings.auth.refusal_floor_ms / 1000
         self._clock = clock
@@ -107,9 +111,18 @@ class Access:
         """Give who sends a request.
 
         Raises:
-            Refused: `unauthenticated`.
+            Refused: `unauthenticated`; `unavailable`: it can't be told at the moment.
         """
-        return await self._authenticator.principal(request) if self.on else ANYBODY
+        if not self.on:
+            return ANYBODY
+        principal = await self._authenticator.principal(request)
+        if self._revocations is not None:
+            await self._revocations.admit(principal)
+        return principal
+
+    def _hides(self, principal: Principal, key: TaskKey) -> bool:
+        """Tell whether a task is revoked, so that there is none for this principal."""
+        return self._revocations is not None and self._revocations.covers_task(principal, key)
 
     def tenant(self, principal: Principal, named: str = "") -> str | None:
         """Give the tenant a request is about; None: one that doesn't exist to this principal.
@@ -150,9 +163,12 @@ class Access:
             Refused: `unavailable`: the leader can't be asked.
         """
         decided = decide(principal, key)
+        if decided is False:
+            return _DENIED
         must_exist = at_agent and not in_any_tenant(principal, key)
-        if decided is False or (decided and not must_exist):
-            return _ALLOWED if decided else _DENIED
+        hidden = self._hides(principal, key)
+        if decided and not must_exist and not hidden:
+            return _ALLOWED
         try:
             first = await first_of(self._firsts, key)
         except Away as away:
@@ -161,6 +177,8 @@ class Access:
         allowed = bool(decided) or (owner is not None and owner == principal.name)
         if not allowed and self._webhook is not None:
             allowed = await self._webhook.allows(principal, key, action)
+        if hidden:
+            return _DENIED
         return Verdict(allowed and not (must_exist and first is None), sequence, owner)
 
     async def may_watch(self, principal: Principal, key: TaskKey) -> bool:
@@ -223,6 +241,8 @@ class Access:
             Refused: `unavailable`.
         """
         decided = decide(principal, key)
+        if self._hides(principal, key):
+            return False
         if decided is not None:
             return decided
         pause_s, until_s = FOLLOW_PAUSE_S, self._clock() + FOLLOW_S
@@ -231,10 +251,11 @@ class Access:
                 return True
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, FOLLOW_PAUSE_S_MAX)
-        return verdict.allowed or verdict.owner is None
+        return verdict.allowed or (verdict.owner is None and not self._hides(principal, key))
 
     async def visible(
         self, principal: Principal, keys: Iterable[TaskKey], *, at_agent: bool = False
     ) -> Visible:
         """Find out which of many tasks a principal may watch; see `Visibility.of`."""
-        return await self._visibility.of(principal, keys, at_agent=at_agent)
+        shown = [key for key in keys if not self._hides(principal, key)]
+        return await self._visibility.of(principal, shown, at_agent=at_agent)

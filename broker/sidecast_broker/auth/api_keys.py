@@ -9,6 +9,7 @@ Must not know how a request carries one.
     tenant = "acme"                    # bounds it; left out: not bound to one
     grants = ["acme/planner/*"]
     rights = ["publish"]
+    issued = 2026-01-01T00:00:00Z      # a revocation of the principal before that leaves it alone
     expires = 2027-01-01T00:00:00Z     # left out: has no end
 """
 
@@ -44,6 +45,7 @@ class KeyEntry(Struct, frozen=True, forbid_unknown_fields=True):
     tenant: str | None = None
     grants: list[str] = []
     rights: list[Right] = []
+    issued: Annotated[datetime, Meta(tz=True)] | None = None
     expires: Annotated[datetime, Meta(tz=True)] | None = None
 
 
@@ -101,6 +103,7 @@ def _principal(entry: KeyEntry) -> Principal:
         frozenset(entry.rights),
         ends_at_s=None if entry.expires is None else entry.expires.timestamp(),
         credential_id=check_name(entry.id, "the id"),
+        issued_at_s=None if entry.issued is None else entry.issued.timestamp(),
     )
 
 

@@ -85,9 +85,11 @@ def certified(certificate: Mapping[str, Any], part: Part, fingerprint: str) -> P
         names = [value for kind, value in alternatives if kind == _ALTERNATIVES[part]]
     if len(names) != 1:
         raise InvalidCredential(f"the certificate has {len(names)} names of the kind {part}, not 1")
+    valid_from = certificate.get("notBefore")
     return Principal(
         check_name(names[0], "the principal"),
         "mtls",
         ends_at_s=float(ssl.cert_time_to_seconds(certificate["notAfter"])),
         credential_id=fingerprint,
+        issued_at_s=None if valid_from is None else float(ssl.cert_time_to_seconds(valid_from)),
     )

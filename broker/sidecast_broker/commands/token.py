@@ -310,7 +310,9 @@ def api_key(
         for name, values in (("grants", grants), ("rights", rights))
         if values
     ]
+    now_s = time.time()
+    lines.append(f"issued = {datetime.fromtimestamp(now_s, UTC):%Y-%m-%dT%H:%M:%SZ}")
     if ttl_s is not None:
-        lines.append(f"expires = {datetime.fromtimestamp(time.time() + ttl_s, UTC):%Y-%m-%dT%H:%M:%SZ}")
+        lines.append(f"expires = {datetime.fromtimestamp(now_s + ttl_s, UTC):%Y-%m-%dT%H:%M:%SZ}")
     click.echo("\n".join(lines))
     click.echo(key, err=True)

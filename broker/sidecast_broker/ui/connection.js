@@ -178,7 +178,12 @@ export class Connection {
         this.#drop();
         this.reason = frame.reason;
         if (frame.reason === "not-found") this.#retry("waiting");
-        else this.#change("ended", "ended");
+        else if (frame.reason === "task-ended") this.#change("ended", "ended");
+        else {
+          // Whether we may go on with another credential, the answer to the next request says.
+          this.reason = frame.reason === "revoked" ? "Access was revoked" : "The credential has expired";
+          this.#lost();
+        }
     }
   }
 

@@ -25,6 +25,7 @@ def test_all_claims() -> None:
         sidecast_grants=["acme/planner/*"],
         sidecast_rights=["publish", "fly"],
         jti="id-1",
+        iat=NOW_S - 60.5,
         nbf=NOW_S,
         scope="admin",
     )
@@ -36,7 +37,13 @@ def test_all_claims() -> None:
         frozenset({"publish"}),
         ends_at_s=NOW_S + 90,
         credential_id="id-1",
+        issued_at_s=NOW_S - 60.5,
     )
+
+
+@pytest.mark.parametrize(("iat", "issued_at_s"), [(0, 0), (NOW_S + 30, NOW_S + 30), (NOW_S + 31, None)])
+def test_a_token_was_not_issued_in_the_future(iat: float, issued_at_s: float | None) -> None:
+    assert named(iat=iat).issued_at_s == issued_at_s
 
 
 def test_the_least_claims() -> None:

@@ -111,6 +111,10 @@ def principal_of(claims: Any, accepted: Accepted, now_s: float) -> Principal:
     valid_from_s = _time(claims, "nbf")
     if valid_from_s is not None and now_s < valid_from_s - accepted.leeway_s:
         raise InvalidCredential("the token is not valid yet")
+    issued_at_s = _time(claims, "iat")
+    if issued_at_s is not None and issued_at_s > now_s + accepted.leeway_s:
+        # As good as none: a revocation made meanwhile must not be older than what it revokes.
+        issued_at_s = None
     name, tenant = claims.get(accepted.principal_claim), _string(claims, accepted.tenant_claim)
     token_id = _string(claims, "jti")
     if not isinstance(name, str):
@@ -123,6 +127,7 @@ def principal_of(claims: Any, accepted: Accepted, now_s: float) -> Principal:
         _rights(_strings(claims, accepted.rights_claim)),
         ends_at_s=expires_at_s + accepted.leeway_s,
         credential_id="" if token_id is None else check_name(token_id, "jti"),
+        issued_at_s=issued_at_s,
     )
 
 

@@ -53,6 +53,7 @@ class Principal(Struct, frozen=True):
         tasks: the only tasks they may watch, as a ticket names them; None: the credential doesn't narrow it.
         ends_at_s: when the credential ends, seconds since 1970; None: it has no end.
         credential_id: names the credential for revocation (`jti`, or what stands for it), never its secret.
+        issued_at_s: when the credential was issued, seconds since 1970; None: it doesn't say.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Principal(Struct, frozen=True):
     tasks: frozenset[TaskKey] | None = None
     ends_at_s: float | None = None
     credential_id: str = ""
+    issued_at_s: float | None = None
 
     @property
     def anybody(self) -> bool:

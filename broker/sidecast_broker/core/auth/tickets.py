@@ -40,6 +40,7 @@ class _Body(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     expires_at_s: float
     ends_at_s: float | None
     credential_id: str
+    issued_at_s: float | None
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -71,6 +72,7 @@ def make_ticket(principal: Principal, tasks: Iterable[TaskKey], expires_at_s: fl
         expires_at_s,
         principal.ends_at_s,
         principal.credential_id,
+        principal.issued_at_s,
     )
     signed = _VERSION + _encode(body)
     text = base64.urlsafe_b64encode(signed + _mac(signed, key)).rstrip(b"=").decode()
@@ -117,6 +119,7 @@ def read_ticket(text: str, keys: Sequence[bytes], now_s: float) -> Principal:
         tasks=frozenset(TaskKey(tenant, agent, each) for tenant, agent, ids in body.tasks for each in ids),
         ends_at_s=body.ends_at_s,
         credential_id=body.credential_id,
+        issued_at_s=body.issued_at_s,
     )
 
 
