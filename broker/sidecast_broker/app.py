@@ -31,6 +31,7 @@ from sidecast_broker.gateway import Gateway
 from sidecast_broker.health import Internal
 from sidecast_broker.hubs import Hubs
 from sidecast_broker.jetstream import JetStream
+from sidecast_broker.limits import Limits
 from sidecast_broker.listener import Listener
 from sidecast_broker.messages import Messages
 from sidecast_broker.metrics import Metrics
@@ -83,7 +84,7 @@ async def serving(
     stream = connect(settings.nats, lambda reason: positioner.doubt(reason))
     positioner = Positioner(stream, settings.nats.verify_s)
     hubs = Hubs(stream, positioner, settings.log, metrics)
-    streams = Streams(settings.stream, metrics)
+    streams = Streams(settings.stream, metrics, Limits(settings.stream, settings.auth))
     webhook = Webhook(settings.auth) if settings.auth.webhook_url else None
     credentials = Credentials(settings.auth)
     access = Access(settings, authenticator or credentials, hubs, webhook)
@@ -105,7 +106,7 @@ async def serving(
     relay = Relay(hubs, agent, cards, calls, capture, access, lists, sends)
     gateway = Gateway(settings, a2a_streams, relay, agent, cards, access, metrics)
     routes = [*public.routes(), *page.routes(), *cards.routes()]
-    open_to_all = Listener(Router(routes, gateway.answer), settings, metrics)
+    open_to_all = Listener(Router(routes, gateway.answer), settings, metrics, public=True)
     for_operators = Listener(Router(internal.routes()), settings, metrics)
     try:
         if settings.auth_on:
