@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from aiohttp import web
 
 from sidecast_broker.core.auth.principal import Principal
-from sidecast_broker.core.forwarded import is_within, limited_as, parse_address, parse_networks
+from sidecast_broker.core.forwarded import Address, is_within, limited_as, parse_address, parse_networks
 from sidecast_broker.core.rates import Counts, Rates
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.refused import Refused
@@ -134,14 +134,16 @@ class Places:
         """
         parsed = parse_address(peer)
         address = "" if parsed is None else limited_as(str(parsed))
-        if self._all.is_full(None) or self._of_address.is_full(address):
-            if parsed is None or not is_within(parsed, self._trusted):
-                reason = "connections" if self._all.is_full(None) else "address-connections"
-                self._metrics.rejected.labels(reason).inc()
-                return None
+        full = self._all.is_full(None)
+        if (full or self._of_address.is_full(address)) and not self._trusts(parsed):
+            self._metrics.rejected.labels("connections" if full else "address-connections").inc()
+            return None
         self._all.add(None)
         self._of_address.add(address)
         return Place(address)
+
+    def _trusts(self, peer: Address | None) -> bool:
+        return peer is not None and is_within(peer, self._trusted)
 
     def leave(self, place: Place) -> None:
         """Count a connection no more."""

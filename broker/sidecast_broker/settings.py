@@ -45,8 +45,8 @@ class Server(Struct, frozen=True):
         str,
         Meta(
             description="Base URL under which clients reach the public listener, as the agent card names "
-            "it; empty takes the request's `Host`, with `http`, or `https` on TLS. Needed behind a proxy that "
-            "ends TLS or adds a path."
+            "it; empty takes the request's `Host`, with `http`, or `https` on TLS. Needed behind a proxy "
+            "that ends TLS or adds a path."
         ),
     ] = ""
     body_bytes_max: Annotated[

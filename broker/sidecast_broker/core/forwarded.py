@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Literal, TypeAlias
 
+Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
 Header: TypeAlias = Literal["any", "forwarded", "x-forwarded-for"]
 
@@ -39,7 +40,7 @@ def parse_networks(text: str) -> tuple[Network, ...]:
     return tuple(ipaddress.ip_network(each.strip()) for each in text.split(",") if each.strip())
 
 
-def parse_address(text: str) -> IPv4Address | IPv6Address | None:
+def parse_address(text: str) -> Address | None:
     """Read an address as a socket or a proxy names it; None where it is none.
 
     IPv6 may stand in brackets, either may have a port. A zone is left out: it means something on one machine
@@ -56,7 +57,7 @@ def parse_address(text: str) -> IPv4Address | IPv6Address | None:
     return mapped or address
 
 
-def is_within(address: IPv4Address | IPv6Address, networks: Sequence[Network]) -> bool:
+def is_within(address: Address, networks: Sequence[Network]) -> bool:
     """Tell whether an address is in one of the networks."""
     return any(address in network for network in networks)
 
@@ -110,7 +111,7 @@ def client_of(
 
 
 def _first_untrusted(entries: Iterator[str | None], trusted: Sequence[Network]) -> str | None:
-    """Give the first address that is no proxy's; of proxies only, the farthest one; None: it can't be told."""
+    """Give the first address that is no proxy's; of proxies only, the farthest; None: it can't be told."""
     farthest: str | None = None
     for hop, entry in enumerate(entries):
         address = parse_address(entry) if entry is not None and hop < HOPS_MAX else None
