@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from aiohttp import web
 
@@ -49,52 +49,21 @@ def _address(request: web.BaseRequest) -> str:
     return limited_as(request.remote or "")
 
 
-class Held(NamedTuple):
-    """One in a count."""
-
-    counts: Counts[Any]
-    key: Any
-
-
 class Seat:
     """Where one open stream is counted.
 
-    Args:
-        held: for as long as it is open.
-        waiting: for as long as it waits for its task.
+    Attributes:
+        asker: whose it is.
+        key: the task it is counted at; None: at none.
+        waits: whether it is counted as waiting.
     """
 
-    __slots__ = ("_held", "_waiting")
+    __slots__ = ("asker", "key", "waits")
 
-    def __init__(self, held: list[Held], waiting: list[Held]) -> None:
-        self._held = held
-        self._waiting = waiting
-        for counts, key in (*held, *waiting):
-            counts.add(key)
-
-    def holds(self, counts: Counts[Any]) -> bool:
-        """Tell whether the stream is in a count."""
-        return any(each.counts is counts for each in self._held)
-
-    def add(self, held: Held) -> None:
-        """Count it in one more."""
-        held.counts.add(held.key)
-        self._held.append(held)
-
-    def stop_waiting(self) -> None:
-        """Count it as no waiter any more; a second call changes nothing."""
-        _leave(self._waiting)
-
-    def leave(self) -> None:
-        """Count it nowhere any more; a second call changes nothing."""
-        _leave(self._waiting)
-        _leave(self._held)
-
-
-def _leave(held: list[Held]) -> None:
-    while held:
-        counts, key = held.pop()
-        counts.remove(key)
+    def __init__(self, asker: Asker, key: TaskKey | None, *, waits: bool) -> None:
+        self.asker = asker
+        self.key = key
+        self.waits = waits
 
 
 class Place(NamedTuple):
@@ -229,20 +198,19 @@ class Limits:
             raise _full("task-streams", "this task has as many streams as it may")
 
     def take(self, asker: Asker, key: TaskKey | None, *, waits: bool) -> Seat:
-        """Count one more stream, for which `check` has found room."""
-        held: list[Held] = [Held(self._streams, None)]
+        """Count one more stream, for which `check` has found room; `leave` ends that, and is called once."""
+        self._streams.add(None)
         if asker.who is not None:
-            held.append(Held(self._of_principal, asker.who))
+            self._of_principal.add(asker.who)
         if asker.address:
-            held.append(Held(self._of_address, asker.address))
-        waiting: list[Held] = []
-        if waits:
-            waiting.append(Held(self._waiters, None))
-            if asker.who is not None:
-                waiting.append(Held(self._waiters_of, asker.who))
+            self._of_address.add(asker.address)
         if key is not None:
-            held.append(Held(self._of_task, key))
-        return Seat(held, waiting)
+            self._of_task.add(key)
+        if waits:
+            self._waiters.add(None)
+            if asker.who is not None:
+                self._waiters_of.add(asker.who)
+        return Seat(asker, key, waits=waits)
 
     def settle(self, seat: Seat, key: TaskKey) -> None:
         """Count a stream that has waited by its task, which has begun.
@@ -250,11 +218,31 @@ class Limits:
         Raises:
             Refused: the task has as many as it may.
         """
-        seat.stop_waiting()
-        if not seat.holds(self._of_task):
+        self._stop_waiting(seat)
+        if seat.key is None:
             if self._of_task.is_full(key):
                 raise _full("task-streams", "this task has as many streams as it may")
-            seat.add(Held(self._of_task, key))
+            self._of_task.add(key)
+            seat.key = key
+
+    def leave(self, seat: Seat) -> None:
+        """Count a stream no more."""
+        asker = seat.asker
+        self._stop_waiting(seat)
+        self._streams.remove(None)
+        if asker.who is not None:
+            self._of_principal.remove(asker.who)
+        if asker.address:
+            self._of_address.remove(asker.address)
+        if seat.key is not None:
+            self._of_task.remove(seat.key)
+
+    def _stop_waiting(self, seat: Seat) -> None:
+        if seat.waits:
+            seat.waits = False
+            self._waiters.remove(None)
+            if seat.asker.who is not None:
+                self._waiters_of.remove(seat.asker.who)
 
 
 def _full(reason: str, detail: str) -> Refused:

@@ -140,7 +140,7 @@ class Streams:
         When 10,000 leave at once, what they take in one turn is what nobody else gets an event in.
         """
         del self._shares[self._share_of.pop(stream)][stream]
-        self._seats.pop(stream).leave()
+        self._limits.leave(self._seats.pop(stream))
         if not self._share_of:
             self._emptied.set()
         if not self._closed:

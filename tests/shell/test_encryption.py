@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 import ssl
-from pathlib import Path
 
 import pytest
 import structlog
-import trustme
 from certificate_files import Files, files_in
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -17,16 +15,6 @@ from issuer import Clock
 
 from sidecast_broker.auth.watched_file import UnusableFile
 from sidecast_broker.encryption import Encryption
-
-
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture
-def files(tmp_path: Path, authority: trustme.CA) -> Files:
-    return files_in(tmp_path, authority)
 
 
 def test_only_a_pair_that_fits_is_taken(files: Files) -> None:

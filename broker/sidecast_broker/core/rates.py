@@ -57,11 +57,6 @@ class Rates(Generic[K]):
             self._full_at_s.popitem(last=False)
         return 0.0
 
-    def give_back(self, key: K) -> None:
-        """Undo one `take` that was granted."""
-        if key in self._full_at_s:
-            self._full_at_s[key] -= self._interval_s
-
 
 class Counts(Generic[K]):
     """Counts what each key holds; a key that holds nothing takes no memory.
