@@ -2,8 +2,8 @@
  *
  *   hostile --port P [--host 127.0.0.1] [--slow 0] [--drip-ms 1000] [--rate 0] [--path /] [--token TEXT]
  *
- * Holds SLOW connections whose request heads never end: each gets one more header field every DRIP-MS. Makes
- * RATE connections a second, each with one whole request that carries TOKEN, closed once it was answered.
+ * Holds SLOW connections whose request heads never end: each gets one more header field every DRIP-MS or so, and
+ * they are begun over some ten seconds, as if they knew nothing of each other. Makes RATE connections a second, each with one whole request that carries TOKEN, closed once it was answered.
  * What the server closes is made again. Source addresses change, so that ports do not run out.
  *
  * Each line of standard input is answered by one line of JSON with the counts since the last; its end ends the
@@ -30,7 +30,7 @@ enum {
     TICK_MS = 10,
     SOURCES = 200,
     REQUEST_BYTES_MAX = 16384,
-    OPENING_MAX = 200, /* slow ones begun in one tick */
+    OPENING_TICKS = 1000, /* over which the slow ones are begun */
 };
 
 typedef enum { CLOSED, CONNECTING, OPEN } phase;
@@ -101,6 +101,18 @@ static int say(connection *c, const char *text, size_t bytes) {
     return 0;
 }
 
+/* Not the very last one: of that, some bits don't count. */
+static void vary_token(void) {
+    static unsigned number;
+    char *last = request + request_bytes - 4 - 8;
+    number++;
+    for (int i = 0; i < 6; i++) last[i] = (char)('a' + (number >> (4 * i)) % 16);
+}
+
+static int64_t next_drip(int64_t now) {
+    return now + options.drip_ms * (500000LL + rand() % 1000000);
+}
+
 static void on_connected(connection *c) {
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
     epoll_ctl(epoll_fd, EPOLL_CTL_MOD, c->fd, &event);
@@ -108,9 +120,10 @@ static void on_connected(connection *c) {
     if (c->slow) {
         static const char head[] = "GET /tasks/none/events HTTP/1.1\r\nHost: x\r\n";
         slow_open++;
-        c->due_ns = now_ns() + options.drip_ms * 1000000LL;
+        c->due_ns = next_drip(now_ns());
         say(c, head, sizeof head - 1);
     } else {
+        if (options.token) vary_token();
         say(c, request, (size_t)request_bytes);
     }
 }
@@ -135,14 +148,14 @@ static void on_readable(connection *c) {
 static void on_tick(int64_t now) {
     static int64_t began_ns;
     static long long made;
-    int opened = 0;
+    int opened = 0, opened_max = options.slow / OPENING_TICKS + 1;
     for (int i = 0; i < options.slow; i++) {
         connection *c = &connections[i];
-        if (c->phase == CLOSED && opened < OPENING_MAX) {
+        if (c->phase == CLOSED && opened < opened_max) {
             begin(c);
             opened++;
         } else if (c->phase == OPEN && now >= c->due_ns) {
-            c->due_ns = now + options.drip_ms * 1000000LL;
+            c->due_ns = next_drip(now);
             say(c, "X-A: b\r\n", 8);
         }
     }

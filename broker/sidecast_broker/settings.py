@@ -488,7 +488,7 @@ class Stream(Struct, frozen=True):
             le=1_000_000,
             description="The same for one principal, where they are told apart. 0: no limit.",
         ),
-    ] = 2_000
+    ] = 10_000
     streams_per_address_max: Annotated[
         int,
         Meta(
@@ -526,7 +526,7 @@ class Stream(Struct, frozen=True):
             description="Streams that wait for their task to begin (`?wait_s=`), in one process. 0: no "
             "limit.",
         ),
-    ] = 5_000
+    ] = 10_000
     waiters_per_principal_max: Annotated[
         int,
         Meta(
@@ -534,7 +534,7 @@ class Stream(Struct, frozen=True):
             le=1_000_000,
             description="The same for one principal, where they are told apart. 0: no limit.",
         ),
-    ] = 200
+    ] = 5_000
 
 
 class Log(Struct, frozen=True):

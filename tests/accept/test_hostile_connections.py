@@ -25,9 +25,9 @@ RATE = 10.0
 SLOW = 5_000
 CONNECTS_PER_S = 1_000
 ROUNDS = 3
-WINDOW_S = 8.0
+WINDOW_S = 12.0
+"""Longer than a head may take: meanwhile all slow connections are cut once, and made again."""
 SETTLE_S = 12.0
-"""Longer than a head may take: by then all slow connections have been cut once, and are made again."""
 DESCRIPTORS = SLOW + WATCHERS + 5_000
 
 
@@ -63,7 +63,8 @@ async def test_who_wants_harm_beside_watchers(tmp_path: Path, report: Callable[[
             await there.pulse(Beat("watched", RATE, 100))
             watchers = await there.readers("watched", measure=True, token=good)
             assert await watchers.ask(f"open {WATCHERS}") == WATCHERS
-            await watchers.measure(2)
+            assert (await watchers.measure(2)).events > WATCHERS
+            assert (await asyncio.to_thread(there.broker.metrics))["sidecast_subscribers{events}"] == WATCHERS
             before_mib = resident_mib(there.broker)
             alone, beside, told, busy, most_mib = [], [], [], [], 0.0
             for _round in range(ROUNDS):
@@ -92,7 +93,10 @@ async def test_who_wants_harm_beside_watchers(tmp_path: Path, report: Callable[[
     )
     for each in told:
         assert each["slow_open"] >= SLOW * 0.9
-        assert each["unauthenticated"] >= CONNECTS_PER_S * WINDOW_S * 0.9
+        assert each["slow_cut"] >= SLOW * 0.9
+        assert each["asked"] >= CONNECTS_PER_S * WINDOW_S * 0.9
+        # On two processors that both sides share, the broker may be late with some.
+        assert each["unauthenticated"] >= CONNECTS_PER_S * WINDOW_S * 0.8
         assert each["other"] == each["limited"] == 0
     for each in (*alone, *beside):
         assert each.ended == 0
