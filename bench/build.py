@@ -1,4 +1,4 @@
-"""The compiled half of the benchmark: load client, publisher and floor, built when their sources are newer.
+"""The compiled half of the benchmark: load clients, publisher and floor, built when their sources are newer.
 
 Must not know what they do.
 """
@@ -27,6 +27,7 @@ class Programs(NamedTuple):
     load: Path
     floor: Path
     publish: Path
+    hostile: Path
 
 
 def build(folder: Path = CACHE) -> Programs:

@@ -146,7 +146,7 @@ TARGETS = {
     "tenants that differ": rest_error(get("/t/tasks/a?tenant=u"), 404),
     "a path of nobody": Case(get("/admin"), 404, "not-found"),
     "a method of HTTP that is not for it": Case(get("/tasks/a", method="PUT"), 405, "method-not-allowed"),
-    "a long target": no_http(get("/docs/" + "x" * 10_000)),
+    "a long target": Case(get("/docs/" + "x" * 10_000), 431, "head-too-large"),
 }
 
 FRAMING = {
@@ -188,8 +188,8 @@ FRAMING = {
     "NUL in a value": no_http(framed("X-A: b\0c")),
     "a line without a colon": no_http(framed("X-A")),
     "a name that is empty": no_http(framed(": b")),
-    "too many headers": no_http(framed(*(f"X-{n}: b" for n in range(200)))),
-    "a long header": no_http(framed("X-A: " + "b" * 20_000)),
+    "too many headers": Case(framed(*(f"X-{n}: b" for n in range(200))), 431, "head-too-large"),
+    "a long header": Case(framed("X-A: " + "b" * 20_000), 431, "head-too-large"),
     "no Host": no_http(post(GET_TASK).replace(b"Host: x\r\n", b"")),
     "two Hosts": no_http(post(GET_TASK, "Host: {trap}")),
     "an upgrade": rpc_error(post(GET_TASK, "Upgrade: h2c", "Connection: Upgrade"), -32600),

@@ -73,10 +73,15 @@ def raw_token(header: Any, payload: Any, signature: bytes = b"\x01") -> str:
     return ".".join(jwt.utils.base64url_encode(part).decode() for part in (*parts, signature))
 
 
+TLS = {f"server.tls_{name}": f"/{name}.pem" for name in ("certificate", "key", "client_ca")}
+"""What client certificates need; the files are not there."""
+
+
 def auth_settings(**changed: Any) -> Auth:
     """Give settings that accept the issuer's tokens."""
     given = {"jwt_issuer": ISSUER, "jwt_audience": AUDIENCE, **changed}
-    return load(None, {}, {f"auth.{key}": value for key, value in given.items()}).auth
+    tls = TLS if "mtls_principal" in changed else {}
+    return load(None, {}, {**tls, **{f"auth.{key}": value for key, value in given.items()}}).auth
 
 
 class Clock:

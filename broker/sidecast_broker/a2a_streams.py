@@ -21,6 +21,7 @@ from sidecast_broker.core.resume import Opening
 from sidecast_broker.core.views.a2a import EVENT_BYTES_MAX, TOO_LARGE, event_frame
 from sidecast_broker.hub import Hub
 from sidecast_broker.hubs import Hubs
+from sidecast_broker.limits import asker_of
 from sidecast_broker.messages import Begun
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.opening import open_hub, opening_of, until
@@ -66,7 +67,7 @@ class A2AStreams:
 
     async def subscribe(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
         """Serve a task from the log: a Task first, then what follows it (C01 to C05, C29 to C32)."""
-        self._streams.admit()
+        self._enter(request, asked)
         hub = await self._open(asked)
         with self._hubs.using(hub):
             head, after, opening = await self._resumed(hub, asked, cursor_of(request, asked.params))
@@ -74,11 +75,15 @@ class A2AStreams:
                 raise A2AError(ErrorKind.UNSUPPORTED_OPERATION, "The task has ended")
             view = self._view(asked)
             stream = self._stream_of(asked, hub, view)
-            return await self._stream(request, stream, opening, head or view.snapshot(hub), after)
+            return await self._stream(request, asked, stream, opening, head or view.snapshot(hub), after)
 
     def _stream_of(self, asked: Asked, hub: Hub, view: A2AView) -> Stream:
         settings, metrics = self._settings.stream, self._metrics
         return Stream(hub.key, hub, self._hubs, view, settings, metrics, principal=asked.principal)
+
+    def _enter(self, request: web.BaseRequest, asked: Asked) -> None:
+        self._streams.arrive(request)
+        self._streams.enter(asker_of(request, asked.principal))
 
     async def _open(self, asked: Asked) -> Hub:
         """Give a task's hub, for who may watch it; what is refused leaves like what is not there."""
@@ -109,14 +114,21 @@ class A2AStreams:
         return b"", hub.end, opening
 
     async def _stream(
-        self, request: web.BaseRequest, stream: Stream, opening: Opening | None, head: bytes, after: int
+        self,
+        request: web.BaseRequest,
+        asked: Asked,
+        stream: Stream,
+        opening: Opening | None,
+        head: bytes,
+        after: int,
     ) -> web.StreamResponse:
         """Run a stream to its end."""
         if len(head) > EVENT_BYTES_MAX:
             raise A2AError(ErrorKind.INTERNAL_ERROR, TOO_LARGE)
-        self._streams.admit()
+        asker = asker_of(request, asked.principal)
+        self._streams.admit(asker, stream.key)
         await stream.start(request)
-        self._streams.add(stream, opening)
+        self._streams.add(stream, opening, asker, stream.key)
         try:
             await stream.begin(head, after)
             await stream.follow()
@@ -130,7 +142,7 @@ class A2AStreams:
 
     async def send(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
         """Start a turn at the agent, or attach to the one this message has begun, and serve the log of it."""
-        self._streams.admit()
+        self._enter(request, asked)
         message_id = message_id_of(asked.params)
         cursor = cursor_of(request, asked.params)
         principal = asked.principal.name
@@ -227,7 +239,7 @@ class A2AStreams:
             stream = self._stream_of(asked, hub, view)
             sent.listen(stream.look_again)
             try:
-                return await self._stream(request, stream, opening, head, after)
+                return await self._stream(request, asked, stream, opening, head, after)
             finally:
                 sent.forget(stream.look_again)
 

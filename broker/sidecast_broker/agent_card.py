@@ -168,7 +168,7 @@ class AgentCards:
             hosts = [f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"]
         if len(hosts) != 1 or not _HOST.fullmatch(hosts[0]):
             raise Refused("bad-request", "the request needs one Host, a name or an address")
-        return f"http://{hosts[0].lower()}{prefix}"
+        return f"{'https' if request.secure else 'http'}://{hosts[0].lower()}{prefix}"
 
     def _serving(self, found: _Found, base_url: str) -> tuple[bytes, str]:
         if base_url not in self._served:

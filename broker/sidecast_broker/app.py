@@ -36,6 +36,7 @@ from sidecast_broker.health import Internal
 from sidecast_broker.hubs import Hubs
 from sidecast_broker.jetstream import JetStream
 from sidecast_broker.lifetimes import Lifetimes
+from sidecast_broker.limits import Limits
 from sidecast_broker.listener import Listener
 from sidecast_broker.messages import Messages
 from sidecast_broker.metrics import Metrics
@@ -99,7 +100,8 @@ async def serving(
     hubs = Hubs(stream, positioner, settings.log, metrics)
     revocations = _revocations(stream, settings)
     lifetimes = None if revocations is None else Lifetimes(revocations, settings.auth.expiring_s)
-    streams = Streams(settings.stream, metrics, lifetimes)
+    limits = Limits(settings.stream, settings.auth)
+    streams = Streams(settings.stream, metrics, limits, lifetimes)
     webhook = Webhook(settings.auth) if settings.auth.webhook_url else None
     tickets = Tickets(settings.auth)
     credentials = Credentials(settings.auth, tickets=tickets)
@@ -124,9 +126,9 @@ async def serving(
     relay = Relay(hubs, agent, cards, calls, capture, access, lists, sends)
     cors = Cors(server)
     gateway = Gateway(settings, a2a_streams, relay, agent, cards, access, metrics, cors.origins)
-    desk = TicketDesk(settings, access, tickets)
+    desk = TicketDesk(settings, access, tickets, limits)
     routes = [*public.routes(), *page.routes(), *cards.routes(), *desk.routes()]
-    open_to_all = Listener(Router(routes, gateway.answer), settings, metrics, cors=cors)
+    open_to_all = Listener(Router(routes, gateway.answer), settings, metrics, cors=cors, public=True)
     for_operators = Listener(Router([*internal.routes(), *administration.routes()]), settings, metrics)
     try:
         if settings.auth_on:

@@ -16,6 +16,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
+from sidecast_broker.core.forwarded import parse_networks
 from sidecast_broker.core.origins import is_origin
 from sidecast_broker.settings import (
     ALGORITHMS,
@@ -211,8 +212,31 @@ def _contradictions(settings: Settings) -> Iterator[str]:
         yield "log.task_bytes_max: must not exceed log.bytes_max"
     yield from _address_contradictions(settings)
     yield from _cors_contradictions(settings.server.cors_origin_names)
+    yield from _listener_contradictions(settings)
     yield from _jwt_contradictions(settings.auth)
     yield from _auth_contradictions(settings)
+
+
+def _listener_contradictions(settings: Settings) -> Iterator[str]:
+    server = settings.server
+    if bool(server.tls_certificate) != bool(server.tls_key):
+        missing = "tls_key" if server.tls_certificate else "tls_certificate"
+        yield f"server.{missing}: is needed too, for the listener to speak TLS"
+    if server.tls_client_ca and not server.tls_certificate:
+        yield "server.tls_client_ca: needs server.tls_certificate: without TLS no client shows a certificate"
+    if settings.auth.mtls_principal != "none" and not server.tls_client_ca:
+        yield "server.tls_client_ca: is needed by auth.mtls_principal: nobody's certificate would be verified"
+    try:
+        parse_networks(server.trusted_proxies)
+    except ValueError as error:
+        yield f"server.trusted_proxies: {error}"
+    if server.head_line_bytes_max > server.head_bytes_max:
+        yield "server.head_line_bytes_max: must not exceed server.head_bytes_max"
+    if (
+        0 < server.connections_max < settings.stream.streams_max
+        and "server.connections_max" in settings.sources
+    ):
+        yield "server.connections_max: must not be below stream.streams_max: each stream is a connection"
 
 
 def _address_contradictions(settings: Settings) -> Iterator[str]:

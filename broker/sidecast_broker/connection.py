@@ -9,15 +9,18 @@ import asyncio
 import zlib
 from asyncio import TimerHandle
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import structlog
 from aiohttp import hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import HttpProcessingError, RawRequestMessage
+from aiohttp.http_exceptions import LineTooLong
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 
+from sidecast_broker.core.forwarded import Header, Network, client_of
+from sidecast_broker.limits import Place, Places
 from sidecast_broker.refused import Refused
 
 logger = structlog.get_logger(__name__)
@@ -37,11 +40,17 @@ class Limits(NamedTuple):
         header_s: from the first byte of a request's head to its last.
         body_s: from the head to the last byte of a body that is read as a whole.
         body_bytes_max: of such a body, also after it was unpacked.
+        head_bytes_max: of a head that has not ended yet.
+        trusted: networks of proxies that are believed who their client is.
+        forwarded_header: the header they say it in.
     """
 
     header_s: float
     body_s: float
     body_bytes_max: int
+    head_bytes_max: int
+    trusted: tuple[Network, ...] = ()
+    forwarded_header: Header = "any"
 
 
 class ClientConnections(web.Server):
@@ -52,6 +61,7 @@ class ClientConnections(web.Server):
         limits: what clients may take.
         refuse: gives the answer to what is no request.
         dress: sets the headers that all answers have, before one is sent.
+        places: counts the connections; None: nobody does.
         options: of aiohttp's server.
     """
 
@@ -61,6 +71,7 @@ class ClientConnections(web.Server):
         limits: Limits,
         refuse: Callable[[Refused], web.Response],
         dress: Dress,
+        places: Places | None = None,
         **options: Any,
     ) -> None:
         # Unpacked is only what is read here: what passes on stays the bytes its Content-Encoding names.
@@ -68,10 +79,15 @@ class ClientConnections(web.Server):
         self.limits = limits
         self.refuse = refuse
         self.dress = dress
+        self.places = places
 
     def __call__(self) -> RequestHandler:
         """Give a new connection."""
-        return Connection(self, loop=self._loop, **self._kwargs)
+        return self.new(None)
+
+    def new(self, place: Place | None) -> Connection:
+        """Give a new connection, which has its place already where it was counted before it was encrypted."""
+        return Connection(self, place, loop=self._loop, **self._kwargs)
 
     def _request(
         self,
@@ -92,22 +108,48 @@ class Connection(RequestHandler):
     A connection on which nothing was sent yet is bounded by the keep-alive time, as one between two requests.
     """
 
-    __slots__ = ("_connections", "_head_due")
+    __slots__ = ("_connections", "_head_bytes", "_head_due", "_made", "_place")
 
-    def __init__(self, connections: ClientConnections, **options: Any) -> None:
+    def __init__(self, connections: ClientConnections, place: Place | None, **options: Any) -> None:
         super().__init__(connections, **options)
         self._connections = connections
         self._head_due: TimerHandle | None = None
+        self._head_bytes = 0
+        self._place = place
+        self._made = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin, or end at once where there are too many: nothing is read then."""
+        places = self._connections.places
+        if places is not None and self._place is None:
+            peer = transport.get_extra_info("peername")
+            self._place = places.enter(peer[0] if isinstance(peer, tuple) else "")
+            if self._place is None:
+                cast(asyncio.Transport, transport).abort()
+                return
+        self._made = True
+        super().connection_made(transport)
+
+    @property
+    def made(self) -> bool:
+        """Whether it has ever begun; from then on, its end is told to it."""
+        return self._made
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes; while they make no whole head, its time is running."""
+        """Take bytes; while they make no whole head, its time is running, and its size is counted."""
+        if not self._made:
+            return
         super().data_received(data)
         if self._messages:
             self._end_broken()
         if not self._waits:
             self._stop_waiting()
-        elif self._head_due is None:
-            self._head_due = self._loop.call_later(self._connections.limits.header_s, self._cut)
+            return
+        if self._head_due is None:
+            self._head_due = self._loop.call_later(self._connections.limits.header_s, self._cut_slow)
+        self._head_bytes += len(data)
+        if self._head_bytes > self._connections.limits.head_bytes_max:
+            self._cut(_too_large_head())
 
     def _end_broken(self) -> None:
         """Tell who reads a body that it never ends: what follows one that has not ended is no HTTP.
@@ -126,6 +168,11 @@ class Connection(RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Know that it has ended."""
         self._stop_waiting()
+        if not self._made:
+            return
+        if self._connections.places is not None and self._place is not None:
+            self._connections.places.leave(self._place)
+            self._place = None
         super().connection_lost(exc)
 
     @property
@@ -133,16 +180,20 @@ class Connection(RequestHandler):
         return self._waiter is not None and not self._waiter.done()
 
     def _stop_waiting(self) -> None:
+        self._head_bytes = 0
         if self._head_due is not None:
             self._head_due.cancel()
             self._head_due = None
 
-    def _cut(self) -> None:
+    def _cut_slow(self) -> None:
         self._head_due = None
-        if not self._waits or self.transport is None:
+        if self._waits:
+            self._cut(Refused("request-timeout", "the head of the request took too long to arrive"))
+
+    def _cut(self, refused: Refused) -> None:
+        """Refuse a head that has not ended: there is no request that aiohttp could answer."""
+        if self.transport is None:
             return
-        # There is no request that aiohttp could answer.
-        refused = Refused("request-timeout", "the head of the request took too long to arrive")
         answer = self._connections.refuse(refused)
         body = answer.body if isinstance(answer.body, bytes) else b""
         lines = (
@@ -165,13 +216,22 @@ class Connection(RequestHandler):
         if not isinstance(exc, HttpProcessingError):
             return super().handle_error(request, status, exc, message)
         logger.debug("no_http", peer=request.remote, detail=str(exc)[:200])
-        answer = self._connections.refuse(Refused("bad-request", "this is no valid HTTP request"))
+        # The parser tells more than one line or field too many by its message alone.
+        too_large = isinstance(exc, LineTooLong) or "Too many headers" in str(exc)
+        refused = _too_large_head() if too_large else Refused("bad-request", "this is no valid HTTP request")
+        answer = self._connections.refuse(refused)
         answer.force_close()
         return answer
 
 
+def _too_large_head() -> Refused:
+    return Refused(
+        "head-too-large", "the request's target or a header field is too long, or all together are"
+    )
+
+
 class Request(web.BaseRequest):
-    """A request whose body can be read in bounded time and space."""
+    """A request whose body can be read in bounded time and space, and which knows whose it is."""
 
     ATTRS = web.BaseRequest.ATTRS | frozenset({"_limits", "_dress"})
 
@@ -184,6 +244,25 @@ class Request(web.BaseRequest):
         # The one place that every answer comes by, also streams and aiohttp's own, after the defaults of
         # aiohttp are set and before the head is written.
         self._dress(self, response)
+
+    @property
+    def remote(self) -> str | None:
+        """The client's address, as far as trusted proxies say it; for limits and logs, never for rights."""
+        client = self._cache.get("client")
+        if client is None:
+            client = self._cache["client"] = self._client()
+        return client
+
+    def _client(self) -> str:
+        peer = self._protocol.peername
+        limits, headers = self._limits, self.headers
+        return client_of(
+            peer[0] if isinstance(peer, tuple) else "",
+            limits.trusted,
+            headers.getall(hdrs.FORWARDED, ()) if limits.trusted else (),
+            headers.getall(hdrs.X_FORWARDED_FOR, ()) if limits.trusted else (),
+            limits.forwarded_header,
+        )
 
     async def read(self) -> bytes:
         """Give the whole body, unpacked.

@@ -163,11 +163,14 @@ class Gateway:
             raise _refusal(refused) from refused
 
     def _refuse(self, error: A2AError, wire: Wire, *, streams: bool) -> web.Response:
-        self._metrics.rejected.labels(error.kind.name.lower().replace("_", "-")).inc()
+        refused = error.__cause__ if isinstance(error.__cause__, Refused) else None
+        limit = refused is not None and refused.code == "limit"
+        reason = refused.reason if refused and limit else error.kind.name.lower().replace("_", "-")
+        self._metrics.rejected.labels(reason).inc()
         status, content_type, body = refusal(error, wire, streams=streams)
         headers = {hdrs.CONTENT_TYPE: content_type, hdrs.CACHE_CONTROL: "no-store"}
         if status in (429, 503):
-            headers[hdrs.RETRY_AFTER] = "1"
+            headers[hdrs.RETRY_AFTER] = refused.retry_after if refused else "1"
         if status == 401:
             headers[hdrs.WWW_AUTHENTICATE] = 'Bearer realm="sidecast"'
         return web.Response(status=status, body=body, headers=headers)

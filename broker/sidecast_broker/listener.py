@@ -14,7 +14,11 @@ import structlog
 from aiohttp import HttpVersion11, hdrs, web
 
 from sidecast_broker.connection import ClientConnections, Limits
+from sidecast_broker.core.forwarded import parse_networks
 from sidecast_broker.cors import Cors, tell_safe
+from sidecast_broker.encryption import Encryption
+from sidecast_broker.handshakes import Handshakes
+from sidecast_broker.limits import Places
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.refused import Code, Refused
 from sidecast_broker.router import Router
@@ -45,16 +49,25 @@ class Listener:
         settings: all settings.
         metrics: where to count.
         cors: which web pages may read the answers; None: none.
+        public: whether connections are limited and encrypted, and proxies in front of it believed.
     """
 
     def __init__(
-        self, router: Router, settings: Settings, metrics: Metrics, *, cors: Cors | None = None
+        self,
+        router: Router,
+        settings: Settings,
+        metrics: Metrics,
+        *,
+        cors: Cors | None = None,
+        public: bool = False,
     ) -> None:
         self._router = router
         self._settings = settings
         self._metrics = metrics
         self._cors = cors
+        self._public = public
         self._runner: web.ServerRunner | None = None
+        self._handshakes: Handshakes | None = None
 
     async def open(self, host: str, port: int) -> str:
         """Listen; give the URL.
@@ -65,14 +78,21 @@ class Listener:
 
         Raises:
             OSError: one of the addresses can't be listened on.
+            UnusableFile: the certificate can't be used.
         """
         loop = asyncio.get_running_loop()
-        limits = self._settings.server
+        settings = self._settings.server
+        encryption = Encryption(settings) if self._public and settings.tls_certificate else None
+        places = Places(settings, self._metrics) if self._public else None
         server = ClientConnections(
             self._answer,
-            Limits(limits.header_s, limits.body_s, limits.body_bytes_max),
+            self._limits(),
             self._refuse,
             self._dress,
+            places,
+            max_line_size=settings.head_line_bytes_max,
+            max_field_size=settings.head_line_bytes_max,
+            max_headers=settings.head_fields_max,
             handler_cancellation=True,
             access_log=None,
             keepalive_timeout=KEEPALIVE_S,
@@ -82,15 +102,29 @@ class Listener:
         )
         runner = self._runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN_S)
         await runner.setup()
-        backlog = self._settings.server.backlog
-        for listening in await self._sockets(loop, host, port):
-            await web.SockSite(runner, listening, backlog=backlog).start()
-        address = runner.addresses[0]
+        opened = await self._sockets(loop, host, port)
+        address = opened[0].getsockname()
+        if encryption is not None and places is not None:
+            self._handshakes = Handshakes(server, encryption, places, settings.header_s, self._metrics)
+            self._handshakes.open(opened, settings.backlog)
+        else:
+            for listening in opened:
+                await web.SockSite(runner, listening, backlog=settings.backlog).start()
         shown = f"[{address[0]}]" if ":" in address[0] else address[0]
-        return f"http://{shown}:{address[1]}"
+        return f"{'https' if encryption is not None else 'http'}://{shown}:{address[1]}"
+
+    def _limits(self) -> Limits:
+        server = self._settings.server
+        limits = Limits(server.header_s, server.body_s, server.body_bytes_max, server.head_bytes_max)
+        if not self._public:
+            return limits
+        trusted = parse_networks(server.trusted_proxies)
+        return limits._replace(trusted=trusted, forwarded_header=server.forwarded_header)
 
     async def close(self) -> None:
         """Listen no more, and end what is still being answered."""
+        if self._handshakes is not None:
+            await self._handshakes.close()
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -128,7 +162,7 @@ class Listener:
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, unacknowledged_ms)
 
     def _refuse(self, refused: Refused) -> web.Response:
-        self._metrics.rejected.labels(refused.code).inc()
+        self._metrics.rejected.labels(refused.reason).inc()
         return refused.response()
 
     def _close_after(self, refused: Refused) -> web.Response:

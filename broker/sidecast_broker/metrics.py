@@ -143,7 +143,7 @@ class Metrics:
             "sidecast_lag_events", "Events the lagging clients are behind, all together.", registry=registry
         )
         self.rejected = Counter(
-            "sidecast_rejected", "Requests refused, by reason.", ["reason"], registry=registry
+            "sidecast_rejected", "Requests and connections refused, by reason.", ["reason"], registry=registry
         )
         self.tail_repairs = Counter(
             "sidecast_tail_repairs",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from http import HTTPStatus
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ Code = Literal[
     "method-not-allowed",
     "request-timeout",
     "body-too-large",
+    "head-too-large",
     "unsupported-media-type",
     "invalid-event",
     "publish-refused",
@@ -34,6 +36,7 @@ STATUS: dict[Code, HTTPStatus] = {
     "method-not-allowed": HTTPStatus.METHOD_NOT_ALLOWED,
     "request-timeout": HTTPStatus.REQUEST_TIMEOUT,
     "body-too-large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    "head-too-large": HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     "unsupported-media-type": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     "invalid-event": HTTPStatus.UNPROCESSABLE_ENTITY,
     "publish-refused": HTTPStatus.CONFLICT,
@@ -53,6 +56,7 @@ class Refused(Exception):  # noqa: N818 - named as it reads: the request is refu
     Args:
         code: which kind of refusal; it decides the HTTP status.
         detail: one sentence for a person.
+        reason: what exactly, in the metric and in the answer, where the code says too little.
         retry_after_s: when to come back, for a temporary refusal.
         extra: more members of the answer's JSON, beside `error`.
         allow: methods there are, for one there isn't.
@@ -63,6 +67,7 @@ class Refused(Exception):  # noqa: N818 - named as it reads: the request is refu
         code: Code,
         detail: str,
         *,
+        reason: str = "",
         retry_after_s: float | None = None,
         extra: dict[str, Any] | None = None,
         allow: tuple[str, ...] = (),
@@ -70,20 +75,29 @@ class Refused(Exception):  # noqa: N818 - named as it reads: the request is refu
         super().__init__(detail)
         self.code = code
         self.detail = detail
+        self.reason = reason or code
         self.retry_after_s = retry_after_s
         self.extra = extra or {}
         self.allow = allow
+
+    @property
+    def retry_after(self) -> str:
+        """When to come back, as `Retry-After` says it: whole seconds, and not sooner than asked for."""
+        return str(max(1, math.ceil(self.retry_after_s or 1)))
 
     def response(self) -> web.Response:
         """Give the answer outside A2A: `{"error": {"code", "message"}}` under the code's status."""
         headers = {"Cache-Control": "no-store"}
         if self.code in TEMPORARY:
-            headers["Retry-After"] = str(max(1, round(self.retry_after_s or 1)))
+            headers["Retry-After"] = self.retry_after
         if self.code == "unauthenticated":
             headers["WWW-Authenticate"] = 'Bearer realm="sidecast"'
         if self.allow:
             headers["Allow"] = ",".join(self.allow)
-        body = {"error": {"code": self.code, "message": self.detail}, **self.extra}
+        error = {"code": self.code, "message": self.detail}
+        if self.reason != self.code:
+            error["reason"] = self.reason
+        body = {"error": error, **self.extra}
         return web.json_response(body, status=STATUS[self.code], headers=headers)
 
 

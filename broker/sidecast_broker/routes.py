@@ -23,6 +23,7 @@ from sidecast_broker.core.resume import STARTS, Opening, Start
 from sidecast_broker.core.views import events
 from sidecast_broker.hub import Hub
 from sidecast_broker.hubs import Hubs
+from sidecast_broker.limits import Asker, asker_of
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.opening import open_hub, opening_of, unfed_hub
 from sidecast_broker.paths import path_segment, query_value
@@ -110,11 +111,13 @@ class Public:
         """Open a stream, up to its first frames; or give the whole answer where nothing would follow."""
         access = self._access
         arrived_s = access.now()
+        self._streams.arrive(request)
         principal = await access.who(request) if access.on else ANYBODY
         task = query_value(request, "taskId") if segment is None else path_segment(request, segment)
         key = self._key(access.tenant(principal), task)
         wanted = _Wanted(request, named=named, settings=self._settings)
-        self._streams.admit()
+        asker = asker_of(request, principal)
+        self._streams.enter(asker)
         waits = wanted.wait_s > 0 and not wanted.json
         try:
             first, look = None, None
@@ -137,19 +140,30 @@ class Public:
             if refused.code == "not-found":
                 await access.hold(arrived_s)
             raise
-        return await self._serve(request, principal, hub, wanted, look)
+        return await self._serve(request, hub, wanted, look, asker, principal)
 
     async def _serve(
-        self, request: web.BaseRequest, principal: Principal, hub: Hub, wanted: _Wanted, look: Look | None
+        self,
+        request: web.BaseRequest,
+        hub: Hub,
+        wanted: _Wanted,
+        look: Look | None,
+        asker: Asker,
+        principal: Principal,
     ) -> Stream | web.StreamResponse:
         """Begin the stream of a hub in use; it is released where no stream comes of it."""
         with self._hubs.using(hub) as use:
             opening = await self._open_at(hub, wanted) if hub.first is not None else None
             if hub.first is None or opening is not None:
-                self._streams.admit()  # of those who came at once, some may have filled it meanwhile
+                # Who may not look at a task yet is not told how many watch it, and keeps nobody from it.
+                key = hub.key if look is None else None
+                # Of those who came at once, some may have filled it meanwhile.
+                self._streams.admit(asker, key, waits=opening is None)
                 settings, metrics = self._settings.stream, self._metrics
                 stream = Stream(hub.key, hub, self._hubs, wanted.view, settings, metrics, principal=principal)
+                stream.unfed = look is not None
                 await stream.start(request)
+                self._streams.add(stream, opening, asker, key)
                 await self._begin(stream, wanted, opening, look)
                 use.keep()
                 return stream
@@ -192,9 +206,7 @@ class Public:
     async def _begin(
         self, stream: Stream, wanted: _Wanted, opening: Opening | None, look: Look | None
     ) -> None:
-        """Count a stream as open, wait for its task where there is none yet, and send what it begins with."""
-        stream.unfed = look is not None
-        self._streams.add(stream, opening)
+        """Wait for a stream's task where there is none yet, and send what it begins with."""
         try:
             if opening is None and await stream.wait_for_task(wanted.wait_s, look):
                 opening = await self._open_late(stream, wanted)
@@ -206,8 +218,16 @@ class Public:
             self._streams.remove(stream)
             raise
 
-    async def _open_late(self, stream: Stream, wanted: _Wanted) -> Opening:
-        """Decide how a stream goes on whose task began after the client came: all of it is new to it."""
+    async def _open_late(self, stream: Stream, wanted: _Wanted) -> Opening | None:
+        """Decide how a stream goes on whose task began after the client came: all of it is new to it.
+
+        None: it ends instead, because the task has as many streams as it may.
+        """
+        try:
+            self._streams.settle(stream)
+        except Refused as refused:
+            stream.close("limit", self._busy_frame(refused, named=wanted.view.named))
+            return None
         start: Start = "start" if wanted.start == "now" else wanted.start
         try:
             opening = await self._open_at(stream.hub, wanted, start)
@@ -220,17 +240,20 @@ class Public:
 
     def _busy(self, refused: Refused, *, named: bool) -> web.Response:
         """Turn an EventSource away for a moment: it never comes back after a 429 or 503."""
-        base_ms = max(self._settings.stream.retry_ms, round((refused.retry_after_s or 1) * 1000))
-        reconnect_in_ms = round(base_ms * random.uniform(0.75, 1.75))
-        self._metrics.rejected.labels(refused.code).inc()
         return web.Response(
-            body=events.busy_frame(refused.code, reconnect_in_ms, named=named).data,
+            body=self._busy_frame(refused, named=named),
             headers={
                 hdrs.CONTENT_TYPE: "text/event-stream; charset=utf-8",
                 hdrs.CACHE_CONTROL: "no-store, no-transform",
                 "X-Accel-Buffering": "no",
             },
         )
+
+    def _busy_frame(self, refused: Refused, *, named: bool) -> bytes:
+        base_ms = max(self._settings.stream.retry_ms, round((refused.retry_after_s or 1) * 1000))
+        reconnect_in_ms = round(base_ms * random.uniform(0.75, 1.75))
+        self._metrics.rejected.labels(refused.reason).inc()
+        return events.busy_frame(refused.reason, reconnect_in_ms, named=named).data
 
 
 class _Wanted:

@@ -45,8 +45,8 @@ class Server(Struct, frozen=True):
         str,
         Meta(
             description="Base URL under which clients reach the public listener, as the agent card names "
-            "it; empty takes the request's `Host`, with `http`. Needed behind a proxy that ends TLS or adds "
-            "a path."
+            "it; empty takes the request's `Host`, with `http`, or `https` on TLS. Needed behind a proxy "
+            "that ends TLS or adds a path."
         ),
     ] = ""
     body_bytes_max: Annotated[
@@ -71,6 +71,70 @@ class Server(Struct, frozen=True):
             description="Origins whose web pages may use the public listener (CORS), exactly as browsers "
             "send them, for example `https://app.example.com`, separated by commas. `*` is every origin, "
             "which then can't send the cookie of a ticket. Empty: none but the broker's own."
+        ),
+    ] = ""
+    head_bytes_max: Annotated[
+        int,
+        Meta(ge=4 * KIB, le=MIB, description="Largest head of a request, in bytes: its line and all fields."),
+    ] = 64 * KIB
+    head_line_bytes_max: Annotated[
+        int,
+        Meta(
+            ge=KIB,
+            le=MIB,
+            description="Longest request target, and longest header field, in bytes; a token must fit in.",
+        ),
+    ] = 8190
+    head_fields_max: Annotated[
+        int, Meta(ge=16, le=10_000, description="Most header fields of a request.")
+    ] = 128
+    connections_max: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="Connections to the public listener at once, in one process; more are closed as they "
+            "come. Trusted proxies are never closed. 0: no limit but the system's.",
+        ),
+    ] = 30_000
+    connections_per_address_max: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="The same for one address (of IPv6, one /64 network). 0: no limit.",
+        ),
+    ] = 0
+    trusted_proxies: Annotated[
+        str,
+        Meta(
+            description="Networks of the proxies in front of the public listener, separated by commas, for "
+            "example `10.0.0.0/8,::1`: what they write into `Forwarded` or `X-Forwarded-For` is believed to "
+            "be the client's address, and nothing else of it is. Empty believes nobody."
+        ),
+    ] = ""
+    forwarded_header: Annotated[
+        Literal["any", "forwarded", "x-forwarded-for"],
+        Meta(
+            description="The header the trusted proxies write. `any`: either; where a request has both, they "
+            "must name the same client, because a proxy passes on the one it doesn't write."
+        ),
+    ] = "any"
+    tls_certificate: Annotated[
+        str,
+        Meta(
+            description="Path of the public listener's certificate chain (PEM); with it the listener speaks "
+            "TLS 1.2 or newer, and nothing else. Read again when it changes, for new connections."
+        ),
+    ] = ""
+    tls_key: Annotated[
+        str, Meta(description="Path of that certificate's private key (PEM, without a password).")
+    ] = ""
+    tls_client_ca: Annotated[
+        str,
+        Meta(
+            description="Path of the certificates (PEM) of those who may sign client certificates. Clients "
+            "are asked for one, and one that is shown must be valid; needed by `auth.mtls_principal`."
         ),
     ] = ""
     backlog: Annotated[
@@ -402,6 +466,10 @@ class Auth(Struct, frozen=True):
             extra={"masked": "url"},
         ),
     ] = ""
+    tickets_per_minute_max: Annotated[
+        int,
+        Meta(ge=0, le=1_000_000, description="Tickets per minute for one principal. 0: no limit."),
+    ] = 600
     webhook_timeout_s: Annotated[
         float,
         Meta(ge=0.05, le=30, description="Time after which no answer of the webhook is a no, in seconds."),
@@ -469,6 +537,60 @@ class Stream(Struct, frozen=True):
     streams_max: Annotated[
         int, Meta(ge=1, le=1_000_000, description="Streams open at once in one process.")
     ] = 20_000
+    streams_per_principal_max: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="The same for one principal, where they are told apart. 0: no limit.",
+        ),
+    ] = 10_000
+    streams_per_address_max: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="The same for one address (of IPv6, one /64 network); needs "
+            "`server.trusted_proxies` behind a proxy, where else all clients have one. 0: no limit.",
+        ),
+    ] = 0
+    streams_per_task_max: Annotated[
+        int, Meta(ge=0, le=1_000_000, description="The same for one task. 0: no limit.")
+    ] = 0
+    opens_per_s_max: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="New streams per second in one process, of those who may have one. 0: no limit.",
+        ),
+    ] = 0
+    opens_per_address_per_minute_max: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="Requests for streams per minute from one address, also such that are refused; "
+            "needs `server.trusted_proxies` behind a proxy. 0: no limit.",
+        ),
+    ] = 0
+    waiters_max: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="Streams that wait for their task to begin (`?wait_s=`), in one process. 0: no "
+            "limit.",
+        ),
+    ] = 10_000
+    waiters_per_principal_max: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="The same for one principal, where they are told apart. 0: no limit.",
+        ),
+    ] = 5_000
 
 
 class Log(Struct, frozen=True):

@@ -21,6 +21,7 @@ from aiohttp_sse import EventSourceResponse
 from sidecast_broker.answers import Away
 from sidecast_broker.core.auth.life import End, Life
 from sidecast_broker.core.auth.principal import ANYBODY, Principal
+from sidecast_broker.core.forwarded import parse_address
 from sidecast_broker.core.frame import HEARTBEAT, chunk
 from sidecast_broker.core.log import Record
 from sidecast_broker.core.views.shapes import StreamGapReason
@@ -215,8 +216,7 @@ class Stream:
         connection = transport.get_extra_info("socket")
         if connection is not None:
             self._fd = connection.fileno()
-        peer = transport.get_extra_info("peername")
-        self.peer = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else ""
+        self.peer = _peer(request)
         self._subscriber = Subscriber(
             self.view,
             transport,
@@ -495,6 +495,15 @@ class Stream:
     def lag_s(self) -> float:
         """Age of the oldest bytes the peer has not acknowledged, in seconds."""
         return 0.0 if self._marked_at_s is None else self._clock() - self._marked_at_s
+
+
+def _peer(request: web.BaseRequest) -> str:
+    """Say who is connected: address and port, or the client's address alone where a proxy is between."""
+    peer = request.transport.get_extra_info("peername") if request.transport is not None else None
+    remote = request.remote or ""
+    if not isinstance(peer, tuple) or str(parse_address(peer[0])) != remote:
+        return remote
+    return f"[{remote}]:{peer[1]}" if ":" in remote else f"{remote}:{peer[1]}"
 
 
 def _unacknowledged(fd: int) -> int:

@@ -14,14 +14,17 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
+from aiohttp import web
 
 from sidecast_broker.background import Background
 from sidecast_broker.core.resume import Opening
 from sidecast_broker.lifetimes import Lifetimes
+from sidecast_broker.limits import Asker, Limits, Seat
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.refused import Refused
 from sidecast_broker.settings import Stream as StreamSettings
 from sidecast_broker.stream import CHECK_S, Stream
+from sidecast_schemas.subjects import TaskKey
 
 logger = structlog.get_logger(__name__)
 
@@ -39,8 +42,9 @@ class Streams:
     """Holds the open streams.
 
     Args:
-        settings: limit and periods.
+        settings: periods.
         metrics: where to count.
+        limits: how many there may be.
         lifetimes: ends streams with their credentials; None: no credential is needed.
         clock: seconds, monotonic.
     """
@@ -49,6 +53,7 @@ class Streams:
         self,
         settings: StreamSettings,
         metrics: Metrics,
+        limits: Limits,
         lifetimes: Lifetimes | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -57,9 +62,11 @@ class Streams:
         self._lifetimes = lifetimes
         self._settings = settings
         self._metrics = metrics
+        self._limits = limits
         self._clock = clock
         self._shares: list[dict[Stream, None]] = [{} for _ in range(TICKS)]
         self._share_of: dict[Stream, int] = {}
+        self._seats: dict[Stream, Seat] = {}
         self._next = 0
         self._closed: deque[tuple[Stream, float]] = deque()
         self._emptied = asyncio.Event()
@@ -69,24 +76,48 @@ class Streams:
     def __len__(self) -> int:
         return len(self._share_of)
 
-    def admit(self) -> None:
-        """Let one more stream open.
+    def arrive(self, request: web.BaseRequest) -> None:
+        """Let a request for a stream be looked at.
 
         Raises:
-            Refused: the broker is draining, or holds as many as it may.
+            Refused: too many have come from its address.
+        """
+        self._limits.arrive(request)
+
+    def enter(self, asker: Asker) -> None:
+        """Let who is known begin to open a stream; whether there is still room then, `admit` says.
+
+        Raises:
+            Refused: the broker is draining, or as many are open, or being opened, as may be.
+        """
+        self.admit(asker)
+        self._limits.open()
+
+    def admit(self, asker: Asker, key: TaskKey | None = None, *, waits: bool = False) -> None:
+        """Let one more stream open.
+
+        Args:
+            asker: whose it is.
+            key: its task, where this asker may learn how many watch it.
+            waits: for its task to begin.
+
+        Raises:
+            Refused: the broker is draining, or one of the limits is reached.
         """
         if self.draining:
             raise Refused("draining", "this broker is going away", retry_after_s=1)
-        if len(self) >= self._settings.streams_max:
-            raise Refused("limit", "this broker holds as many streams as it may", retry_after_s=5)
+        self._limits.check(asker, key, waits=waits)
 
-    def add(self, stream: Stream, opening: Opening | None) -> None:
+    def add(self, stream: Stream, opening: Opening | None, asker: Asker, key: TaskKey | None = None) -> None:
         """Count a stream as open; its line in the log comes when it closes.
 
         Args:
             stream: with its head prepared.
             opening: how it begins; None while it waits for its task.
+            asker: whose it is, as it was admitted.
+            key: its task, as it was admitted.
         """
+        self._seats[stream] = self._limits.take(asker, key, waits=opening is None)
         share = self._share_of[stream] = self._next = (self._next + 1) % TICKS
         self._shares[share][stream] = None
         self._emptied.clear()
@@ -101,12 +132,21 @@ class Streams:
         if self._lifetimes is not None:
             self._lifetimes.begin(stream)
 
+    def settle(self, stream: Stream) -> None:
+        """Count a stream by its task, which has begun.
+
+        Raises:
+            Refused: the task has as many streams as it may.
+        """
+        self._limits.settle(self._seats[stream], stream.key)
+
     def remove(self, stream: Stream) -> None:
         """Count a stream as closed; it is told of in a later turn of the event loop.
 
         When 10,000 leave at once, what they take in one turn is what nobody else gets an event in.
         """
         del self._shares[self._share_of.pop(stream)][stream]
+        self._limits.leave(self._seats.pop(stream))
         if not self._share_of:
             self._emptied.set()
         if not self._closed:

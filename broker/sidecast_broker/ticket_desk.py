@@ -21,6 +21,7 @@ from sidecast_broker.auth.credentials import TICKET_COOKIE
 from sidecast_broker.auth.tickets import Made, Tickets
 from sidecast_broker.core.auth.tickets import TASKS_MAX, TicketTooLong
 from sidecast_broker.cors import has_json
+from sidecast_broker.limits import Limits
 from sidecast_broker.paths import query_value
 from sidecast_broker.refused import Refused
 from sidecast_broker.router import Route, post
@@ -46,6 +47,7 @@ class TicketDesk:
         settings: whose tasks there are, and the URL clients use.
         access: who may watch what.
         tickets: makes them.
+        limits: how many somebody may ask for.
         clock: the time, seconds since 1970.
     """
 
@@ -54,12 +56,14 @@ class TicketDesk:
         settings: Settings,
         access: Access,
         tickets: Tickets,
+        limits: Limits,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
         self._access = access
         self._tickets = tickets
+        self._limits = limits
         self._clock = clock
 
     def routes(self) -> list[Route]:
@@ -74,6 +78,8 @@ class TicketDesk:
             raise Refused(
                 "forbidden", "a ticket only opens streams: tickets are made with another credential"
             )
+        if not principal.anybody:
+            self._limits.ticket(principal)
         wants_cookie = _wants_cookie(request)
         wanted = _wanted(await _body(request))
         arrived_s = access.now()

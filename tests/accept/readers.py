@@ -33,13 +33,14 @@ class Plan(Struct, frozen=True):
     """Where to read, and whether latencies are measured, or bytes only counted.
 
     A process that only counts stands for clients on other machines: it takes the processor only when nobody
-    whose latency is measured wants it.
+    whose latency is measured wants it. The token is empty where none is needed.
     """
 
     host: str
     port: int
     task: str
     measure: bool
+    token: str = ""
 
 
 class Measured(Struct, frozen=True):
@@ -96,9 +97,10 @@ class Readers:
     def _open(self, count: int) -> None:
         while len(self._connections) > count:
             self._close(next(iter(self._connections)))
+        token = f"Authorization: Bearer {self._plan.token}\r\n" if self._plan.token else ""
         request = (
             f"GET /tasks/{self._plan.task}/events?from=now&wait_s=60 HTTP/1.1\r\n"
-            "Host: broker\r\nAccept: text/event-stream\r\n\r\n"
+            f"Host: broker\r\nAccept: text/event-stream\r\n{token}\r\n"
         ).encode()
         while len(self._connections) < count or self._headless:
             while len(self._connections) < count and len(self._headless) < OPENING_MAX:

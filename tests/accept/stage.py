@@ -20,6 +20,8 @@ from e2e.check import Watched
 from e2e.faults import process_of, said
 from nats_server import NatsServer
 
+from bench.build import build
+
 AGENT = "pulse"
 
 
@@ -45,6 +47,10 @@ class Asked:
             raise RuntimeError("the process ended")
         return msgspec.json.decode(line)
 
+    async def end(self) -> None:
+        """End the process."""
+        await _end(self._process)
+
     async def measure(self, seconds: float) -> Measured:
         """Give what came in so many seconds from now."""
         await self.ask("begin")
@@ -66,10 +72,22 @@ class Stage:
         """Start to publish; any line stops it."""
         return Asked(await self._start("accept.pulse", pulse.Plan(self.nats_url, AGENT, list(beats))))
 
-    async def readers(self, task: str, *, measure: bool) -> Asked:
+    async def readers(self, task: str, *, measure: bool, token: str = "") -> Asked:
         """Start a process of readers without connections."""
-        plan = readers.Plan(self.broker.host, self.broker.port, task, measure)
+        plan = readers.Plan(self.broker.host, self.broker.port, task, measure, token)
         return Asked(await self._start("accept.readers", plan))
+
+    async def hostile(self, *options: str) -> Asked:
+        """Start to burden the broker; any line tells what became of it since the last."""
+        programs = await asyncio.to_thread(build)
+        process = await asyncio.create_subprocess_exec(
+            str(programs.hostile),
+            *("--port", str(self.broker.port), *options),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        self._stack.push_async_callback(_end, process)
+        return Asked(process)
 
     async def watcher(
         self, task: str, *wanted: watchers.Wanted, receive_bytes: int = 0
@@ -88,6 +106,12 @@ class Stage:
         path = self._folder / f"{module}-{self._count}.json"
         path.write_bytes(msgspec.json.encode(plan))
         return await self._stack.enter_async_context(process_of(module, path))
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.kill()
+    await process.wait()
 
 
 @asynccontextmanager

@@ -78,6 +78,87 @@ async def test_a_slow_head_is_cut_off(impatient: Door, before: bytes) -> None:
     assert (await impatient.ask(post(GET_TASK))).status == 200
 
 
+LINE = 2048
+FIELDS = 20
+
+
+@pytest.fixture
+async def narrow(fake: FakeBackend, unharmed: None) -> AsyncIterator[Door]:
+    async with opened(
+        fake,
+        RecordingAgent(),
+        server__head_line_bytes_max=LINE,
+        server__head_fields_max=FIELDS,
+        server__head_bytes_max=8192,
+    ) as made:
+        yield made
+
+
+LONGEST = "X-A: " + "a" * (LINE - 3)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        get("/tasks/" + "x" * LINE),
+        get("/tasks/x?" + "x" * LINE),
+        get("/tasks/x", LONGEST + "aaaa"),
+        get("/tasks/x", "X" * (LINE + 1) + ": a"),
+        get("/tasks/x", *(f"X-{n}: a" for n in range(FIELDS))),
+        # Without an end, so that its limit as a whole is what cuts it off.
+        b"GET / HTTP/1.1\r\n" + b"".join(b"X-%d: %b\r\n" % (n, b"a" * 1500) for n in range(6)),
+        b"GET / HTTP/1.1\r\nX: " + b"a" * 8192,
+        b"GET /" + b"a" * 8192,
+    ],
+    ids=["target", "query", "field", "name", "fields", "all", "open field", "open target"],
+)
+async def test_a_head_too_large_is_refused_as_such(narrow: Door, raw: bytes) -> None:
+    answer = await narrow.ask(raw)
+    assert (answer.status, answer.code) == (431, "head-too-large")
+    assert await narrow.running.metric("sidecast_rejected_total", reason="head-too-large") == 1
+    assert narrow.agent.heard == []
+    assert (await narrow.ask(post(GET_TASK))).status == 200
+
+
+async def test_what_just_fits_is_taken(narrow: Door) -> None:
+    for raw in (
+        get("/tasks/" + "x" * 200, LONGEST),
+        get("/tasks/x", *(f"X-{n}: a" for n in range(FIELDS - 3))),
+    ):
+        assert (await narrow.ask(raw)).status == 200
+
+
+async def test_a_large_head_in_pieces_is_as_large_as_at_once(narrow: Door) -> None:
+    address = urlsplit(narrow.running.url)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    writer.write(b"GET / HTTP/1.1\r\n")
+    for number in range(8):
+        writer.write(b"X-%d: %b\r\n" % (number, b"a" * 1050))
+        await writer.drain()
+        await asyncio.sleep(0.001)
+    async with asyncio.timeout(TIMEOUT_S):
+        said = await _heard(reader)
+    writer.close()
+    assert said.startswith(b"HTTP/1.1 431 ")
+
+
+async def test_many_requests_in_a_row_are_no_long_head(narrow: Door) -> None:
+    kept = get("/tasks/x").replace(b"Connection: close\r\n", b"")
+    whole = kept * 300 + get("/tasks/x")
+    address = urlsplit(narrow.running.url)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    for start in range(0, len(whole), 5001):
+        writer.write(whole[start : start + 5001])
+        await writer.drain()
+        await asyncio.sleep(0.001)
+    async with asyncio.timeout(TIMEOUT_S):
+        said = await reader.read()
+        while piece := await reader.read():
+            said += piece
+    writer.close()
+    assert said.count(b"HTTP/1.1 200 ") == 301
+
+
 async def test_a_head_in_pieces_is_no_slow_one(impatient: Door) -> None:
     address = urlsplit(impatient.running.url)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)

@@ -215,7 +215,12 @@ def test_who_needs_a_credential(key: str, required: str, host: str, insecure: bo
 SCHEMES: tuple[dict[str, Any], ...] = (
     {"auth.jwt_issuer": "https://i", "auth.jwt_audience": "a"},
     {"auth.api_keys_file": "/keys.toml"},
-    {"auth.mtls_principal": "cn"},
+    {
+        "auth.mtls_principal": "cn",
+        "server.tls_certificate": "/c.pem",
+        "server.tls_key": "/k.pem",
+        "server.tls_client_ca": "/ca.pem",
+    },
 )
 
 
@@ -547,3 +552,35 @@ def test_paths_that_can_not_be_passed_on(path: str) -> None:
 def test_paths_to_pass_on() -> None:
     file = b'[agent]\nurl = "http://h"\npassthrough = "/docs/, /files/a ,, /"\n'
     assert load(file, {}, {}).agent.passthrough_paths == ("/docs", "/files/a", "")
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"server.tls_certificate": "/c"}, "server.tls_key: is needed too"),
+        ({"server.tls_key": "/k"}, "server.tls_certificate: is needed too"),
+        ({"server.tls_client_ca": "/ca"}, "server.tls_client_ca: needs server.tls_certificate"),
+        ({"auth.mtls_principal": "cn"}, "server.tls_client_ca: is needed by auth.mtls_principal"),
+        (
+            {"auth.mtls_principal": "cn", "server.tls_certificate": "/c", "server.tls_key": "/k"},
+            "server.tls_client_ca: is needed by auth.mtls_principal",
+        ),
+        ({"server.trusted_proxies": "10.0.0.1/8"}, "server.trusted_proxies: 10.0.0.1/8 has host bits set"),
+        ({"server.trusted_proxies": "::1,proxy.example"}, "server.trusted_proxies: 'proxy.example' does not"),
+        ({"server.connections_max": 100}, "server.connections_max: must not be below stream.streams_max"),
+        (
+            {"server.head_bytes_max": 4096, "server.head_line_bytes_max": 8190},
+            "server.head_line_bytes_max: must not exceed server.head_bytes_max",
+        ),
+    ],
+)
+def test_what_the_listener_needs(given: dict[str, Any], problem: str) -> None:
+    (found,) = problems(None, None, **{name.replace(".", "__"): value for name, value in given.items()})
+    assert found.startswith(problem)
+
+
+def test_no_limit_contradicts_nothing() -> None:
+    keys = ("streams_per_principal_max", "streams_per_address_max", "streams_per_task_max", "waiters_max")
+    none = {f"stream.{key}": 0 for key in keys} | {"server.connections_max": 0}
+    assert load(None, {}, none).stream.waiters_max == 0
+    assert load(None, {}, {"stream.streams_max": 5}).server.connections_max > 5

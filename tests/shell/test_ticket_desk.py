@@ -366,6 +366,6 @@ async def test_a_second_replica_takes_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tls", [True, False])
 async def test_the_cookie_of_a_request_by_tls_goes_by_tls_only(tls: bool) -> None:
-    desk = TicketDesk(Settings(), None, Tickets(Auth()))  # type: ignore[arg-type]
+    desk = TicketDesk(Settings(), None, Tickets(Auth()), None)  # type: ignore[arg-type]
     request = make_mocked_request("POST", "/tickets?cookie=1", sslcontext=True if tls else None)
     assert ("; Secure" in desk._cookie(request, Made("text", 5))) is tls
