@@ -249,7 +249,7 @@ async def test_an_address_in_a_body_is_nobodys_to_visit(door: Door) -> None:
         post(rpc("CreateTaskPushNotificationConfig", config)),
         post(config, target="/tasks/a/pushNotificationConfigs"),
         post(rpc("SendMessage", f'{{"message":{{"messageId":"m","parts":[{part}]}}}}')),
-        post(rpc("SendStreamingMessage", f'{{"message":{{"messageId":"m","parts":[{part}]}}}}')),
+        post(rpc("SendStreamingMessage", f'{{"message":{{"messageId":"n","parts":[{part}]}}}}')),
     ]
     for raw in bodies:
         # The address is longer than its placeholder.

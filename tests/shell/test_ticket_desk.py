@@ -124,6 +124,15 @@ async def test_one_task_that_may_not_be_watched_refuses_all_as_if_it_were_not_th
     assert answer.headers.keys() == unknown.headers.keys()
 
 
+async def test_who_asks_for_too_many_gets_none(tmp_path: Path) -> None:
+    async with desk(tmp_path, auth__tickets_per_minute_max=3) as it:
+        assert [(await make(it, "alice", ALICES)).status for _ in range(4)] == [200, 200, 200, 429]
+        answer = await make(it, "alice", ALICES)
+        assert answer.json["error"]["reason"] == "tickets"
+        assert int(answer.headers["retry-after"]) > 0
+        assert (await make(it, "bob", BOBS)).status == 200
+
+
 async def test_who_is_unknown_gets_none(it: Rig) -> None:
     for lines in ((JSON,), ("X-API-Key: wrong", JSON), ("Authorization: Bearer x", JSON)):
         answer = await make(it, None, ALICES, lines=lines)

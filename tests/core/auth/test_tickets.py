@@ -16,7 +16,7 @@ from sidecast_schemas.subjects import TaskKey
 KEY, OTHER = b"k" * 32, b"o" * 32
 NOW_S = 1_800_000_000.0
 TASK = TaskKey("", "agent", "task-1")
-ALICE = Principal("alice", "jwt", "acme", ends_at_s=NOW_S + 3600, credential_id="id-1")
+ALICE = Principal("alice", "jwt", "acme", ends_at_s=NOW_S + 3600, credential_id="id-1", issued_at_s=NOW_S - 9)
 TEXT = make_ticket(ALICE, [TASK], NOW_S + 300, KEY)
 
 names = st.text(min_size=1, max_size=20).filter(lambda text: text.isprintable() and text.isascii())
@@ -111,7 +111,7 @@ def test_no_text_is_more_than_refused(text: str) -> None:
     refused(text)
 
 
-BODY = ["alice", None, [["", "agent", ["task-1"]]], NOW_S + 300, None, ""]
+BODY = ["alice", None, [["", "agent", ["task-1"]]], NOW_S + 300, None, "", None]
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_a_ticket_of_another_version_is_refused() -> None:
 
 @given(st.sampled_from([float("nan"), float("inf"), -1.0]))
 def test_strange_times_never_open_longer(end_s: float) -> None:
-    body = msgspec.msgpack.encode([*BODY[:3], NOW_S + 300, end_s, ""])
+    body = msgspec.msgpack.encode([*BODY[:3], NOW_S + 300, end_s, "", None])
     if end_s < 0:
         refused(sealed(body))
 
