@@ -15,6 +15,7 @@ from typing import Any
 
 import structlog
 from aiohttp import web
+from prometheus_client import Counter, Gauge
 
 from sidecast_broker.background import Background
 from sidecast_broker.core.resume import Opening
@@ -67,6 +68,7 @@ class Streams:
         self._shares: list[dict[Stream, None]] = [{} for _ in range(TICKS)]
         self._share_of: dict[Stream, int] = {}
         self._seats: dict[Stream, Seat] = {}
+        self._counted: dict[str, tuple[Gauge, Counter]] = {}
         self._next = 0
         self._closed: deque[tuple[Stream, float]] = deque()
         self._emptied = asyncio.Event()
@@ -121,16 +123,19 @@ class Streams:
         share = self._share_of[stream] = self._next = (self._next + 1) % TICKS
         self._shares[share][stream] = None
         self._emptied.clear()
-        self._metrics.subscribers.labels(stream.view.format).inc()
-        self._metrics.streams_opened.labels(stream.view.format).inc()
-        logger.debug(
-            "stream_opened",
-            **_who(stream),
-            mode=opening.mode if opening else "wait",
-            gap=opening.gap.reason if opening and opening.gap else None,
-        )
+        subscribers, opened = self._counted_as(stream.view.format)
+        subscribers.inc()
+        opened.inc()
         if self._lifetimes is not None:
             self._lifetimes.begin(stream)
+
+    def _counted_as(self, form: str) -> tuple[Gauge, Counter]:
+        counted = self._counted.get(form)
+        if counted is None:
+            metrics = self._metrics
+            counted = metrics.subscribers.labels(form), metrics.streams_opened.labels(form)
+            self._counted[form] = counted
+        return counted
 
     def settle(self, stream: Stream) -> None:
         """Count a stream by its task, which has begun.
