@@ -5,6 +5,7 @@ Must not know brokers or tasks' stories.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 from urllib.parse import quote, urljoin
@@ -60,6 +61,12 @@ class Screen:
     def allow_refusals(self) -> None:
         """From now on the broker may want a credential, or have no ticket for a task."""
         self._refusal_allowed = True
+
+    async def until(self, function: str, within_s: float = 10) -> None:
+        """Wait until a function of the page gives true; asked from outside, for its policy forbids `eval`."""
+        async with asyncio.timeout(within_s):
+            while not await self.page.evaluate(function):
+                await asyncio.sleep(0.05)
 
     def check(self) -> None:
         """Fail where the console holds an error, or the page has asked others than its broker."""

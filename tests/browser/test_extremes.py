@@ -136,7 +136,7 @@ async def test_two_hundred_steps_keep_the_running_one_in_sight(
     await screen.watch(broker.url, task)
     await screen.count(".step", 121)
     await screen.text("#steps-title", re.compile("120 of 200 done"))
-    await screen.page.wait_for_function(IN_LIST)
+    await screen.until(IN_LIST)
     await screen.go_to("#steps")
     await screen.shot("steps-200")
     # Whoever reads in the list is left where they are.

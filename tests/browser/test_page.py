@@ -227,7 +227,7 @@ async def test_20000_events_without_freezing(real: RealBackend, broker: ChildBro
     await screen.evaluate("() => { longTasks.length = 0 }")
     await screen.text("#task-text", re.compile("Thought|of 5,000|answered"))
     # What has scrolled out of reach is taken away between events: a busy machine is some frames behind.
-    await screen.page.wait_for_function("document.querySelectorAll('*').length < 6000", timeout=10_000)
+    await screen.until("() => document.querySelectorAll('*').length < 6000")
     drawn = await screen.evaluate("() => document.querySelectorAll('*').length")
 
     steps = await screen.evaluate(
