@@ -17,7 +17,7 @@ from sidecast_broker.metrics import Metrics
 from sidecast_broker.subscriber import Subscriber, View
 from sidecast_schemas import headers as names
 from sidecast_schemas.codec import Event, InvalidEvent, decode_event
-from sidecast_schemas.subjects import InvalidId, TaskKey, decode_token
+from sidecast_schemas.subjects import TaskKey
 
 logger = structlog.get_logger(__name__)
 
@@ -106,8 +106,8 @@ class Hub:
             self._fanout.interrupt("expired")
         if self.first is None:
             self.first = stored.sequence
-            self.owner = self._owner_of(stored)
-        elif names.OWNER in stored.headers and self._owner_of(stored) != self.owner:
+            self.owner = stored.owner
+        elif names.OWNER in stored.headers and stored.owner != self.owner:
             self._count_invalid("owner", stored.sequence)
         self.newest_at = at_milliseconds(stored.at)
         if self.snapshots:
@@ -191,15 +191,6 @@ class Hub:
         if event.repaired and new:
             self._metrics.invalid_events.labels("surrogate").inc(event.repaired)
         return event
-
-    def _owner_of(self, stored: Stored) -> str | None:
-        token = stored.headers.get(names.OWNER)
-        if token is None:
-            return None
-        try:
-            return decode_token(token)
-        except InvalidId:
-            return None
 
     def _count_invalid(self, reason: str, sequence: int) -> None:
         self._metrics.invalid_events.labels(reason).inc()

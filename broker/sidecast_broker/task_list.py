@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from sidecast_broker.answers import Away, StreamInfo, TooManyResults
-from sidecast_broker.auth.owners import owner_of
 from sidecast_broker.core.log import Stored
 from sidecast_schemas import headers as names
 from sidecast_schemas.codec import InvalidEvent, decode_event
@@ -155,7 +154,7 @@ class TaskList:
         before = self._known.get(subject)
         # Where the newest record says nothing of the state, the task is still in the one it was in.
         state = _state_of(stored) or (before.state if before is not None else None)
-        self._known[subject] = Listed(key, state, stored.at, stored.sequence, owner_of(stored))
+        self._known[subject] = Listed(key, state, stored.at, stored.sequence, stored.owner)
 
 
 class TaskLists:

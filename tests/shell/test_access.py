@@ -13,7 +13,6 @@ from sidecast_broker.auth import access as module
 from sidecast_broker.auth import visibility
 from sidecast_broker.auth.access import Access, Verdict
 from sidecast_broker.auth.credentials import Credentials
-from sidecast_broker.auth.owners import owner_of
 from sidecast_broker.auth.webhook import Action
 from sidecast_broker.configuration import load
 from sidecast_broker.core.auth.principal import ANYBODY, Grant, Principal
@@ -197,7 +196,7 @@ async def test_where_owners_cannot_be_looked_up_all_tasks_are_alike(key: TaskKey
     "token", ["", "_", "=", "a.b", "=YQ", "=!!!", "alice ", "x" * 129, "\u00e9", "=" + "Y" * 1000]
 )
 def test_an_owner_that_is_no_name_is_nobody(token: str) -> None:
-    assert owner_of(Stored(1, 0, "", {names.OWNER: token}, b"")) is None
+    assert Stored(1, 0, "", {names.OWNER: token}, b"").owner is None
 
 
 async def test_an_id_no_task_can_have_is_unknown() -> None:

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 from aiohttp import web
 
 from sidecast_broker.answers import Away
-from sidecast_broker.auth.owners import Firsts, first_of, owner_of
+from sidecast_broker.auth.owners import Firsts, first_of
 from sidecast_broker.auth.revocations import Revocations
 from sidecast_broker.auth.visibility import Visibility, Visible
 from sidecast_broker.auth.webhook import Action, Decider
@@ -173,7 +173,7 @@ class Access:
             first = await first_of(self._firsts, key)
         except Away as away:
             raise Refused("unavailable", "owners can't be looked up", retry_after_s=1) from away
-        sequence, owner = (first.sequence, owner_of(first)) if first is not None else (None, None)
+        sequence, owner = (first.sequence, first.owner) if first is not None else (None, None)
         allowed = bool(decided) or (owner is not None and owner == principal.name)
         if not allowed and self._webhook is not None:
             allowed = await self._webhook.allows(principal, key, action)

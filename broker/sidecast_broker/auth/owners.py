@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from sidecast_broker.core.log import Stored
-from sidecast_schemas import headers as names
-from sidecast_schemas.subjects import InvalidId, TaskKey, decode_token
+from sidecast_schemas.subjects import InvalidId, TaskKey
 
 
 class Firsts(Protocol):
@@ -34,14 +33,3 @@ async def first_of(firsts: Firsts, key: TaskKey) -> Stored | None:
         return await firsts.first(key)
     except InvalidId:
         return None  # an agent's answer can name anything
-
-
-def owner_of(first: Stored) -> str | None:
-    """Give the principal a record names; None: it names none, or what is no name."""
-    token = first.headers.get(names.OWNER)
-    if token is None:
-        return None
-    try:
-        return decode_token(token)
-    except InvalidId:
-        return None

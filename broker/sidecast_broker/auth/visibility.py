@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from sidecast_broker.answers import Away
-from sidecast_broker.auth.owners import Firsts, first_of, owner_of
+from sidecast_broker.auth.owners import Firsts, first_of
 from sidecast_broker.auth.webhook import Decider
 from sidecast_broker.core.auth.decision import decide, in_any_tenant
 from sidecast_broker.core.auth.principal import Principal
@@ -111,7 +111,7 @@ class Visibility:
                 return owners, left_out, True
             for key, first in zip(some, firsts, strict=True):
                 if first is not None:
-                    owners[key] = owner_of(first)
+                    owners[key] = first.owner
                     self._remember(key, owners[key])
         return owners, left_out, False
 

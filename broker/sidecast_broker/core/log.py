@@ -11,7 +11,9 @@ from operator import attrgetter
 
 from msgspec import Struct
 
+from sidecast_schemas import headers as names
 from sidecast_schemas.codec import Event, TurnBody, decode_event
+from sidecast_schemas.subjects import InvalidId, decode_token
 
 RECORD_BYTES = 320
 """Memory of one record beside its payload and frames: object, list slots and bytes headers."""
@@ -36,6 +38,17 @@ class Stored(Struct, frozen=True, gc=False):
     at: str
     headers: Mapping[str, str]
     payload: bytes
+
+    @property
+    def owner(self) -> str | None:
+        """The principal its publisher names as the task's owner; None: nobody, or what is no name."""
+        token = self.headers.get(names.OWNER)
+        if token is None:
+            return None
+        try:
+            return decode_token(token)
+        except InvalidId:
+            return None
 
 
 def at_milliseconds(at: str) -> str:
