@@ -17,6 +17,7 @@ from nats_server import read_records
 SETUPS: list[Any] = [("v1", "adapter"), ("v1", "proxy"), ("v03", "adapter"), ("v03", "proxy")]
 
 
+@pytest.mark.row("C07")
 @pytest.mark.parametrize(("generation", "capture"), SETUPS)
 async def test_who_begins_a_task_owns_it(
     real: RealBackend,

@@ -10,11 +10,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from a2a.client import A2ACardResolver, Client, ClientConfig, ClientFactory
+from a2a.client.auth import AuthInterceptor, InMemoryContextCredentialStore
 from a2a.client.middleware import ClientCallContext
 from a2a.types import Message, Part, Role, TaskIdParams, TaskQueryParams, TextPart
 from a2a_rig.driver import Command, drive, http_client
 
 BINDINGS = {"jsonrpc": "JSONRPC", "rest": "HTTP+JSON"}
+SESSION = "session"
 
 
 async def connect(command: Command) -> Client:
@@ -26,12 +28,16 @@ async def connect(command: Command) -> Client:
         supported_transports=[BINDINGS[command["binding"]]],
         streaming=command["do"] != "send",
     )
-    return ClientFactory(config).create(card)
+    store = InMemoryContextCredentialStore()
+    for scheme, credential in (command.get("credentials") or {}).items():
+        await store.set_credentials(SESSION, scheme, credential)
+    return ClientFactory(config).create(card, interceptors=[AuthInterceptor(store)])
 
 
 def context(command: Command) -> ClientCallContext:
-    """Give the headers of the call."""
-    return ClientCallContext(state={"http_kwargs": {"headers": command.get("headers") or {}}})
+    """Give the headers of the call, and whose credentials it goes with."""
+    headers = dict(command.get("headers") or {})
+    return ClientCallContext(state={"sessionId": SESSION, "http_kwargs": {"headers": headers}})
 
 
 def message_of(command: Command) -> Message:

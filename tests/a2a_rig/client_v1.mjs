@@ -7,8 +7,16 @@ export async function load(get) {
   clients = await get("@a2a-js/sdk/client");
 }
 
+function authenticated(fetch, credentials) {
+  const headers = {};
+  if (credentials?.bearer) headers.Authorization = `Bearer ${credentials.bearer}`;
+  if (credentials?.apiKey) headers["X-API-Key"] = credentials.apiKey;
+  const handler = { headers: async () => headers, shouldRetryWithHeaders: async () => undefined };
+  return clients.createAuthenticatingFetchWithRetry(fetch, handler);
+}
+
 async function connect(command, { fetch }) {
-  const own = { fetchImpl: fetch };
+  const own = { fetchImpl: command.credentials ? authenticated(fetch, command.credentials) : fetch };
   const transport =
     command.binding === "rest" ? new clients.RestTransportFactory(own) : new clients.JsonRpcTransportFactory(own);
   const factory = new clients.ClientFactory({

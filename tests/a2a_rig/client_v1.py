@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from a2a.client import A2ACardResolver, Client, ClientCallContext, ClientConfig, ClientFactory
+from a2a.client.auth import AuthInterceptor, InMemoryContextCredentialStore
 from a2a.types.a2a_pb2 import (
     CancelTaskRequest,
     GetTaskRequest,
@@ -24,6 +25,7 @@ from a2a_rig.driver import Command, drive, http_client
 from google.protobuf.json_format import MessageToDict
 
 BINDINGS = {"jsonrpc": "JSONRPC", "rest": "HTTP+JSON"}
+SESSION = "session"
 
 
 async def connect(command: Command) -> Client:
@@ -35,12 +37,17 @@ async def connect(command: Command) -> Client:
         supported_protocol_bindings=[BINDINGS[command["binding"]]],
         streaming=command["do"] != "send",
     )
-    return ClientFactory(config).create(card)
+    store = InMemoryContextCredentialStore()
+    for scheme, credential in (command.get("credentials") or {}).items():
+        await store.set_credentials(SESSION, scheme, credential)
+    return ClientFactory(config).create(card, interceptors=[AuthInterceptor(store)])
 
 
 def context(command: Command) -> ClientCallContext:
-    """Give the headers of the call."""
-    return ClientCallContext(service_parameters=command.get("headers") or {})
+    """Give the headers of the call, and whose credentials it goes with."""
+    return ClientCallContext(
+        state={"sessionId": SESSION}, service_parameters=dict(command.get("headers") or {})
+    )
 
 
 def message_of(command: Command) -> SendMessageRequest:

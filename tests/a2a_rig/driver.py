@@ -4,7 +4,8 @@ Commands come as JSON lines on standard input, what happens goes out as JSON lin
 
     → {"call": 1, "do": "card", "url": "http://…"}
     → {"call": 2, "do": "stream", "url": …, "binding": "rest", "text": "…", "message_id": "m", "task": "…"}
-      do: `card`, `stream` and `send` (a message), `subscribe`, `get`, `cancel` (a task); with `headers`
+      do: `card`, `stream` and `send` (a message), `subscribe`, `get`, `cancel` (a task); with `headers`,
+      and `credentials` by the names of the card's security schemes, for the SDK's own hook
     → {"leave": 2}
     ← {"call": 2, "event": {…}}                  one event, as the SDK gave it, as JSON
     ← {"call": 1, "result": {…}, "cursor": ""}   the answer of a call that is no stream

@@ -38,13 +38,6 @@ _TEST: frozenset[Command] = frozenset({"test"})
 _BOTH = _CLIENTS | _TEST
 _ACCEPT: frozenset[Command] = frozenset({"accept"})
 
-
-def _open(name: str, generations: Generations, demand: str, awaits: str) -> Row:
-    return Row(name, generations, demand, frozenset(), awaits)
-
-
-_AUTHENTICATION = "authentication"
-
 ROWS = (
     # subscribing
     Row("C01", "1.0", "A subscription begins with the Task as it stands.", _CLIENTS),
@@ -72,12 +65,7 @@ ROWS = (
         _CLIENTS,
     ),
     Row("C06", "1.0", "Subscribing to an unknown task is `TaskNotFoundError`.", _CLIENTS),
-    _open(
-        "C07",
-        "1.0",
-        "A task of somebody else is answered to the byte like an unknown one.",
-        _AUTHENTICATION,
-    ),
+    Row("C07", "1.0", "A task of somebody else is answered to the byte like an unknown one.", _BOTH),
     Row(
         "C08",
         "1.0",
@@ -272,15 +260,15 @@ ROWS = (
         "then it ends.",
         _CLIENTS,
     ),
-    _open(
+    Row(
         "C51",
         "both",
         "No credential, or a wrong one, is 401 with a challenge, and tells nothing of the task.",
-        _AUTHENTICATION,
+        _BOTH,
     ),
-    _open("C52", "both", "Who asks is decided before anything of a task is looked up.", _AUTHENTICATION),
+    Row("C52", "both", "Who asks is decided before anything of a task is looked up.", _TEST),
     Row("C53", "both", "A stream does not outlive its credential.", _TEST),
-    _open("C54", "both", "Each credential the card declares works on all bindings.", _AUTHENTICATION),
+    Row("C54", "both", "Each credential the card declares works on all bindings.", _BOTH),
     Row(
         "C55",
         "1.0",
@@ -336,12 +324,7 @@ ROWS = (
         "blocking or not.",
         _CLIENTS,
     ),
-    _open(
-        "C69",
-        "both",
-        "Beyond a limit the answer is 429 or 503 with `Retry-After`, and no stream.",
-        _AUTHENTICATION,
-    ),
+    Row("C69", "both", "Beyond a limit the answer is 429 or 503 with `Retry-After`, and no stream.", _TEST),
     Row(
         "C70",
         "both",

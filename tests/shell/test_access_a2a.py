@@ -247,6 +247,7 @@ async def test_a_cursor_is_no_credential(wire: Wire) -> None:
         assert await it.ask(resumes(f"epoch1-{sequence}"), "bob") != unknown
 
 
+@pytest.mark.row("C07")
 @pytest.mark.parametrize(
     "path", ["/tasks/{}/events", "/tasks/{}:subscribe?A2A-Version=1.0"], ids=["browser", "A2A"]
 )
@@ -472,6 +473,7 @@ async def test_nothing_at_a_path_is_said_only_to_who_is_known() -> None:
         assert status_of(await it.ask(ask, "alice")) == 404
 
 
+@pytest.mark.row("C52")
 async def test_a_body_is_not_read_of_who_is_unknown() -> None:
     async with rig() as it:
         ask = Ask("POST", "/", b"{" * 100_000, {"A2A-Version": "1.0"})

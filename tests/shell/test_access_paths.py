@@ -69,6 +69,7 @@ def without_root(path: Path) -> list[tuple[str, str]]:
 # --- who may not
 
 
+@pytest.mark.row("C07", "C52")
 @pytest.mark.parametrize("path", TASK_PATHS.values(), ids=TASK_PATHS)
 async def test_what_may_not_be_seen_is_byte_for_byte_what_is_not_there(path: Path) -> None:
     async with rig() as it:
@@ -86,6 +87,7 @@ async def test_what_may_not_be_seen_is_byte_for_byte_what_is_not_there(path: Pat
         assert len(it.broker.listening.streams) == 0
 
 
+@pytest.mark.row("C52")
 @pytest.mark.parametrize("path", [*BROWSER.values(), STREAMED["subscribe rest-1.0"]])
 async def test_a_task_in_memory_is_looked_up_like_any_other(path: Path) -> None:
     async with rig() as it:
@@ -131,6 +133,7 @@ async def test_a_refusal_has_the_form_of_its_wire(name: str) -> None:
         assert not any(secret in answer for secret in (b"alice", b"bob", ALICES.encode()))
 
 
+@pytest.mark.row("C51", "C52")
 @pytest.mark.parametrize("path", TASK_PATHS.values(), ids=TASK_PATHS)
 async def test_who_is_unknown_is_asked_who_they_are_before_anything_else(path: Path) -> None:
     async with rig(auth__refusal_floor_ms=0) as it:
@@ -193,6 +196,7 @@ async def test_what_passes_to_the_agent_names_who_asks(path: Path) -> None:
             assert "Sidecast-Tenant" not in request.headers
 
 
+@pytest.mark.row("C52")
 @pytest.mark.parametrize("path", [*BROWSER.values(), *STREAMED.values()])
 async def test_a_ticket_opens_the_tasks_it_names_and_no_others(path: Path) -> None:
     async with rig() as it:
@@ -558,6 +562,7 @@ TIMED = [("bob", ALICES), ("bob", MISSING), ("alice", HERS_ELSEWHERE), ("holder"
 """The owner is looked up of the first three; the ticket decides the last."""
 
 
+@pytest.mark.row("C52")
 @pytest.mark.parametrize(
     "name", ["events", "events json", "subscribe by GET", "subscribe rest-1.0", "subscribe jsonrpc-0.3"]
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from access_rig import ACME, BROWSER, OPEN, PRINCIPALS, TASK_PATHS, RecordingBackend, rig, stocked
 from askers import Askers, bearer
 from brokers import broker, task_record, until
@@ -9,6 +10,7 @@ from lives import revoke
 from sse import kinds
 
 
+@pytest.mark.row("C07")
 async def test_a_revoked_task_is_like_one_there_is_not_on_every_path() -> None:
     gone, hers = "task-missing-", OPEN
     async with rig() as run:

@@ -7,6 +7,9 @@ import contextlib
 import time
 
 import pytest
+from a2a_rig.awkward import AwkwardAgent
+from a2a_rig.wire import V03_REST, V03_RPC, V1_REST, V1_RPC, WIRES, Wire, request
+from access_rig import Ask
 from askers import Askers, bearer
 from brokers import AS_JSON, OTHER, TASK, FakeBackend, OwnBroker, broker, status, task_record, until
 from sse import TIMEOUT_S, Watch, exchange, kinds
@@ -228,27 +231,51 @@ async def test_a_storm_comes_back_and_all_get_in(fake: FakeBackend) -> None:
 
 # --- the A2A door
 
-RPC = (
-    b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nA2A-Version: 1.0\r\nAuthorization: Bearer bob\r\n"
-    b"Content-Length: 72\r\n\r\n"
-    b'{"jsonrpc":"2.0","id":1,"method":"SubscribeToTask","params":{"id":"%b"}}'
-)
 
-
-async def test_a2a_streams_are_held_by_the_same_limits(fake: FakeBackend) -> None:
+@pytest.mark.row("C69")
+@pytest.mark.parametrize("do", ["subscribe", "stream"])
+@pytest.mark.parametrize("wire", WIRES, ids=str)
+async def test_a2a_streams_are_held_by_the_same_limits(fake: FakeBackend, wire: Wire, do: str) -> None:
     await fake.publish(task_record())
-    rpc = RPC % TASK.encode()
-    body = rpc.partition(b"\r\n\r\n")[2]
-    rpc = rpc.replace(b"Content-Length: 72", b"Content-Length: %d" % len(body))
-    rest = f"GET /tasks/{TASK}:subscribe HTTP/1.1\r\nHost: x\r\nConnection: close\r\nA2A-Version: 1.0\r\n"
-    async with checked(fake, stream__streams_per_principal_max=1) as running:
+    async with (
+        AwkwardAgent() as agent,
+        checked(fake, agent__url=agent.url, stream__streams_per_principal_max=1) as running,
+    ):
         await opened(running, bearer("bob"))
-        answer = await exchange(running.url, rpc)
-        assert answer.startswith(b"HTTP/1.1 429 ")
-        assert b"\r\nRetry-After: 5\r\n" in answer
-        assert b'"code":-32000' in answer
-        answer = await exchange(running.url, f"{rest}Authorization: Bearer bob\r\n\r\n".encode())
-        assert answer.startswith(b"HTTP/1.1 429 ")
-        assert b"\r\nRetry-After: 5\r\n" in answer
-        assert b"RESOURCE_EXHAUSTED" in answer
-        assert await running.metric("sidecast_rejected_total", reason="principal-streams") == 2
+        head, body = await asked_of(running, wire, do, "bob")
+        assert head.startswith(b"HTTP/1.1 429 ")
+        assert b"\r\nRetry-After: 5\r\n" in head + b"\r\n"
+        assert b"text/event-stream" not in head
+        assert TOO_MANY[wire] in body
+        assert len(running.listening.streams) == 1
+        assert agent.requests == [], "no turn is begun whose stream nobody gets"
+        assert await running.metric("sidecast_rejected_total", reason="principal-streams") == 1
+
+
+@pytest.mark.row("C69")
+@pytest.mark.parametrize("wire", WIRES, ids=str)
+async def test_an_a2a_stream_that_can_not_be_served_now_is_no_stream(fake: FakeBackend, wire: Wire) -> None:
+    await fake.publish(task_record())
+    async with checked(fake) as running:
+        fake.server.leaderless = True
+        head, _body = await asked_of(running, wire, "subscribe", "dave")
+        assert head.startswith(b"HTTP/1.1 503 ")
+        assert b"\r\nRetry-After: " in head
+        assert b"text/event-stream" not in head
+        assert len(running.listening.streams) == 0
+
+
+TOO_MANY = {
+    V1_RPC: b'"code":-32000',
+    V1_REST: b"RESOURCE_EXHAUSTED",
+    V03_RPC: b'"code":-32000',
+    V03_REST: b'"code":-32000',
+}
+
+
+async def asked_of(running: OwnBroker, wire: Wire, do: str, who: str) -> tuple[bytes, bytes]:
+    """Ask for an A2A stream; give the head of the answer, and its body."""
+    method, path, body, headers = request(wire, do, task=TASK, text="go", message_id="m")
+    raw = Ask(method, path, body, headers).raw(who)
+    head, _, answered = (await exchange(running.url, raw)).partition(b"\r\n\r\n")
+    return head, answered
