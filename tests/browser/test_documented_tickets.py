@@ -48,7 +48,7 @@ async def test_it_goes_on_with_a_new_ticket_and_misses_nothing(
     screen.allow_refusals()
     async with child_broker(real, tmp_path / "log", auth__api_keys_file=keys, stream__retry_ms=50) as child:
         page = screen.page
-        await page.goto(f"{child.url}/.well-known/agent-card.json")
+        await page.goto(f"{child.url}/ui/")
         await page.evaluate(f"() => {{ window.watch = {script()} }}")
 
         async def said(count: int) -> list[str]:
@@ -61,6 +61,7 @@ async def test_it_goes_on_with_a_new_ticket_and_misses_nothing(
         await real.publish(artifact("b", TASK, append=True), task=TASK, headers=OF_ALICE)
         assert await said(2) == ["task.snapshot", "task.artifact b"]
         # Without a secret of its own the process that comes next knows none of its tickets.
+        child.kill9()
         await child.restart()
         await real.publish(artifact("c", TASK, append=True), task=TASK, headers=OF_ALICE)
         assert (await said(3))[1:] == ["task.artifact b", "task.artifact c"]
