@@ -615,7 +615,7 @@ class Internal(Struct, frozen=True):
         bool,
         Meta(
             description="Serve publishing and administration without a credential on loopback, while no "
-            "scheme is configured."
+            "credential is needed."
         ),
     ] = True
 

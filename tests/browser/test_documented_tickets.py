@@ -52,7 +52,7 @@ async def test_it_goes_on_with_a_new_ticket_and_misses_nothing(
         await page.evaluate(f"() => {{ window.watch = {script()} }}")
 
         async def said(count: int) -> list[str]:
-            await page.wait_for_function(f"() => window.seen.filter({OF_TASK}).length >= {count}")
+            await screen.until(f"() => window.seen.filter({OF_TASK}).length >= {count}")
             found = await page.evaluate(f"() => window.seen.filter({OF_TASK})")
             return [f"{each['type']} {each.get('text', '')}".strip() for each in found]
 
@@ -67,9 +67,9 @@ async def test_it_goes_on_with_a_new_ticket_and_misses_nothing(
         assert (await said(3))[1:] == ["task.artifact b", "task.artifact c"]
         await real.publish(done(TASK), task=TASK, headers=OF_ALICE)
         assert (await said(4))[3].startswith("task.status")
-        await page.wait_for_function("() => window.over !== null")
+        await screen.until("() => window.over !== null")
         assert await page.evaluate("() => window.over") == "ended"
 
         await page.evaluate(START, ["another", KEY])
-        await page.wait_for_function("() => window.over !== null")
+        await screen.until("() => window.over !== null")
         assert await page.evaluate("() => window.over") == "there is no such task, or it is not yours"
