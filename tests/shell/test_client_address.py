@@ -17,13 +17,12 @@ async def shown(running: OwnBroker, headers: dict[str, str]) -> str:
     with structlog.testing.capture_logs() as lines:
         stream = await running.watch(headers=headers)
         await stream.take(2)
-    _status, body = await running.internal("/streams")
-    (described,) = body["streams"]
-    (line,) = [line for line in lines if line["event"] == "stream_opened"]
-    assert line["peer"] == described["peer"]
-    await running.leave()
-    while len(running.listening.streams):
-        await running.internal("/livez")
+        _status, body = await running.internal("/streams")
+        (described,) = body["streams"]
+        await running.leave()
+        while not (closed := [line for line in lines if line["event"] == "stream_closed"]):
+            await running.internal("/livez")
+    assert closed[0]["peer"] == described["peer"]
     peer = described["peer"]
     assert isinstance(peer, str)
     return peer
