@@ -66,8 +66,8 @@ def _signed(header: dict[str, Any], secret: bytes) -> str:
 
 
 def _pem() -> bytes:
-    content: bytes = private_key("rsa").public_key().public_bytes(
-        Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
+    content: bytes = (
+        private_key("rsa").public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     )
     return content
 
@@ -155,7 +155,9 @@ def tickets() -> Group:
         Row("as a bearer", lambda it: Shot("GET", EVENTS, (JSON, bearer(it.ticket))), INVALID),
         Row(
             "to make another",
-            lambda it: Shot("POST", f"/tickets?ticket={it.ticket}", (), b'{"tasks":["%b"]}' % ALICES.encode()),
+            lambda it: Shot(
+                "POST", f"/tickets?ticket={it.ticket}", (), b'{"tasks":["%b"]}' % ALICES.encode()
+            ),
             (403, "a ticket only opens streams"),
         ),
     ]
@@ -214,7 +216,11 @@ def operations() -> Group:
         ),
         Row("reference", rpc("SendMessage", message=message | {"referenceTaskIds": [ALICES]}), hidden),
         *(
-            Row(f"{verb} push", rpc(f"{verb}TaskPushNotificationConfig", taskId=ALICES, id="c", url="http://h/"), hidden)
+            Row(
+                f"{verb} push",
+                rpc(f"{verb}TaskPushNotificationConfig", taskId=ALICES, id="c", url="http://h/"),
+                hidden,
+            )
             for verb in ("Create", "Get", "Delete")
         ),
         Row("list push", rpc("ListTaskPushNotificationConfigs", taskId=ALICES), hidden),
@@ -258,7 +264,11 @@ def operators() -> Group:
             Row(f"{target}, rebound", post(target, body, admin, "Host: evil.example"), (421, "bad-host")),
             *(
                 Row(f"{target}, {kind}", post(target, body, admin, f"Content-Type: {kind}"), (415, ""))
-                for kind in ("application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/plain")
+                for kind in (
+                    "application/x-www-form-urlencoded",
+                    "multipart/form-data; boundary=x",
+                    "text/plain",
+                )
             ),
             Row(
                 f"{target}, no credential from another site",
@@ -277,7 +287,9 @@ def operators() -> Group:
         ),
         Row("streams", lambda _it: Shot("GET", "/streams", (alice,), internal=True), (403, "")),
         Row("streams on the public listener", watch(alice, target="/streams"), (404, "")),
-        Row("revoke on the public listener", lambda _it: Shot("POST", "/revoke", (admin,), revoked), (404, "")),
+        Row(
+            "revoke on the public listener", lambda _it: Shot("POST", "/revoke", (admin,), revoked), (404, "")
+        ),
     ]
     return Group(rows, post("/publish/t", event, admin))
 

@@ -1,4 +1,4 @@
-"""A broker with real credentials, tasks of several owners and tenants behind it, and all that an attack may change.
+"""A broker with real credentials, tasks of several owners behind it, and all that an attack may change.
 
 Must not know what is attacked.
 """
