@@ -90,8 +90,7 @@ class A2AStreams:
         try:
             return await self._adoption.open(asked.key, first=asked.first)
         except Refused as refused:
-            if refused.code == "not-found":
-                await self._access.hold(asked.arrived_s)
+            await self._access.hold_back(refused, asked.arrived_s)
             raise
 
     def _view(self, asked: Asked, turn: Sent | None = None) -> A2AView:

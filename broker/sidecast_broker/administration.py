@@ -5,7 +5,6 @@ Must not know how streams end, nor who operators are.
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Awaitable, Callable
@@ -22,6 +21,7 @@ from sidecast_broker.auth.revocations import Revocations
 from sidecast_broker.core.auth.claims import InvalidCredential, check_name, check_tenant
 from sidecast_broker.core.auth.principal import Principal
 from sidecast_broker.core.auth.revocation import Kind, Revocation
+from sidecast_broker.core.strict_json import read_strictly
 from sidecast_broker.refused import Refused
 from sidecast_broker.router import Route, post
 from sidecast_broker.settings import KIB, Settings
@@ -187,13 +187,6 @@ def _decode(body: bytes) -> _Body:
     if len(body) > BODY_BYTES_MAX:
         raise Refused("body-too-large", f"the body is larger than {BODY_BYTES_MAX} bytes")
     try:
-        return msgspec.convert(json.loads(body.decode(), object_pairs_hook=_object), type=_Body)
+        return msgspec.convert(read_strictly(body), type=_Body)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise Refused("bad-request", f"the body can't be read: {error}") from error
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("a member is named twice")
-    return members

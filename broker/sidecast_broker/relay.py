@@ -253,8 +253,7 @@ class Relay:
         try:
             hub = await open_hub(self._hubs, asked.key, first=asked.first)
         except Refused as refused:
-            if refused.code == "not-found":
-                await self._access.hold(asked.arrived_s)
+            await self._access.hold_back(refused, asked.arrived_s)
             raise
         with self._hubs.using(hub):
             task = marked(hub.fold.task(), cursor=format_cursor(hub.epoch, hub.end))

@@ -137,8 +137,7 @@ class Public:
             else:
                 hub = await self._existing(key, first)
         except Refused as refused:
-            if refused.code == "not-found":
-                await access.hold(arrived_s)
+            await access.hold_back(refused, arrived_s)
             raise
         return await self._serve(request, hub, wanted, look, asker, principal)
 

@@ -5,11 +5,10 @@ Must not know how a ticket is written, nor what opens with it.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from http.cookies import SimpleCookie
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import urlsplit
 
 import msgspec
@@ -20,6 +19,7 @@ from sidecast_broker.auth.access import Access
 from sidecast_broker.auth.credentials import TICKET_COOKIE
 from sidecast_broker.auth.tickets import Made, Tickets
 from sidecast_broker.core.auth.tickets import TASKS_MAX, TicketTooLong
+from sidecast_broker.core.strict_json import read_strictly
 from sidecast_broker.cors import has_json
 from sidecast_broker.limits import Limits
 from sidecast_broker.paths import query_value
@@ -147,20 +147,8 @@ async def _body(request: web.BaseRequest) -> bytes:
 def _wanted(body: bytes) -> _Wanted:
     """Read what is asked for, as strictly as it must be read by everybody alike."""
     try:
-        said = json.loads(body.decode(), object_pairs_hook=_members, parse_constant=_no_number)
-        return msgspec.convert(said, _Wanted)
+        return msgspec.convert(read_strictly(body), _Wanted)
     except (UnicodeDecodeError, RecursionError) as error:
         raise Refused("bad-request", "the body is no JSON") from error
     except (ValueError, msgspec.ValidationError) as error:
         raise Refused("bad-request", f"the body is not as it must be: {str(error)[:200]}") from error
-
-
-def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("a member stands twice")
-    return members
-
-
-def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is no JSON")

@@ -231,6 +231,16 @@ class Access:
         # A timer may fire a tick early; a refusal must not leave then.
         await asyncio.sleep(until_s - self._clock() + TICK_S)
 
+    async def hold_back(self, refused: Refused, arrived_s: float) -> None:
+        """Wait as `hold` does where a refusal says that there is no such task, and must not say more.
+
+        Args:
+            refused: what the request is answered with.
+            arrived_s: when the whole request was there.
+        """
+        if refused.code == "not-found":
+            await self.hold(arrived_s)
+
     async def follows(self, principal: Principal, key: TaskKey) -> bool:
         """Tell whether a principal may follow a task that the agent has answered their message with.
 
