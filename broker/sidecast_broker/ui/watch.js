@@ -137,6 +137,7 @@ export class Watch {
       if ([...changed].some(({ kind }) => kind === "step" || kind === "status")) this.#steps.draw(this.#task);
       this.#events.draw();
     }
+    this.#hold.draw(this.#task.terminal);
     this.#header.draw(this.#task, this.#delays);
     if (this.#state !== this.#task.state) this.#onState(this.#task.state);
     this.#state = this.#task.state;
