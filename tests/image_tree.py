@@ -71,6 +71,19 @@ def build(directory: Path) -> Path:
     return tree
 
 
+def python_for_nobody(directory: Path) -> str:
+    """Give an interpreter an unprivileged user can run: ours, or a copy where it is in a closed directory."""
+    seen = subprocess.run(["/bin/sh", "-c", f"test -x {PYTHON}"], check=False, **as_nobody())
+    if seen.returncode == 0:
+        return PYTHON
+    home = directory / "python"
+    skipped = shutil.ignore_patterns("site-packages", "test", "__pycache__", "*.a", "idlelib", "config-*")
+    (home / "bin").mkdir(parents=True)
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    shutil.copytree(Path(sys.base_prefix, "lib", version), home / "lib" / version, ignore=skipped)
+    return str(shutil.copy(PYTHON, home / "bin" / version))
+
+
 def as_nobody() -> dict[str, Any]:
     """Give the arguments that have a process run unprivileged, where there are privileges to give up."""
     return {"user": UID, "group": UID, "extra_groups": []} if os.geteuid() == 0 else {}
@@ -83,14 +96,14 @@ def environ(tree: Path, given: Mapping[str, str] = {}) -> dict[str, str]:
 
 
 @contextmanager
-def serving(tree: Path, args: list[str], given: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+def serving(python: str, tree: Path, args: list[str], given: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     """Run the image's entry point with these arguments; give its line `listening`, and `process` with it.
 
     Raises:
         AssertionError: it ends without having listened.
     """
     process = subprocess.Popen(
-        [PYTHON, str(tree / "bin" / "sidecast"), *args],
+        [python, str(tree / "bin" / "sidecast"), *args],
         env=environ(tree, given),
         cwd="/",
         stderr=subprocess.PIPE,

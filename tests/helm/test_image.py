@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from image_tree import BROKER, PYTHON, ROOT, UID, as_nobody, build, environ, serving
+from image_tree import BROKER, ROOT, UID, as_nobody, build, environ, python_for_nobody, serving
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -79,16 +79,19 @@ def test_every_locked_package_has_hashes() -> None:
 
 
 def test_it_serves_from_a_tree_nobody_may_write_in(tree: Path) -> None:
+    python = python_for_nobody(tree.parent)
     before = sorted(tree.rglob("*"))
     settings = {"SIDECAST_SERVER_PORT": "0", "SIDECAST_SERVER_INTERNAL_PORT": "0"}
-    with serving(tree, json.loads(re.findall(r"^CMD (.+)$", FINAL, re.MULTILINE)[0]), settings) as said:
+    with serving(
+        python, tree, json.loads(re.findall(r"^CMD (.+)$", FINAL, re.MULTILINE)[0]), settings
+    ) as said:
         url = str(said["internal_url"])
         with urllib.request.urlopen(f"{url}/readyz", timeout=5) as answer:
             assert json.load(answer)["status"] == "ok"
         _, check = FINAL.split("CMD ", 1)
         health = json.loads(check.splitlines()[0])
         port = {"SIDECAST_SERVER_INTERNAL_PORT": url.rpartition(":")[2]}
-        subprocess.run([PYTHON, *health[1:]], env=environ(tree, port), check=True, **as_nobody())
+        subprocess.run([python, *health[1:]], env=environ(tree, port), check=True, **as_nobody())
         said["process"].send_signal(signal.SIGTERM)
         said["process"].communicate(timeout=20)
         assert said["process"].returncode == 0
