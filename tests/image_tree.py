@@ -81,6 +81,8 @@ def python_for_nobody(directory: Path) -> str:
     (home / "bin").mkdir(parents=True)
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     shutil.copytree(Path(sys.base_prefix, "lib", version), home / "lib" / version, ignore=skipped)
+    for library in Path(sys.base_prefix, "lib").glob("libpython*.so*"):
+        shutil.copy(library, home / "lib")
     return str(shutil.copy(PYTHON, home / "bin" / version))
 
 
@@ -92,6 +94,8 @@ def as_nobody() -> dict[str, Any]:
 def environ(tree: Path, given: Mapping[str, str] = {}) -> dict[str, str]:
     """Give the environment of the image."""
     paths = {"PATH": f"{tree / 'bin'}:{os.path.dirname(PYTHON)}", "PYTHONPATH": str(tree)}
+    # A copied interpreter must not find the system's library of another version.
+    paths["LD_LIBRARY_PATH"] = str(tree.parent / "python" / "lib")
     return {**paths, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1", **given}
 
 
