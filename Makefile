@@ -45,9 +45,10 @@ bench: .venv/ready ## compare with send() in C, aiohttp-sse and nchan (ten minut
 schemas: .venv/ready ## write schemas/json again from the structs
 	$(BIN)/python -m sidecast_schemas.generate schemas/json
 
-docs: .venv/ready ## write the generated tables of docs/operations.md and docs/a2a-conformance.md again
+docs: .venv/ready ## write what is generated from the code again: tables in docs/, the schema of the chart
 	$(BIN)/python -m sidecast_broker.reference docs/operations.md
 	PYTHONPATH=tests $(BIN)/python -m conformance.document docs/a2a-conformance.md
+	PYTHONPATH=tests $(BIN)/python -m chart_schema helm/sidecast
 
 clean:
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
