@@ -17,6 +17,7 @@ from sidecast_broker.auth.access import Access
 from sidecast_broker.core.a2a.errors import EVENT_STREAM, A2AError, ErrorKind
 from sidecast_broker.core.a2a.translate.raw import Untranslatable
 from sidecast_broker.core.cursor import MalformedCursor, parse_cursor
+from sidecast_broker.core.pace import BadPace, Pace, parse_pace
 from sidecast_broker.core.resume import Opening
 from sidecast_broker.core.views.a2a import EVENT_BYTES_MAX, TOO_LARGE, event_frame
 from sidecast_broker.hub import Hub
@@ -67,6 +68,7 @@ class A2AStreams:
 
     async def subscribe(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
         """Serve a task from the log: a Task first, then what follows it (C01 to C05, C29 to C32)."""
+        pace = self._pace(request)
         self._enter(request, asked)
         hub = await self._open(asked)
         with self._hubs.using(hub):
@@ -74,12 +76,22 @@ class A2AStreams:
             if opening is None or (hub.ends_at(after) and opening.mode == "snapshot"):
                 raise A2AError(ErrorKind.UNSUPPORTED_OPERATION, "The task has ended")
             view = self._view(asked)
-            stream = self._stream_of(asked, hub, view)
+            stream = self._stream_of(asked, hub, view, pace)
             return await self._stream(request, asked, stream, opening, head or view.snapshot(hub), after)
 
-    def _stream_of(self, asked: Asked, hub: Hub, view: A2AView) -> Stream:
+    def _stream_of(self, asked: Asked, hub: Hub, view: A2AView, pace: Pace | None) -> Stream:
         settings, metrics = self._settings.stream, self._metrics
-        return Stream(hub.key, hub, self._hubs, view, settings, metrics, principal=asked.principal)
+        return Stream(hub.key, hub, self._hubs, view, settings, metrics, principal=asked.principal, pace=pace)
+
+    def _pace(self, request: web.BaseRequest) -> Pace | None:
+        """Read how fast a client wants to be sent to; what would change its frames is not for this format."""
+        for name in ("batch", "coalesce"):
+            if name in request.query:
+                raise A2AError(ErrorKind.INVALID_PARAMS, f"{name} is for the browser format only")
+        try:
+            return parse_pace(request.query, self._settings.pace.bounds)
+        except BadPace as error:
+            raise A2AError(ErrorKind.INVALID_PARAMS, str(error)) from error
 
     def _enter(self, request: web.BaseRequest, asked: Asked) -> None:
         self._streams.arrive(request)
@@ -141,6 +153,7 @@ class A2AStreams:
 
     async def send(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
         """Start a turn at the agent, or attach to the one this message has begun, and serve the log of it."""
+        pace = self._pace(request)  # before the message is sent on
         self._enter(request, asked)
         message_id = message_id_of(asked.params)
         cursor = cursor_of(request, asked.params)
@@ -177,7 +190,7 @@ class A2AStreams:
         if begun_key != key and not await self._access.follows(asked.principal, begun_key):
             # The agent took the message for a task of somebody else.
             raise unknown()
-        return await self._follow_turn(request, asked, begun_key, sent, cursor)
+        return await self._follow_turn(request, asked, begun_key, sent, cursor, pace)
 
     def _end_of(self, key: TaskKey) -> int:
         hub = self._hubs.peek(key) if key.task else None
@@ -214,7 +227,13 @@ class A2AStreams:
         )
 
     async def _follow_turn(
-        self, request: web.BaseRequest, asked: Asked, key: TaskKey, sent: Sent, cursor: str | None
+        self,
+        request: web.BaseRequest,
+        asked: Asked,
+        key: TaskKey,
+        sent: Sent,
+        cursor: str | None,
+        pace: Pace | None,
     ) -> web.StreamResponse:
         """Serve a turn from the log, from its first byte or from a cursor."""
         hub = await open_hub(self._hubs, key, wait=True)
@@ -235,7 +254,7 @@ class A2AStreams:
                 )
                 head = view.task(hub, fold.task(), after)
                 opening = Opening("snapshot", after, None)
-            stream = self._stream_of(asked, hub, view)
+            stream = self._stream_of(asked, hub, view, pace)
             sent.listen(stream.look_again)
             try:
                 return await self._stream(request, asked, stream, opening, head, after)

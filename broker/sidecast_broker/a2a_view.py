@@ -102,6 +102,13 @@ class A2AView(Struct, frozen=True):
         assert isinstance(data, bytes)
         return data
 
+    def pieces(self, hub: Hub, records: list[Record]) -> None:
+        """Say that each record is a frame: these formats are never thinned (C23)."""
+
+    def joined(self, hub: Hub, pieces: list[tuple[int, bytes]]) -> bytes:
+        """Give frames as the bytes of one write."""
+        return b"".join(data for _sequence, data in pieces)
+
     def _frame(self, payload: bytes, event_id: str, final: bool | None) -> bytes:
         try:
             data = event_frame(self.wire, payload, event_id, final=final)

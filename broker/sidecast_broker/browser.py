@@ -15,6 +15,7 @@ from sidecast_broker.core.frame import HEARTBEAT
 from sidecast_broker.core.log import Record
 from sidecast_broker.core.resume import Mode, Opening
 from sidecast_broker.core.views import events
+from sidecast_broker.core.views.coalesced import Piece, coalesce
 from sidecast_broker.core.views.events import EncodedFrame, Filter
 from sidecast_broker.core.views.shapes import StreamGapReason
 from sidecast_broker.hub import Hub
@@ -29,6 +30,8 @@ class BrowserView(Struct, frozen=True):
         heartbeat_event: whether it wants heartbeats it can see.
         heartbeat_s: told in `stream.open`.
         retry_ms: told in `stream.open`.
+        coalesce: whether it takes fewer frames that say the same.
+        array: whether it wants what goes out together as one `task.batch`.
     """
 
     named: bool
@@ -36,11 +39,13 @@ class BrowserView(Struct, frozen=True):
     heartbeat_event: bool
     heartbeat_s: float
     retry_ms: int
+    coalesce: bool = False
+    array: bool = False
 
     @property
     def key(self) -> Hashable:
         """Equal for views whose records become the same bytes."""
-        return (self.named, self.filter)
+        return (self.named, self.filter, self.coalesce, self.array)
 
     @property
     def insert(self) -> None:
@@ -54,15 +59,42 @@ class BrowserView(Struct, frozen=True):
 
     def record(self, hub: Hub, record: Record) -> bytes:
         """Give the frame of a record, empty where the filter leaves it out."""
+        frame = self._frame(hub, record)
+        return frame.data if frame is not None and self.filter.admits(frame.kind) else b""
+
+    def _frame(self, hub: Hub, record: Record) -> EncodedFrame | None:
         frame = record.frame(self.named)
         if frame is None:
             frame = events.encode(record, hub.fold, hub.epoch, named=self.named)
             if frame is None:
-                return b""
+                return None
             record.keep(self.named, frame)
             hub.log.grow(record, len(frame.data))
         assert isinstance(frame, EncodedFrame)
-        return frame.data if self.filter.admits(frame.kind) else b""
+        return frame
+
+    def pieces(self, hub: Hub, records: list[Record]) -> list[tuple[int, bytes]] | None:
+        """Give frames and the positions they lead up to, fewer where asked for; None: each record is one."""
+        if not self.coalesce and not self.array:
+            return None
+        found = [
+            Piece(record.sequence, frame)
+            for record in records
+            if record.deliverable
+            and (frame := self._frame(hub, record)) is not None
+            and self.filter.admits(frame.kind)
+        ]
+        if self.coalesce:
+            found = coalesce(found, hub.epoch, named=self.named)
+        # What goes into an array needs no lines of its own.
+        return [(piece.sequence, piece.frame.json if self.array else piece.frame.data) for piece in found]
+
+    def joined(self, hub: Hub, pieces: list[tuple[int, bytes]]) -> bytes:
+        """Give frames as the bytes of one write; where asked for, as one frame with the last one's id."""
+        found = [data for _sequence, data in pieces]
+        if not self.array or not found:
+            return b"".join(found)
+        return events.batch_frame(hub.key.task, found, pieces[-1][0], hub.epoch, named=self.named).data
 
     def snapshot(self, hub: Hub) -> bytes:
         """Give the frame with the task as it stands; encoded once per position."""

@@ -18,6 +18,7 @@ import msgspec
 
 from sidecast_broker.core.forwarded import parse_networks
 from sidecast_broker.core.origins import is_origin
+from sidecast_broker.core.pace import RATE_MIN
 from sidecast_broker.settings import (
     ALGORITHMS,
     ENV_PREFIX,
@@ -208,6 +209,12 @@ def _contradictions(settings: Settings) -> Iterator[str]:
             encode_token(settings.agent.tenant)
     except InvalidId as error:
         yield f"agent.name, agent.tenant: {error}"
+    pace = settings.pace
+    for name in ("batch_ms", "batch_max"):
+        if getattr(pace, name) > getattr(pace, f"{name}_max"):
+            yield f"pace.{name}: must not exceed pace.{name}_max"
+    if 0 < pace.rate < RATE_MIN or pace.rate > pace.rate_max:
+        yield f"pace.rate: must be 0, or from {RATE_MIN:g} to pace.rate_max"
     if log.task_bytes_max > log.bytes_max:
         yield "log.task_bytes_max: must not exceed log.bytes_max"
     yield from _address_contradictions(settings)

@@ -115,7 +115,7 @@ class Fanout:
     def beat(self, subscriber: Subscriber, heartbeat: bytes, silent_s: float, now: float) -> None:
         """Send a subscriber a heartbeat if nothing was written to it for so long."""
         written_at_s = subscriber.written_at_s
-        if subscriber.joined:
+        if subscriber.joined and subscriber.pace is None:
             written_at_s = max(written_at_s, self._groups[subscriber.view.key].flushed_at_s)
         if now - written_at_s >= silent_s and not subscriber.transport.is_closing():
             data = chunk(heartbeat) if subscriber.chunked else heartbeat

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable
+from typing import Literal
 
 import structlog
 
 from sidecast_broker.core.fold import Fold
 from sidecast_broker.core.log import Log, Record, Stored, at_milliseconds
+from sidecast_broker.core.views.shapes import StreamGapReason
 from sidecast_broker.fanout import Fanout
 from sidecast_broker.metrics import Metrics
+from sidecast_broker.pacer import Pacer, Timers
 from sidecast_broker.subscriber import Subscriber, View
 from sidecast_schemas import headers as names
 from sidecast_schemas.codec import Event, InvalidEvent, decode_event
@@ -37,6 +40,7 @@ class Hub:
         soon: runs a function in the next turn of the event loop.
         afterwards: called by what `soon` runs, runs a function when all of that has run.
         on_growth: the attribute.
+        timers: of all tasks; None: its own.
         clock: seconds, monotonic.
 
     Attributes:
@@ -59,6 +63,7 @@ class Hub:
         soon: Callable[[Callable[[], None]], object],
         afterwards: Callable[[Callable[[], None]], object] = lambda run: run(),
         on_growth: Callable[[int], None] = ignore_growth,
+        timers: Timers | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.key = key
@@ -77,6 +82,7 @@ class Hub:
         self._soon = soon
         self.on_growth = on_growth
         self._fanout = Fanout(self, metrics.deliveries, soon, afterwards, clock)
+        self.pacer = Pacer(self, metrics.deliveries, soon, timers or Timers(clock), clock)
         self._scheduled = False
         self._lost = False
         self._reloading = False
@@ -103,7 +109,7 @@ class Hub:
             self.log.jump(stored.sequence - 1)
             self.gap_below = stored.sequence - 1
             self._account()
-            self._fanout.interrupt("expired")
+            self._interrupt("expired")
         if self.first is None:
             self.first = stored.sequence
             self.owner = stored.owner
@@ -159,12 +165,12 @@ class Hub:
         self._fanout.forget()
         self._reloading = True
         self._account()
-        self._fanout.interrupt("epoch")
+        self._interrupt("epoch")
 
     def fail(self) -> None:
         """Know that a fault of ours keeps the task from going on: its streams break off, to be resumed."""
         self.failed = True
-        self._fanout.interrupt("failed")
+        self._interrupt("failed")
         self._tell_waiting()
 
     def loaded(self) -> None:
@@ -280,8 +286,34 @@ class Hub:
 
     def frames(self, view: View, records: list[Record]) -> tuple[bytes, int]:
         """Give the frames of records joined, and how many there are."""
+        if (pieces := view.pieces(self, records)) is not None:
+            return view.joined(self, pieces), len(pieces)
         frames = [frame for record in records if record.deliverable and (frame := view.record(self, record))]
         return b"".join(frames), len(frames)
+
+    def pieces(self, view: View, records: list[Record]) -> list[tuple[int, bytes]]:
+        """Give the frames of records, each with the position it leads up to."""
+        if (pieces := view.pieces(self, records)) is not None:
+            return pieces
+        return [
+            (record.sequence, frame)
+            for record in records
+            if record.deliverable and (frame := view.record(self, record))
+        ]
+
+    def batch(self, view: View, records: list[Record], count_max: int | None) -> tuple[int, bytes, int]:
+        """Give the position that at most so many frames lead up to, the frames joined, how many there are.
+
+        Args:
+            view: the format.
+            records: at least one, in order.
+            count_max: at least 1; None: all of them.
+        """
+        pieces = self.pieces(view, records)
+        if count_max is None or len(pieces) <= count_max:
+            return records[-1].sequence, view.joined(self, pieces), len(pieces)
+        del pieces[count_max:]
+        return pieces[-1][0], view.joined(self, pieces), count_max
 
     def last_frame(self, view: View, cursor: int) -> bytes | None:
         """Give what ends a stream that has been sent all up to a cursor; None: more may follow."""
@@ -289,11 +321,15 @@ class Hub:
 
     def join(self, subscriber: Subscriber) -> None:
         """Write to a subscriber from now on; it has been sent all records up to its cursor, the log's end."""
-        self._fanout.join(subscriber)
+        (self._fanout if subscriber.pace is None else self.pacer).join(subscriber)
 
     def leave(self, subscriber: Subscriber) -> None:
         """Stop writing to a subscriber; one that has not joined is fine."""
-        self._fanout.leave(subscriber)
+        (self._fanout if subscriber.pace is None else self.pacer).leave(subscriber)
+
+    def _interrupt(self, reason: StreamGapReason | Literal["failed"]) -> None:
+        self._fanout.interrupt(reason)
+        self.pacer.interrupt(reason)
 
     def beat(self, subscriber: Subscriber, heartbeat: bytes, silent_s: float, now: float) -> None:
         """Send a subscriber a heartbeat if nothing was written to it for so long."""
@@ -303,6 +339,8 @@ class Hub:
         self._scheduled = False
         if self._waiting and self.first is not None:
             self._tell_waiting()
+        if self.pacer:
+            self.pacer.flush()  # before the fan-out frees the decoded events
         self._fanout.flush()
         for tell in self._listeners:
             tell()

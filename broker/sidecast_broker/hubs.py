@@ -19,6 +19,7 @@ from sidecast_broker.core.log import Stored
 from sidecast_broker.hub import Hub, ignore_growth
 from sidecast_broker.jetstream import JetStream
 from sidecast_broker.metrics import Metrics
+from sidecast_broker.pacer import Timers
 from sidecast_broker.positioner import Positioner
 from sidecast_broker.settings import Log
 from sidecast_broker.tail import Cause, Tail
@@ -76,6 +77,7 @@ class Hubs:
         self._entries: dict[TaskKey, _Entry] = {}
         self._sweeper = Background("sweeper", self._sweep)
         self._turn = Turn()
+        self._timers = Timers(clock)
         stream.on_burst_end = self._turn.end
         self._shrinking = False
         self._shrink_above = settings.bytes_max
@@ -226,6 +228,7 @@ class Hubs:
             soon=self._turn.soon,
             afterwards=self._turn.afterwards,
             on_growth=self._grow,
+            timers=self._timers,
             clock=self._clock,
         )
 

@@ -19,6 +19,7 @@ from sidecast_broker.auth.access import Access
 from sidecast_broker.browser import BrowserView
 from sidecast_broker.core.auth.principal import ANYBODY, Principal
 from sidecast_broker.core.cursor import Gap
+from sidecast_broker.core.pace import BadPace, parse_pace
 from sidecast_broker.core.resume import STARTS, Opening, Start
 from sidecast_broker.core.views import events
 from sidecast_broker.hub import Hub
@@ -159,7 +160,16 @@ class Public:
                 # Of those who came at once, some may have filled it meanwhile.
                 self._streams.admit(asker, key, waits=opening is None)
                 settings, metrics = self._settings.stream, self._metrics
-                stream = Stream(hub.key, hub, self._hubs, wanted.view, settings, metrics, principal=principal)
+                stream = Stream(
+                    hub.key,
+                    hub,
+                    self._hubs,
+                    wanted.view,
+                    settings,
+                    metrics,
+                    principal=principal,
+                    pace=wanted.pace,
+                )
                 stream.unfed = look is not None
                 await stream.start(request)
                 self._streams.add(stream, opening, asker, key)
@@ -282,16 +292,28 @@ class _Wanted:
             _one_of(request, "heartbeat", ("comment", "event")) == "event",
             settings.stream.heartbeat_s,
             settings.stream.retry_ms,
+            _flag(request, "coalesce", False),
+            _one_of(request, "batch", ("frames", "array")) == "array",
         )
+        try:
+            self.pace = parse_pace(request.query, settings.pace.bounds)
+        except BadPace as error:
+            raise Refused("bad-request", str(error)) from error
         _one_of(request, "refusal", ("stream", "status"))
 
 
 @lru_cache(maxsize=256)
 def _view(
-    named: bool, wanted: events.Filter, heartbeat_event: bool, heartbeat_s: float, retry_ms: int
+    named: bool,
+    wanted: events.Filter,
+    heartbeat_event: bool,
+    heartbeat_s: float,
+    retry_ms: int,
+    coalesced: bool,
+    array: bool,
 ) -> BrowserView:
     """Give the view of these options; streams with the same ones share it."""
-    return BrowserView(named, wanted, heartbeat_event, heartbeat_s, retry_ms)
+    return BrowserView(named, wanted, heartbeat_event, heartbeat_s, retry_ms, coalesced, array)
 
 
 def _flag(request: web.BaseRequest, name: str, default: bool) -> bool:

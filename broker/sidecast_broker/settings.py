@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from sidecast_broker.core.auth.principal import Scheme
+from sidecast_broker.core.pace import Bounds
 
 ENV_PREFIX = "SIDECAST_"
 
@@ -593,6 +594,57 @@ class Stream(Struct, frozen=True):
     ] = 5_000
 
 
+class Pace(Struct, frozen=True):
+    """How fast each client is sent to, and what it may ask for."""
+
+    batch_ms: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=60_000,
+            description="Time over which events gather for a client that asks for no `?batch_ms=`, in ms. "
+            "0: they go out as they come.",
+        ),
+    ] = 0
+    batch_ms_max: Annotated[
+        int, Meta(ge=0, le=60_000, description="Longest `?batch_ms=` a client may ask for, in ms.")
+    ] = 5_000
+    batch_max: Annotated[
+        int,
+        Meta(ge=1, le=100_000, description="Events that go out at once where `?batch_max=` names no number."),
+    ] = 100
+    batch_max_max: Annotated[
+        int, Meta(ge=1, le=100_000, description="Largest `?batch_max=` a client may ask for.")
+    ] = 1_000
+    rate: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=100_000,
+            description="Events per second for a client that asks for no `?max_rate=`. 0: as many as come.",
+        ),
+    ] = 0.0
+    rate_max: Annotated[
+        float,
+        Meta(
+            ge=0.1, le=100_000, description="Highest `?max_rate=` a client may ask for, in events per second."
+        ),
+    ] = 1_000.0
+    burst: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=100_000,
+            description="Events a client with a rate is sent at once after silence.",
+        ),
+    ] = 20
+
+    @property
+    def bounds(self) -> Bounds:
+        """The same as `parse_pace` takes them."""
+        return Bounds(**{name: getattr(self, name) for name in Bounds._fields})
+
+
 class Log(Struct, frozen=True):
     """Recent events kept in memory."""
 
@@ -632,6 +684,7 @@ class Settings(Struct, frozen=True):
     agent: Agent = Agent()
     auth: Auth = Auth()
     stream: Stream = Stream()
+    pace: Pace = Pace()
     log: Log = Log()
     internal: Internal = Internal()
     sources: dict[str, str] = {}

@@ -11,6 +11,7 @@ import struct
 import termios
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import structlog
@@ -24,6 +25,7 @@ from sidecast_broker.core.auth.principal import ANYBODY, Principal
 from sidecast_broker.core.forwarded import parse_address
 from sidecast_broker.core.frame import HEARTBEAT, chunk
 from sidecast_broker.core.log import Record
+from sidecast_broker.core.pace import Bucket, Pace
 from sidecast_broker.core.views.shapes import StreamGapReason
 from sidecast_broker.hub import Hub
 from sidecast_broker.hubs import Hubs
@@ -117,6 +119,7 @@ class Stream:
         settings: bounds and periods.
         metrics: where to count.
         principal: who opened it.
+        pace: the client's own; None: it is sent everything as it comes.
         clock: seconds, monotonic.
 
     Attributes:
@@ -146,6 +149,7 @@ class Stream:
         "key",
         "life",
         "opened_at_s",
+        "pace",
         "peer",
         "principal",
         "response",
@@ -163,12 +167,14 @@ class Stream:
         metrics: Metrics,
         *,
         principal: Principal = ANYBODY,
+        pace: Pace | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.response = Response()
         self.principal = principal
         self.life: Life | None = None
         self.unfed = False
+        self.pace = pace
         self.key = key
         self.view = view
         self.closed_because = "client-gone"
@@ -224,6 +230,7 @@ class Stream:
             buffer_bytes_max=self._settings.buffer_bytes_max,
             wake=self._wake,
             insert=self.view.insert,
+            pace=self.pace,
             fd=-1 if transport.get_extra_info("sslcontext") else self._fd,
         )
 
@@ -345,6 +352,10 @@ class Stream:
                 self._ending = Ending("ended", self.view.end(hub))
             elif subscriber.cursor < hub.log.floor:
                 await self._replay_from_stream()
+            elif subscriber.bucket is not None and subscriber.cursor < hub.end:
+                # What memory holds is written by the hub, at this client's rate.
+                await self._writer_drained()
+                return True
             elif records := hub.log.after(subscriber.cursor, WRITE_RECORDS_MAX):
                 await self._send(records, "memory")
             else:
@@ -361,8 +372,36 @@ class Stream:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
+    async def _writer_drained(self) -> None:
+        assert self._writer is not None
+        await self._writer.drain()
+
+    async def _send_at_rate(self, records: list[Record], source: str, bucket: Bucket) -> None:
+        """Send older records as fast as the client's rate allows; what an ending leaves is not sent."""
+        hub, subscriber, epoch = self._hub, self.subscriber, self._epoch
+        pieces = hub.pieces(self.view, records)
+        while pieces:
+            if not (allowed := bucket.available(self._clock())):
+                waiter = self._waiter = asyncio.get_running_loop().create_future()
+                hub.pacer.sleep(bucket.due_s(self._clock()), partial(_resolve, waiter))
+                await waiter
+                if self._ending is not None or hub.epoch != epoch or hub.failed:
+                    return
+                continue
+            share, pieces = pieces[:allowed], pieces[allowed:]
+            bucket.take(len(share), self._clock())
+            subscriber.cursor = share[-1][0]
+            subscriber.events += len(share)
+            self._anchored = True
+            self._metrics.replayed_events.labels(source).inc(len(share))
+            self._metrics.deliveries.events[self.view.format] += len(share)
+            await self.write(self.view.joined(hub, share))
+        subscriber.cursor = records[-1].sequence
+
     async def _send(self, records: list[Record], source: str) -> None:
         subscriber = self.subscriber
+        if subscriber.bucket is not None:
+            return await self._send_at_rate(records, source, subscriber.bucket)
         data, count = self._hub.frames(self.view, records)
         subscriber.cursor = records[-1].sequence
         subscriber.events += count
@@ -495,6 +534,11 @@ class Stream:
     def lag_s(self) -> float:
         """Age of the oldest bytes the peer has not acknowledged, in seconds."""
         return 0.0 if self._marked_at_s is None else self._clock() - self._marked_at_s
+
+
+def _resolve(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 def _peer(request: web.BaseRequest) -> str:

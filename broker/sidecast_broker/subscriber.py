@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from sidecast_broker.core.log import Record
+from sidecast_broker.core.pace import Bucket, Pace
 from sidecast_broker.core.views.shapes import StreamGapReason
 
 if TYPE_CHECKING:
@@ -47,6 +48,12 @@ class View(Protocol):
     def record(self, hub: Hub, record: Record) -> bytes:
         """Give the frame of a record, empty where this view leaves it out."""
 
+    def pieces(self, hub: Hub, records: list[Record]) -> list[tuple[int, bytes]] | None:
+        """Give frames and the positions they lead up to, where several records may be one; None: each is one."""
+
+    def joined(self, hub: Hub, pieces: list[tuple[int, bytes]]) -> bytes:
+        """Give those frames as the bytes of one write."""
+
     def ended(self, hub: Hub, cursor: int) -> bool:
         """Tell whether nothing this view would show follows a cursor, ever."""
 
@@ -65,10 +72,14 @@ class Subscriber:
         bytes_sent: bytes of frames sent.
         written_at_s: when it was last sent something on its own (monotonic).
         joined: whether the hub writes to it.
+        pace: its own pace; None: it is sent everything as it comes.
+        bucket: where its rate is bounded.
+        scheduled: whether a time is set at which it is written to.
         gap: why what follows its cursor can't be had, until its stream has told it.
     """
 
     __slots__ = (
+        "bucket",
         "buffer_bytes_max",
         "bytes_sent",
         "chunked",
@@ -78,6 +89,8 @@ class Subscriber:
         "gap",
         "insert",
         "joined",
+        "pace",
+        "scheduled",
         "transport",
         "view",
         "wake",
@@ -94,6 +107,7 @@ class Subscriber:
         wake: Callable[[Wake], None],
         insert: bytes | None = None,
         fd: int = -1,
+        pace: Pace | None = None,
     ) -> None:
         self.view = view
         self.transport = transport
@@ -108,3 +122,6 @@ class Subscriber:
         self.written_at_s = 0.0
         self.gap: StreamGapReason | None = None
         self.joined = False
+        self.pace = pace
+        self.bucket = Bucket(pace.rate, pace.burst) if pace is not None and pace.rate else None
+        self.scheduled = False

@@ -19,6 +19,7 @@ from sidecast_broker.core.views.shapes import (
     ActivityFrame,
     Answer,
     ArtifactFrame,
+    BatchFrame,
     BusyFrame,
     DebugFrame,
     DrainFrame,
@@ -284,6 +285,19 @@ def answer(fold: Fold, sequence: int, epoch: str, *, partial: bool) -> bytes:
             partial=partial,
         )
     )
+
+
+def encode_shape(shape: RecordShape, epoch: str, *, named: bool = True) -> EncodedFrame:
+    """Encode the frame of a record, or of several joined into one, with the id of its `seq`."""
+    return _frame(shape, named, format_cursor(epoch, shape.seq))
+
+
+def batch_frame(
+    task_id: str, objects: list[bytes], sequence: int, epoch: str, *, named: bool = True
+) -> EncodedFrame:
+    """Encode `task.batch`: the JSON of several frames as one, with the id of the last."""
+    shape = BatchFrame(taskId=task_id, events=list(map(Raw, objects)))
+    return _frame(shape, named, format_cursor(epoch, sequence))
 
 
 def open_frame(

@@ -107,6 +107,13 @@ class MessageFrame(RecordFrame, tag="task.message", kw_only=True):
     message: RawAnyObject
 
 
+class BatchFrame(Struct, tag_field="type", tag="task.batch", kw_only=True):
+    """What went out together, for a client that asked for it: the frames' objects, oldest first."""
+
+    taskId: str  # noqa: N815
+    events: list[RawAnyObject]
+
+
 class StreamFrame(Struct, tag_field="type", kw_only=True):
     """What every frame about the stream itself carries."""
 
@@ -181,7 +188,7 @@ RecordShape: TypeAlias = (
 StreamShape: TypeAlias = (
     OpenFrame | GapFrame | LagFrame | ExpiringFrame | DrainFrame | BusyFrame | EndFrame | HeartbeatFrame
 )
-FrameShape: TypeAlias = RecordShape | StreamShape
+FrameShape: TypeAlias = RecordShape | BatchFrame | StreamShape
 
 
 class Answer(Struct, omit_defaults=True):
