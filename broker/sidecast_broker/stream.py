@@ -401,7 +401,8 @@ class Stream:
     async def _send(self, records: list[Record], source: str) -> None:
         subscriber = self.subscriber
         if subscriber.bucket is not None:
-            return await self._send_at_rate(records, source, subscriber.bucket)
+            await self._send_at_rate(records, source, subscriber.bucket)
+            return
         data, count = self._hub.frames(self.view, records)
         subscriber.cursor = records[-1].sequence
         subscriber.events += count

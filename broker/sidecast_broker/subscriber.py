@@ -49,7 +49,7 @@ class View(Protocol):
         """Give the frame of a record, empty where this view leaves it out."""
 
     def pieces(self, hub: Hub, records: list[Record]) -> list[tuple[int, bytes]] | None:
-        """Give frames and the positions they lead up to, where several records may be one; None: each is one."""
+        """Give frames and the positions they lead up to; None: each record is a frame of its own."""
 
     def joined(self, hub: Hub, pieces: list[tuple[int, bytes]]) -> bytes:
         """Give those frames as the bytes of one write."""
