@@ -69,6 +69,12 @@ class Numbers:
     def record(self, _hub: Hub, record: Record) -> bytes:
         return b"" if self.even and record.sequence % 2 else b"%d;" % record.sequence
 
+    def pieces(self, _hub: Hub, _records: list[Record]) -> None:
+        return None
+
+    def joined(self, _hub: Hub, pieces: list[tuple[int, bytes]]) -> bytes:
+        return b"".join(data for _sequence, data in pieces)
+
     def ended(self, hub: Hub, cursor: int) -> bool:
         return hub.ends_at(cursor)
 

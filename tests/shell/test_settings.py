@@ -45,7 +45,9 @@ def test_every_setting_is_described_and_its_default_passes_its_own_bounds(settin
     if isinstance(setting.default, int | float) and not isinstance(setting.default, bool):
         bounded = any(meta.ge is not None for meta in setting.metas)
         assert bounded or setting.name == "nats.replicas"
-        assert setting.key.endswith(("_s", "_ms", "_bytes", "_max", "port", "backlog", "replicas", "_events"))
+        assert setting.key.endswith(
+            ("_s", "_ms", "_bytes", "_max", "port", "backlog", "rate", "burst", "replicas", "_events")
+        )
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)

@@ -88,7 +88,7 @@ def _finish(kept: list[Piece], run: _Run | None, epoch: str, named: bool) -> Non
 
 
 def _inside(text: object) -> bytes:
-    """Give a JSON string without its quotes: escapes never reach over a chunk, lone surrogates are no more."""
+    """Give a JSON string without its quotes: no escape reaches over a chunk, lone surrogates are no more."""
     return bytes(text)[1:-1] if isinstance(text, Raw) else b""
 
 
