@@ -1,6 +1,6 @@
 """What the check of a token costs: little more than the signature at first sight, next to nothing after.
 
-The bounds are those of the project: 1.3 × PyJWT's own `decode` at first sight, 20 µs after.
+The bounds are those of the project: 1.3 times PyJWT's own `decode` at first sight, 20 µs after.
 """
 
 from __future__ import annotations
