@@ -4,7 +4,7 @@ BIN := .venv/bin
 FILE ?= README.md
 export PYTHONWARNINGS :=
 
-.PHONY: demo test clients browser accept bench lint types imports unit schemas docs clean
+.PHONY: demo test clients browser proxies accept bench lint types imports unit schemas docs clean
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Sidecast needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
@@ -28,13 +28,16 @@ imports: .venv/ready
 	$(BIN)/lint-imports
 
 unit: .venv/ready
-	$(BIN)/python -m pytest -m 'not accept' --ignore tests/a2a --ignore tests/browser --rows test --numprocesses auto --maxprocesses 4 --dist worksteal
+	$(BIN)/python -m pytest -m 'not accept' --ignore tests/a2a --ignore tests/browser --ignore tests/proxies --rows test --numprocesses auto --maxprocesses 4 --dist worksteal
 
 clients: .venv/ready ## the A2A door with real agents and clients of four SDKs (some three minutes; needs Node.js)
 	$(BIN)/python -m pytest -m 'not accept' --rows clients tests/a2a
 
 browser: .venv/ready ## the live page in Chromium (a minute)
 	$(BIN)/python -m pytest -m 'not accept' tests/browser
+
+proxies: .venv/ready ## streams through nginx and HAProxy, configured as docs/proxies.md says (half a minute)
+	$(BIN)/python -m pytest -m 'not accept' tests/proxies
 
 accept: .venv/ready ## long loads and fault runs (some ten minutes)
 	$(BIN)/python -m pytest -m accept --rows accept -p no:randomly

@@ -89,8 +89,9 @@ async def be_served(client: Client, driver: Driver, url: str, stage: Stage) -> N
 
 @pytest.mark.row("C73")
 def test_c73_the_documentation_says_how() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
-    _, _, section = text.partition("\n## TLS\n")
+    docs = Path(__file__).parents[2] / "docs"
+    _, _, section = (docs / "operations.md").read_text().partition("\n## TLS\n")
     section, _, _ = section.partition("\n## ")
     assert "server.public_url" in section
-    assert "proxy_pass" in section
+    assert "(proxies.md)" in section
+    assert "ssl_certificate" in (docs / "proxies.md").read_text()
