@@ -22,9 +22,10 @@ from typing import Any, Self
 import aiohttp
 import nats
 import nats.errors
+from e2e.ports import fixed_ports
 from fake_jetstream import FakeJetStream, FakeServer, Faults, FaultyJetStream
 from nats.aio.client import Client
-from nats_server import NatsServer, create_stream, free_ports, request_api
+from nats_server import NatsServer, create_stream, request_api
 from prometheus_client.parser import text_string_to_metric_families
 from sse import TIMEOUT_S, Frame, Watch, target
 from yarl import URL
@@ -469,7 +470,7 @@ class ChildBroker(Broker):
     """
 
     def __init__(self, backend: RealBackend, log: Path, **changes: object) -> None:
-        port, internal_port = free_ports(2)
+        port, internal_port = fixed_ports(2)
         super().__init__(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{internal_port}")
         changed = {f"SIDECAST_{name.replace('__', '_').upper()}": str(v) for name, v in changes.items()}
         ports = {"SIDECAST_SERVER_PORT": str(port), "SIDECAST_SERVER_INTERNAL_PORT": str(internal_port)}

@@ -108,12 +108,12 @@ FORMATS: dict[str, tuple[str, tuple[str, ...], int, Callable[[Frame], str]]] = {
 
 
 @pytest.mark.parametrize("version", ["--http1.1", "--http2"])
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("wire", FORMATS)
 @pytest.mark.parametrize("program", PROGRAMS)
 async def test_each_event_arrives_before_the_next_is_published(
-    real: RealBackend, tmp_path: Path, program: str, format: str, version: str
+    real: RealBackend, tmp_path: Path, program: str, wire: str, version: str
 ) -> None:
-    path, arguments, leading, text_of = FORMATS[format]
+    path, arguments, leading, text_of = FORMATS[wire]
     await real.publish(task_record())
     async with broker_of(real, tmp_path) as broker:
         with Proxy(program, tmp_path, port_of(broker)) as proxy:
