@@ -13,6 +13,7 @@ COMMANDS = {
     "bench": "Measure a running broker.",
     "config": "Print the settings in effect, and where each comes from.",
     "demo": "Watch a real A2A agent work on a file.",
+    "doctor": "Look at what a broker needs, and say what is amiss.",
     "drain": "Have a running broker go away, and wait for that.",
     "publish": "Publish JSON lines from standard input as events of TASK.",
     "serve": "Run the broker.",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -162,6 +164,44 @@ async def test_a_stream_without_heartbeats_is_cut(real: RealBackend, tmp_path: P
             async with Curl(proxy, f"/tasks/{TASK}/events") as stream:
                 await stream.until("task.snapshot")
                 await stream.cut()
+
+
+async def doctors_findings(proxy: Proxy) -> list[dict[str, Any]]:
+    """Give what `sidecast doctor` says of the way through a proxy."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "sidecast_broker", "doctor", "--json", "--url", proxy.url, "--wait", "3"),
+        env=os.environ | {"SSL_CERT_FILE": str(proxy.authority)},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await process.communicate()
+    findings = map(json.loads, out.decode().splitlines())
+    return [each for each in findings if each["check"] == "stream through"]
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+async def test_the_doctor_finds_nothing_amiss(real: RealBackend, tmp_path: Path, program: str) -> None:
+    async with broker_of(real, tmp_path) as broker:
+        with Proxy(program, tmp_path, port_of(broker)) as proxy:
+            assert [each["level"] for each in await doctors_findings(proxy)] == ["ok"]
+
+
+BAD_WAYS = {
+    "holds it back": {
+        "proxy_buffering off;": "proxy_buffering on; proxy_ignore_headers X-Accel-Buffering;",
+        "gzip off;": "gzip on; gzip_types text/event-stream; gzip_min_length 0; gzip_proxied any;",
+    },
+    "was cut after": {"proxy_read_timeout 1h": "proxy_read_timeout 1s"},
+}
+
+
+@pytest.mark.parametrize("says", BAD_WAYS)
+async def test_the_doctor_says_what_a_proxy_does_wrong(real: RealBackend, tmp_path: Path, says: str) -> None:
+    async with broker_of(real, tmp_path, stream__heartbeat_s=60) as broker:
+        with Proxy("nginx", tmp_path, port_of(broker), BAD_WAYS[says]) as proxy:
+            (found,) = await doctors_findings(proxy)
+    assert found["level"] == "fail"
+    assert says in found["text"]
+    assert "docs/proxies.md" in found["remedy"]
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
