@@ -160,6 +160,53 @@ async def test_a_browser_led_here_by_another_name_is_turned_away(fake: FakeBacke
         assert (await running.internal("/livez", headers={"Host": host}))[0] == 200
 
 
+LISTED = "https://operators.example"
+
+
+@pytest.mark.parametrize("change", [{}, {"server__cors_origins": "*"}, {"server__cors_origins": LISTED}])
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://localhost:8480"},
+        {"Origin": "http://127.0.0.1.evil.example"},
+        {"Origin": f"{LISTED}.evil.example"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "Same-Site"},
+    ],
+    ids=str,
+)
+async def test_a_page_of_another_origin_is_turned_away(
+    fake: FakeBackend, said: dict[str, str], change: dict[str, str]
+) -> None:
+    async with broker(fake, **change) as running:
+        for path, method in (("/streams", "GET"), (f"/publish/{TASK}", "POST"), ("/drain", "POST")):
+            status_code, body = await running.internal(path, method, task_record(), JSON | said)
+            assert (status_code, body["error"]["code"]) == (403, "forbidden")
+            assert "pages of other origins" in body["error"]["message"]
+        assert not fake.server.messages
+        assert not running.listening.streams.draining
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {},
+        {"Sec-Fetch-Site": "none"},
+        {"Sec-Fetch-Site": "same-origin"},
+        {"Origin": LISTED, "Sec-Fetch-Site": "cross-site"},
+        {"Origin": "http://localhost:8481", "Host": "localhost:8481"},
+    ],
+    ids=str,
+)
+async def test_pages_of_its_own_and_of_listed_origins_may_ask(
+    fake: FakeBackend, said: dict[str, str]
+) -> None:
+    async with broker(fake, server__cors_origins=LISTED) as running:
+        assert (await running.internal("/streams", headers=said))[0] == 200
+
+
 async def test_a_request_without_a_host_is_turned_away(fake: FakeBackend) -> None:
     async with broker(fake) as running:
         answer = await exchange(running.internal_url, b"GET /streams HTTP/1.0\r\n\r\n")
