@@ -40,6 +40,7 @@ from access_rig import (
 from aiohttp import web
 from askers import Service, bearer, says
 from brokers import done, status, task_record, until
+from distributions import distance, threshold
 from nats_server import free_ports
 from sse import kinds
 
@@ -548,15 +549,8 @@ async def times(it: Rig, path: Path, cases: list[tuple[str, str]], rounds: int) 
     return found
 
 
-def distance(one: list[float], other: list[float]) -> float:
-    """Give the Kolmogorov-Smirnov statistic of two samples of one size: how far apart they are."""
-    marks = sorted(one + other)
-    return max(abs(sum(x <= m for x in one) - sum(x <= m for x in other)) for m in marks) / len(one)
-
-
 ROUNDS = 80
-SAME = 1.95 * (2 / ROUNDS) ** 0.5
-"""Samples of one distribution are farther apart once in a thousand times."""
+SAME = threshold(ROUNDS, 1.95)
 
 TIMED = [("bob", ALICES), ("bob", MISSING), ("alice", HERS_ELSEWHERE), ("holder", MISSING)]
 """The owner is looked up of the first three; the ticket decides the last."""

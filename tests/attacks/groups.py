@@ -1,0 +1,27 @@
+"""All groups of attacks, by name.
+
+Must not know what is in them. A new kind of request is a function that gives a group, listed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attacks.heads import heads
+from attacks.operations import parameters, streams, unary
+from attacks.operators import operators
+from attacks.pages import pages
+from attacks.table import Group
+from attacks.tickets import tickets
+from attacks.tokens import keys, tokens
+from attacks.watching import cursors, ids, tenants
+
+GROUPS: dict[str, Callable[[], Group]] = {
+    group.__name__: group
+    for group in (
+        *(tokens, keys, heads, tickets),
+        *(ids, tenants, cursors),
+        *(unary, streams, parameters),
+        *(operators, pages),
+    )
+}
