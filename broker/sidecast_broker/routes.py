@@ -129,6 +129,8 @@ class Public:
                     if not waits:
                         raise unknown()
                     look = partial(self._look, principal, key)
+                    # A stream that opens when the look-up is done would tell how much there was to look up.
+                    await access.hold(arrived_s)
             if wanted.json:
                 return await self._answer(key, first)
             if look is not None:

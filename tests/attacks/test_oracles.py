@@ -16,7 +16,7 @@ from brokers import artifact
 from distributions import distance, threshold
 from nats_server import NatsServer
 
-ROUNDS = 60
+ROUNDS = 40
 FLOOR_MS = 50
 LARGE = 400_000
 """Bytes of a first record: the look-up of its owner has the more to carry."""
@@ -59,7 +59,7 @@ async def timed(it: Scene, path: str, rounds: int) -> tuple[list[list[float]], s
     random.Random(1).shuffle(order)
     found: list[list[float]] = [[] for _ in CASES]
     answers: set[bytes] = set()
-    slots = asyncio.Semaphore(8)
+    slots = asyncio.Semaphore(12)
 
     async def measure(index: int) -> None:
         shot = PUBLIC[path](*CASES[index])(it)

@@ -572,6 +572,15 @@ async def test_how_long_a_refusal_takes_tells_nothing(name: str) -> None:
         assert max(distances) < SAME, distances
 
 
+async def test_when_a_stream_that_waits_opens_tells_nothing() -> None:
+    async with rig(auth__refusal_floor_ms=100) as it:
+        it.backend.slow = lambda found: 0.02 if found is not None else 0.0
+        found = await times(it, lambda task: waiting(task, 0.05), TIMED[:3], ROUNDS)
+        assert min(map(min, found)) >= 0.15
+        distances = [distance(one, other) for one, other in pairwise(found)]
+        assert max(distances) < SAME, distances
+
+
 async def test_without_the_floor_it_would_tell() -> None:
     async with rig(auth__refusal_floor_ms=0) as it:
         it.backend.slow = lambda found: 0.02 if found is not None else 0.0
