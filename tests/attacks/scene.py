@@ -51,6 +51,11 @@ def bearer(text: str) -> str:
     return f"Authorization: Bearer {text}"
 
 
+def dateless(answer: bytes) -> bytes:
+    """Give an answer without its date."""
+    return _DATE.sub(b"", answer)
+
+
 class Shot(NamedTuple):
     """A request, byte for byte but for its framing.
 
@@ -137,7 +142,7 @@ class Scene(NamedTuple):
     async def fire(self, shot: Shot) -> bytes:
         """Give every byte of the answer but the date."""
         url = self.broker.internal_url if shot.internal else self.broker.url
-        return _DATE.sub(b"", await exchange(url, shot.raw()))
+        return dateless(await exchange(url, shot.raw()))
 
     async def settled(self) -> None:
         """Wait until whatever a request has set going has ended, and has reached the nats-server."""

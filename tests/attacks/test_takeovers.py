@@ -16,14 +16,14 @@ from sidecast_schemas import headers as names
 from sidecast_schemas.subjects import TaskKey, encode_token, events_subject
 
 BOBS_OWN = {names.OWNER: encode_token("bob")}
-TELLER = bearer(token(sub="bob", sidecast_rights=["publish"]))
 
 Takeover = Callable[[Scene, str], Awaitable[None]]
 
 
 def _published(query: str = "", *lines: str) -> Takeover:
     async def take(it: Scene, task: str) -> None:
-        shot = operates("POST", f"/publish/{task}{query}", TELLER, *lines, body=status("mine", task))
+        teller = bearer(token(sub="bob", sidecast_rights=["publish"]))
+        shot = operates("POST", f"/publish/{task}{query}", teller, *lines, body=status("mine", task))
         assert status_of(await it.fire(shot(it))) == 200
 
     return take

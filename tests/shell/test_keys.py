@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import structlog
 from aiohttp import web
-from aiohttp.test_utils import TestServer
 from issuer import SECRET, Clock, auth_settings, jwk, jwks
+from key_server import Answer, KeyServer
 from msgspec.structs import replace
 from yarl import URL
 
@@ -22,38 +22,10 @@ from sidecast_broker.auth.keys import DISCOVERY, FileKeys, KeysAway, SecretKeys,
 from sidecast_broker.auth.watched_file import UnusableFile
 from sidecast_broker.settings import ALGORITHMS
 
-Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-class KeyServer:
-    """An issuer's server: what it answers can be changed while it runs."""
-
-    def __init__(self) -> None:
-        self.requests: list[str] = []
-        self.keys = jwks("rsa")
-        self.discovered: dict[str, Any] = {}
-        self.broken: Answer | None = None
-        self.waiting: asyncio.Event | None = None
-        self.url = ""
-
-    async def answer(self, request: web.Request) -> web.StreamResponse:
-        self.requests.append(request.path)
-        if self.waiting is not None:
-            await self.waiting.wait()
-        if self.broken is not None:
-            return await self.broken(request)
-        if request.path.endswith(DISCOVERY):
-            return web.json_response({"issuer": self.url, "jwks_uri": self.url + "/keys", **self.discovered})
-        return web.Response(body=self.keys)
-
 
 @pytest.fixture
 async def server() -> AsyncIterator[KeyServer]:
-    server = KeyServer()
-    app = web.Application()
-    app.router.add_get("/{path:.*}", server.answer)
-    async with TestServer(app, host="127.0.0.1") as running:
-        server.url = str(running.make_url("")).rstrip("/")
+    async with KeyServer().serving() as server:
         yield server
 
 
