@@ -9,6 +9,7 @@ from access_rig import ALICES, OPEN
 from attacks.table import (
     EVIL,
     JSON,
+    NONE,
     VERSION,
     Group,
     Refusal,
@@ -28,6 +29,8 @@ FOREIGN = (
     *(EVIL, "Origin: null", f"Origin: {LISTED}.evil.example", "Origin: http://app.example"),
     *(f"Origin: {LISTED}:444", "Origin: https://evil.example\r\nOrigin: https://app.example"),
 )
+REBOUND = ("Host: evil.example", "Origin: http://evil.example")
+"""Of a page whose name has come to point here: to the browser it is the listener's own origin."""
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/plain")
 
 
@@ -77,6 +80,13 @@ def pages() -> Group:
         *(
             _reads(f"{origin} reads", sends("GET", f"/tasks/{OPEN}/events", JSON, hers, origin))
             for origin in FOREIGN
+        ),
+        *(
+            Row(f"under another name, by {name}", shot, NONE)
+            for name, shot in {
+                "POST": calls("CancelTask", *REBOUND, id=ALICES),
+                "GET": sends("GET", f"/tasks/{ALICES}/events", JSON, *REBOUND),
+            }.items()
         ),
         Row(
             "a cookie makes a ticket",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,9 +18,10 @@ from distributions import distance, threshold
 from nats_server import NatsServer
 
 ROUNDS = 40
-FLOOR_MS = 50
-LARGE = 400_000
+FLOOR_MS = 100
+LARGE = 200_000
 """Bytes of a first record: the look-up of its owner has the more to carry."""
+LARGER = 800_000
 
 CASES = [
     ("bob", ALICES),
@@ -53,16 +55,18 @@ PUBLIC = {
 }
 
 
-async def timed(it: Scene, path: str, rounds: int) -> tuple[list[list[float]], set[bytes]]:
+async def timed(
+    it: Scene, path: str, rounds: int, cases: Sequence[tuple[str, str]] = CASES, at_once: int = 12
+) -> tuple[list[list[float]], set[bytes]]:
     """Ask in random order, several at a time; give the times of each case, and all answers."""
-    order = [index for index in range(len(CASES)) for _ in range(rounds)]
+    order = [index for index in range(len(cases)) for _ in range(rounds)]
     random.Random(1).shuffle(order)
-    found: list[list[float]] = [[] for _ in CASES]
+    found: list[list[float]] = [[] for _ in cases]
     answers: set[bytes] = set()
-    slots = asyncio.Semaphore(12)
+    slots = asyncio.Semaphore(at_once)
 
     async def measure(index: int) -> None:
-        shot = PUBLIC[path](*CASES[index])(it)
+        shot = PUBLIC[path](*cases[index])(it)
         async with slots:
             began_s = time.perf_counter()
             answers.add(await it.fire(shot))
@@ -92,10 +96,11 @@ async def test_neither_bytes_nor_times_tell_what_there_is(
 
 async def test_times_are_measured_finely_enough_to_tell(nats_of_run: NatsServer, tmp_path: Path) -> None:
     async with scene(nats_of_run, tmp_path, auth__refusal_floor_ms=0) as it:
-        large = artifact("x" * LARGE, "task-large---")
+        large = artifact("x" * LARGER, "task-large---")
         await it.backend.store("task-large---", large, owner="alice")
-        found, _answers = await timed(it, "browser", ROUNDS)
-        assert distance(found[1], found[3]) > threshold(ROUNDS), "without the floor a large record shows"
+        pair = [("bob", MISSING), ("bob", "task-large---")]
+        (missing, foreign), _answers = await timed(it, "browser", 2 * ROUNDS, pair, at_once=1)
+        assert distance(missing, foreign) > threshold(2 * ROUNDS), "without the floor a large record shows"
 
 
 async def test_a_foreign_task_waited_for_is_one_that_never_comes(
