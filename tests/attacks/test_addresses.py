@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,14 +79,15 @@ async def test_who_claims_to_be_many_is_one(
     settings, claim = CLAIMS[name]
     limit = {"stream__opens_per_address_per_minute_max": ALLOWED}
     async with scene(nats_of_run, tmp_path, **settings, **limit) as it:
-        found = await answers(it, claim, ALLOWED + 4)
-        # The scene's own stream is the first of the address that is nobody's claim.
-        served = found.index(429)
-        assert served in (ALLOWED - 1, ALLOWED)
-        assert found == [200] * served + [429] * (len(found) - served)
+        began_s = time.monotonic()
+        found = await answers(it, claim, ALLOWED + 9)
         before = await it.state()
-        assert await answers(it, claim, 3) == [429] * 3
+        found += await answers(it, claim, 3)
         assert await it.state() == before
+        # One more is allowed every twenty seconds, which a busy machine may take.
+        allowed = ALLOWED + (time.monotonic() - began_s) * ALLOWED / 60
+        assert set(found) == {200, 429}
+        assert found.count(200) <= allowed, found
 
 
 @pytest.mark.parametrize("settings", [BEHIND, X_FORWARDED], ids=["any", "named"])
