@@ -73,6 +73,7 @@ async def test_a_slow_head_is_cut_off(impatient: Door, before: bytes) -> None:
     answer = Answer(raw[raw.rindex(b"HTTP/1.1") :])
     assert (answer.status, answer.code) == (408, "request-timeout")
     assert answer.headers["connection"] == "close"
+    assert answer.headers["x-content-type-options"] == "nosniff"
     assert raw.count(b"HTTP/1.1 ") == 1 + bool(before)
     assert await impatient.running.metric("sidecast_rejected_total", reason="request-timeout") == 1
     assert (await impatient.ask(post(GET_TASK))).status == 200
@@ -248,3 +249,11 @@ async def test_what_follows_a_broken_request_is_not_read(door: Door) -> None:
     assert (answer.status, answer.code) == (400, "bad-request")
     assert door.agent.heard == []
     door.clean()
+
+
+@pytest.mark.parametrize("version", [b"", b" HTTP/0.9", b" HTTP/1.2", b" HTTP/2.0"])
+async def test_another_version_of_http_is_refused_in_our_own(door: Door, version: bytes) -> None:
+    raw = await exchange(door.running.url, post(GET_TASK).replace(b" HTTP/1.1", version, 1) * 2)
+    assert raw.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 "))
+    assert raw.count(b"HTTP/") == 1 + raw.count(b'"only HTTP/') * 2
+    assert door.agent.heard == []
