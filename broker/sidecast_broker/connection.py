@@ -177,7 +177,10 @@ class Connection(RequestHandler):
 
     @property
     def _waits(self) -> bool:
-        return self._waiter is not None and not self._waiter.done()
+        if self._waiter is None:
+            # uvloop hands over what comes with a connection before the connection's task has run once.
+            return self._request_count == 0
+        return not self._waiter.done()
 
     def _stop_waiting(self) -> None:
         self._head_bytes = 0
