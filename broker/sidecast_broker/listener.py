@@ -187,6 +187,8 @@ class Listener:
             target = request.raw_path
             if not target.startswith("/"):
                 raise Refused("bad-request", "the request target must be a path")
+            if request.method == hdrs.METH_CONNECT:
+                return self._close_after(Refused("bad-request", "no tunnel leads through here"))
             coding = request.headers.get(hdrs.TRANSFER_ENCODING)
             if coding is not None and (request.version < HttpVersion11 or coding.lower() != "chunked"):
                 return self._close_after(Refused("bad-request", "only chunked is a transfer encoding here"))
