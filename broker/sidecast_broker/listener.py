@@ -202,6 +202,10 @@ class Listener:
                 if preflight is not None:
                     return preflight
             return self._refuse(refused)
+        except ConnectionResetError:
+            if request.transport is not None and not request.transport.is_closing():
+                raise
+            return web.Response()  # the client left: not an error, and nobody reads this
         except web.HTTPException as error:
             return self._refuse(Refused(_CODES.get(error.status, "bad-request"), error.reason))
 
