@@ -116,6 +116,7 @@ TARGETS = {
     "absolute form, https": no_http(get("https://{trap}/docs/x")),
     "absolute form, broken": no_http(get("http://[::1")),
     "authority form": no_http(get("{trap}", method="CONNECT")),
+    "a tunnel through a path, passed on": no_http(get("/docs/x", method="CONNECT")),
     "asterisk form": no_http(get("*", method="OPTIONS")),
     "two slashes": rest_error(post(GET_TASK, target="//{trap}/")),
     "two slashes, passed on": rest_error(get("//{trap}/docs/x")),

@@ -46,13 +46,17 @@ class _RpcAnswer(Struct):
     error: _RpcError | None = None
 
 
-class _RestStatus(Struct):
+class _RestAnswer(Struct):
     error: _RpcError | None = None
+
+
+class _RestStatus(_RestAnswer):
     code: int | None = None
     message: str | None = None
 
 
 _decode_rpc = msgspec.json.Decoder(_RpcAnswer).decode
+_decode_rest_answer = msgspec.json.Decoder(_RestAnswer).decode
 _decode_rest = msgspec.json.Decoder(_RestStatus).decode
 
 
@@ -278,9 +282,10 @@ def _tenant(interface: Interface) -> dict[str, str]:
 
 
 def _raise_rest_error(body: bytes, status: int) -> None:
-    found = _decode_rest(body)
-    if status < 400 and found.error is None:
+    # The `message` of an answer that is none is a Message of the agent's, not a text.
+    if status < 400 and _decode_rest_answer(body).error is None:
         return
+    found = _decode_rest(body)
     message = (found.error.message if found.error else found.message) or f"The agent answered with {status}"
     kind = _KINDS.get(found.code or 0) or _BY_STATUS.get(status, ErrorKind.INTERNAL_ERROR)
     raise A2AError(kind, message)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import structlog
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import HttpProcessingError, RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
@@ -177,7 +177,10 @@ class Connection(RequestHandler):
 
     @property
     def _waits(self) -> bool:
-        return self._waiter is not None and not self._waiter.done()
+        if self._waiter is None:
+            # uvloop hands over what comes with a connection before the connection's task has run once.
+            return self._request_count == 0
+        return not self._waiter.done()
 
     def _stop_waiting(self) -> None:
         self._head_bytes = 0
@@ -231,14 +234,22 @@ def _too_large_head() -> Refused:
 
 
 class Request(web.BaseRequest):
-    """A request whose body can be read in bounded time and space, and which knows whose it is."""
+    """A request whose body can be read in bounded time and space, and which knows whose it is.
 
-    ATTRS = web.BaseRequest.ATTRS | frozenset({"_limits", "_dress"})
+    Attributes:
+        is_foreign: whether it is of a version of HTTP that is not spoken here.
+    """
+
+    ATTRS = web.BaseRequest.ATTRS | frozenset({"_limits", "_dress", "is_foreign"})
 
     def __init__(self, *made_of: Any, limits: Limits, dress: Dress) -> None:
         super().__init__(*made_of, client_max_size=limits.body_bytes_max)
         self._limits = limits
         self._dress = dress
+        self.is_foreign = self._version not in (HttpVersion10, HttpVersion11)
+        if self.is_foreign:
+            # An answer would repeat the version, which the parser takes whatever it is.
+            self._version = HttpVersion11
 
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
         # The one place that every answer comes by, also streams and aiohttp's own, after the defaults of

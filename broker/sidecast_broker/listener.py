@@ -13,7 +13,7 @@ from typing import Any, cast
 import structlog
 from aiohttp import HttpVersion11, hdrs, web
 
-from sidecast_broker.connection import ClientConnections, Limits
+from sidecast_broker.connection import ClientConnections, Limits, Request
 from sidecast_broker.core.forwarded import parse_networks
 from sidecast_broker.cors import Cors, tell_safe
 from sidecast_broker.encryption import Encryption
@@ -163,7 +163,10 @@ class Listener:
 
     def _refuse(self, refused: Refused) -> web.Response:
         self._metrics.rejected.labels(refused.reason).inc()
-        return refused.response()
+        response = refused.response()
+        # What is cut before it is a request is dressed by nobody else.
+        tell_safe(response)
+        return response
 
     def _close_after(self, refused: Refused) -> web.Response:
         """Refuse a request that a proxy in between may take to end elsewhere (RFC 9112, section 6.1)."""
@@ -179,9 +182,13 @@ class Listener:
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
+            if cast(Request, request).is_foreign:
+                return self._close_after(Refused("bad-request", "only HTTP/1.0 and HTTP/1.1 are spoken here"))
             target = request.raw_path
             if not target.startswith("/"):
                 raise Refused("bad-request", "the request target must be a path")
+            if request.method == hdrs.METH_CONNECT:
+                return self._close_after(Refused("bad-request", "no tunnel leads through here"))
             coding = request.headers.get(hdrs.TRANSFER_ENCODING)
             if coding is not None and (request.version < HttpVersion11 or coding.lower() != "chunked"):
                 return self._close_after(Refused("bad-request", "only chunked is a transfer encoding here"))
@@ -195,6 +202,10 @@ class Listener:
                 if preflight is not None:
                     return preflight
             return self._refuse(refused)
+        except ConnectionResetError:
+            if request.transport is not None and not request.transport.is_closing():
+                raise
+            return web.Response()  # the client left: not an error, and nobody reads this
         except web.HTTPException as error:
             return self._refuse(Refused(_CODES.get(error.status, "bad-request"), error.reason))
 

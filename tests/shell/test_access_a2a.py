@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from a2a_rig.awkward import frames, streamed, unary
+from a2a_rig.awkward import frames, saying, streamed, unary
 from a2a_rig.wire import V03_REST, V03_RPC, V1_REST, V1_RPC, WIRES, Wire, request
 from access_rig import (
     ACME,
@@ -150,11 +150,12 @@ async def test_an_answer_about_a_task_nobody_publishes_comes_all_the_same(
 
 
 @pytest.mark.parametrize("do", ["stream", "send"])
-async def test_an_answer_that_is_a_message_alone_waits_for_nothing(do: str) -> None:
+@pytest.mark.parametrize("wire", [V1_RPC, V1_REST], ids=str)
+async def test_an_answer_that_is_a_message_alone_waits_for_nothing(wire: Wire, do: str) -> None:
     async with rig() as it:
         said = {"message": {"messageId": "a", "role": "ROLE_AGENT", "parts": [{"text": "hello"}]}}
-        it.agent.answer = unary(said) if do == "send" else streamed([frames(said, rpc_id=1)])
-        assert b"hello" in await it.ask(send(V1_RPC, do), "alice")
+        it.agent.answer = unary(said) if do == "send" else saying(said)
+        assert b"hello" in await it.ask(send(wire, do), "alice")
         assert it.backend.asked == []
 
 

@@ -9,10 +9,14 @@ from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
 import pytest
+from aiohttp import web
 from brokers import FakeBackend
 from door import GET_TASK, SMUGGLED, Answer, Door, framed, get, opened, post, rpc
 from recording_agent import RecordingAgent
 from sse import TIMEOUT_S, exchange
+
+from sidecast_broker.connection import ClientConnections, Limits
+from sidecast_broker.refused import Refused
 
 SLOW_S = 0.3
 """Time that heads and bodies may take in these tests; nothing here waits for longer."""
@@ -73,6 +77,7 @@ async def test_a_slow_head_is_cut_off(impatient: Door, before: bytes) -> None:
     answer = Answer(raw[raw.rindex(b"HTTP/1.1") :])
     assert (answer.status, answer.code) == (408, "request-timeout")
     assert answer.headers["connection"] == "close"
+    assert answer.headers["x-content-type-options"] == "nosniff"
     assert raw.count(b"HTTP/1.1 ") == 1 + bool(before)
     assert await impatient.running.metric("sidecast_rejected_total", reason="request-timeout") == 1
     assert (await impatient.ask(post(GET_TASK))).status == 200
@@ -248,3 +253,45 @@ async def test_what_follows_a_broken_request_is_not_read(door: Door) -> None:
     assert (answer.status, answer.code) == (400, "bad-request")
     assert door.agent.heard == []
     door.clean()
+
+
+@pytest.mark.parametrize("version", [b"", b" HTTP/0.9", b" HTTP/1.2", b" HTTP/2.0"])
+async def test_another_version_of_http_is_refused_in_our_own(door: Door, version: bytes) -> None:
+    raw = await exchange(door.running.url, post(GET_TASK).replace(b" HTTP/1.1", version, 1) * 2)
+    assert raw.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 "))
+    assert raw.count(b"HTTP/") == 1 + raw.count(b'"only HTTP/') * 2
+    assert door.agent.heard == []
+
+
+class Wire(asyncio.Transport):
+    """The broker's end of a connection, which keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.closed = asyncio.Event()
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += data
+
+    def close(self) -> None:
+        self.closed.set()
+
+    abort = close
+
+
+async def test_a_slow_head_that_begins_with_its_connection_is_cut_off_too() -> None:
+    async def never(_request: web.BaseRequest) -> web.Response:
+        raise AssertionError
+
+    limits = Limits(header_s=SLOW_S, body_s=1, body_bytes_max=1, head_bytes_max=4096)
+    connections = ClientConnections(never, limits, Refused.response, lambda *_dressed: None)
+    connection, wire = connections.new(None), Wire()
+    # In one turn of the event loop, as uvloop does it: the connection's own task has not run yet.
+    connection.connection_made(wire)
+    connection.data_received(b"GET / HTTP/1.1\r\nHost: x")
+    async with asyncio.timeout(TIMEOUT_S):
+        await wire.closed.wait()
+    assert wire.written.startswith(b"HTTP/1.1 408 ")
+    connection.connection_lost(None)
+    await connections.shutdown()

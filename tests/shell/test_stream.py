@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import time
 
+import pytest
 import structlog
+from aiohttp import web
 from brokers import (
     TASK,
     FakeBackend,
@@ -17,7 +19,9 @@ from brokers import (
     texts,
     until,
 )
-from sse import Stalled, data_frames, kinds, unchunk
+from sse import Stalled, data_frames, exchange, kinds, unchunk
+
+from sidecast_broker.stream import Stream
 
 SMALL = {"stream__send_buffer_bytes": 4096, "stream__buffer_bytes_max": 4096}
 """Buffers that a few dozen events fill."""
@@ -250,3 +254,22 @@ async def test_watchers_that_come_and_go_while_events_flow_see_a_contiguous_run(
             assert run == numbers(len(run))
         frames = await (await running.watch(cursor="epoch1-1")).rest()
         assert texts(frames) == numbers(count)
+
+
+async def test_who_has_left_when_a_stream_begins_is_no_error(
+    fake: FakeBackend, unharmed: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = []
+
+    async def start(_stream: Stream, request: web.BaseRequest) -> None:
+        request.protocol.force_close()
+        begun.append(request)
+        await begin(_stream, request)
+
+    begin = Stream.start
+    monkeypatch.setattr(Stream, "start", start)
+    await fake.publish(task_record())
+    async with broker(fake) as running:
+        assert await exchange(running.url, f"GET {PATH} HTTP/1.1\r\nHost: x\r\n\r\n".encode()) == b""
+        await until(lambda: begun)
+        assert (await running.get("/ui/"))[0] == 200

@@ -124,6 +124,7 @@ BODY = ["alice", None, [["", "agent", ["task-1"]]], NOW_S + 300, None, "", None]
         msgspec.msgpack.encode(BODY[:-1]),
         msgspec.msgpack.encode([*BODY, "more"]),
         msgspec.msgpack.encode([None, *BODY[1:]]),
+        msgspec.msgpack.encode(BODY).replace(b"alice", b"al\xffce"),
         msgspec.msgpack.encode([*BODY[:2], None, *BODY[3:]]),
         msgspec.msgpack.encode([*BODY[:3], "300", *BODY[4:]]),
         b"\x91" * 4000,

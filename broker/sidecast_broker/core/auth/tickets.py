@@ -105,7 +105,7 @@ def read_ticket(text: str, keys: Sequence[bytes], now_s: float) -> Principal:
         raise InvalidCredential("not a ticket made here")
     try:
         body = _decode(signed[1:])
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise InvalidCredential("not a ticket of this version") from error
     # Where no credential is needed, tickets name nobody: they must not open anything where one is.
     if not body.principal:
