@@ -20,6 +20,12 @@ RAW |= {"podAnnotations", "podLabels"}
 BOUNDS: dict[str, dict[str, Any]] = {
     "pullPolicy": {"enum": ["Always", "IfNotPresent", "Never"]},
     "controller": {"enum": ["nginx", "alb", "none"]},
+    "method": {"enum": ["none", "webhook"]},
+    "failurePolicy": {"enum": ["Fail", "Ignore"]},
+    "reinvocationPolicy": {"enum": ["IfNeeded", "Never"]},
+    "source": {"enum": ["generated", "cert-manager", "secret"]},
+    "kind": {"enum": ["Issuer", "ClusterIssuer"]},
+    "timeout_s": {"minimum": 1, "maximum": 30},
     "type": {"enum": ["ClusterIP", "NodePort", "LoadBalancer"]},
     "digest": {"pattern": "^(sha256:[0-9a-f]{64})?$"},
     "tag": {"not": {"const": "latest"}},
@@ -42,7 +48,7 @@ def _shape(name: str, value: Any) -> dict[str, Any]:
     if name == "port":
         found |= {"minimum": 1, "maximum": 65535}
     elif isinstance(value, int) and not isinstance(value, bool):
-        found["minimum"] = 0
+        found.setdefault("minimum", 0)
     return found
 
 

@@ -22,8 +22,9 @@ CHART = ROOT / "helm" / "sidecast"
 HELM = str(Path(sys.executable).with_name("helm"))
 SHAPES = sorted(path.stem for path in (CHART / "ci").glob("*.yaml"))
 VERSIONS = ("1.29", "1.33", "1.36", "1.37")
-CRDS = {"HTTPRoute", "PodMonitor", "PrometheusRule"}
+CRDS = {"Certificate", "HTTPRoute", "Issuer", "PodMonitor", "PrometheusRule"}
 APIS = [
+    "--api-versions=cert-manager.io/v1/Certificate",
     "--api-versions=gateway.networking.k8s.io/v1/HTTPRoute",
     "--api-versions=monitoring.coreos.com/v1/PodMonitor",
     "--api-versions=monitoring.coreos.com/v1/PrometheusRule",
@@ -89,7 +90,7 @@ def test_the_container_is_the_same_in_both_deployments() -> None:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_variables_are_settings_the_broker_starts_with(shape: str) -> None:
-    (config,) = (
+    config, *_ = (
         found
         for found in objects(render(shape))
         if found["kind"] == "ConfigMap" and "SIDECAST_SERVER_PORT" in found["data"]
@@ -120,7 +121,8 @@ def test_metrics_of_dashboard_and_rules_are_exported() -> None:
 def test_ports_are_numbers_and_exist(shape: str) -> None:
     for found in objects(render(shape)):
         if found["kind"] == "Service":
-            assert [port["targetPort"] for port in found["spec"]["ports"]] == [8480]
+            own = 8443 if found["metadata"]["name"].endswith("-injector") else 8480
+            assert [port["targetPort"] for port in found["spec"]["ports"]] == [own]
     broker = container("agent")
     ports = {port["containerPort"] for port in broker["ports"]}
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):

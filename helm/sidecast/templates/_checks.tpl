@@ -23,6 +23,7 @@
 {{- range $name := list "ingress" "httpRoute" }}
 {{- if and (get $v $name).enabled (not $v.service.enabled) }}{{ fail (printf "%s.enabled: needs service.enabled" $name) }}{{ end -}}
 {{- end -}}
+{{- include "sidecast.injectorChecks" . -}}
 {{- $needs := list
   (list "httpRoute.enabled" $v.httpRoute.enabled "gateway.networking.k8s.io/v1/HTTPRoute")
   (list "monitoring.podMonitor.enabled" $v.monitoring.podMonitor.enabled "monitoring.coreos.com/v1/PodMonitor")
