@@ -1,98 +1,37 @@
-"""The chart's webhook: certificates, which pods are asked about, and the injector run as it is rendered."""
+"""The chart's webhook: which pods are asked about, what is in their namespaces, and what is refused."""
 
 from __future__ import annotations
 
 import base64
-import json
-import os
 import re
-import ssl
 import subprocess
-import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-import aiohttp
 import kubernetes_validate
 import pytest
 import yaml
 from cryptography import x509
 from image_tree import ROOT
-from injected_pods import SHAPES, patched_by, review
-
-from sidecast_broker.configuration import load
-from sidecast_broker.core.injection import read_template
-
-CHART = str(ROOT / "helm" / "sidecast")
-HELM = str(Path(sys.executable).with_name("helm"))
-VERSIONS = ("1.29", "1.33", "1.36", "1.37")
-NAMESPACE = "sidecast-system"
-INJECTOR = "r-sidecast-injector"
-HOST = f"{INJECTOR}.{NAMESPACE}.svc"
-PEM = "-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----\n"
-
-GENERATED: dict[str, Any] = {"source": "generated"}
-SELF_SIGNED: dict[str, Any] = {"source": "cert-manager"}
-ISSUED: dict[str, Any] = {"source": "cert-manager", "issuer": {"name": "own", "kind": "ClusterIssuer"}}
-GIVEN: dict[str, Any] = {"source": "secret", "secret": "own-certificate", "caBundle": PEM}
-CERTIFICATES = pytest.mark.parametrize(
-    "certificate",
-    [GENERATED, SELF_SIGNED, ISSUED, GIVEN],
-    ids=["generated", "cert-manager", "issuer", "secret"],
+from webhook_release import (
+    CERTIFICATES,
+    CHART,
+    GENERATED,
+    GIVEN,
+    HELM,
+    INJECTOR,
+    NAMESPACE,
+    SELF_SIGNED,
+    VERSIONS,
+    injection,
+    render,
+    template,
+    values,
+    webhook,
 )
 
-Objects = dict[tuple[str, str], dict[str, Any]]
-
-
-def values(certificate: dict[str, Any] = GENERATED, **more: Any) -> dict[str, Any]:
-    """Give values of a webhook; `imagePullSecrets` and a file's volume are there to be put into pods."""
-    webhook = {"certificate": certificate, **more.pop("webhook", {})}
-    inject = {"method": "webhook", "namespaces": ["agents"], "webhook": webhook, **more.pop("inject", {})}
-    return {
-        "inject": inject,
-        "config": {"auth": {"jwt_issuer": "https://issuer.example.com", "jwt_audience": "sidecast"}},
-        "imagePullSecrets": [{"name": "broker-registry"}],
-        "secretSettings": {"nats.credentials_file": {"name": "nats-broker", "key": "broker.creds"}},
-        **more,
-    }
-
-
-def template(given: dict[str, Any], *args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [HELM, "template", "r", CHART, "--namespace", NAMESPACE, "-f", "-", *args],
-        input=yaml.safe_dump(given),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def render(given: dict[str, Any], *args: str) -> Objects:
-    """Render; give the objects by kind and name, those of other namespaces with it."""
-    done = template(given, "--api-versions=cert-manager.io/v1/Certificate", *args)
-    assert done.returncode == 0, done.stderr
-    found = {}
-    for each in yaml.safe_load_all(done.stdout):
-        if each:
-            place = each["metadata"].get("namespace")
-            name = each["metadata"]["name"]
-            found[each["kind"], f"{place}/{name}" if place else name] = each
-    return found
-
-
-def injection(found: Objects) -> Any:
-    return json.loads(found["ConfigMap", INJECTOR]["data"]["injection.json"])
-
-
-def webhook(found: Objects) -> Any:
-    configuration = found["MutatingWebhookConfiguration", f"{INJECTOR}.{NAMESPACE}"]
-    (only,) = configuration["webhooks"]
-    return only
-
+from sidecast_broker.core.injection import Outcome, read_template
+from sidecast_broker.core.overrides import KNOWN
+from sidecast_broker.injector import REVIEWS_MAX
 
 # --- what is rendered
 
@@ -223,125 +162,6 @@ def test_names_fit_with_the_longest_release_name() -> None:
             assert leaf.subject != leaf.issuer
 
 
-# --- certificates
-
-
-def secret_of(found: Objects) -> dict[str, str]:
-    return dict(found["Secret", f"{INJECTOR}-tls"]["data"])
-
-
-def test_a_generated_certificate_is_for_the_service_and_of_its_authority() -> None:
-    found = render(values())
-    secret = {key: base64.b64decode(value) for key, value in secret_of(found).items()}
-    authority = x509.load_pem_x509_certificate(secret["ca.crt"])
-    leaf = x509.load_pem_x509_certificate(secret["tls.crt"])
-    leaf.verify_directly_issued_by(authority)
-    assert leaf.subject != authority.subject
-    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    assert names.get_values_for_type(x509.DNSName) == [HOST, f"{HOST}.cluster.local"]
-    assert webhook(found)["clientConfig"]["caBundle"] == secret_of(found)["ca.crt"]
-
-
-@contextmanager
-def cluster(secret: dict[str, Any] | None) -> Iterator[str]:
-    """Stand in for an API server that has this Secret, as far as Helm looks; give its URL."""
-    known: dict[str, Any] = {
-        "/api/v1": {
-            "kind": "APIResourceList",
-            "groupVersion": "v1",
-            "resources": [{"name": "secrets", "namespaced": True, "kind": "Secret", "verbs": ["get"]}],
-        },
-        f"/api/v1/namespaces/{NAMESPACE}/secrets/{INJECTOR}-tls": secret,
-    }
-
-    class Answering(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            missing = {"kind": "Status", "apiVersion": "v1", "reason": "NotFound", "code": 404}
-            found = known.get(self.path.partition("?")[0])
-            body = json.dumps(found or missing).encode()
-            self.send_response(200 if found else 404)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answering)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-def upgraded(secret: dict[str, Any] | None, monkeypatch: pytest.MonkeyPatch, home: Path) -> Objects:
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.delenv("KUBECONFIG", raising=False)
-    with cluster(secret) as url:
-        return render(values(), "--dry-run=server", "--kube-apiserver", url)
-
-
-def test_an_upgrade_keeps_the_certificate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    installed = upgraded(None, monkeypatch, tmp_path)
-    there = installed["Secret", f"{INJECTOR}-tls"]
-    later = upgraded(there, monkeypatch, tmp_path)
-    assert secret_of(later) == there["data"]
-    assert webhook(later) == webhook(installed)
-
-
-@pytest.mark.parametrize("damage", [{"ca.crt": None}, {"tls.key": ""}, None])
-def test_half_a_certificate_is_made_anew(
-    damage: dict[str, Any] | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    there = upgraded(None, monkeypatch, tmp_path)["Secret", f"{INJECTOR}-tls"]
-    whole = dict(there["data"])
-    data = None if damage is None else {k: v for k, v in {**whole, **damage}.items() if v is not None}
-    later = upgraded({**there, "data": data}, monkeypatch, tmp_path)
-    assert not set(secret_of(later).values()) & set(whole.values())
-    assert webhook(later)["clientConfig"]["caBundle"] == secret_of(later)["ca.crt"]
-
-
-@pytest.mark.parametrize(
-    ("certificate", "issuer"),
-    [(SELF_SIGNED, {"kind": "Issuer", "name": INJECTOR}), (ISSUED, {"kind": "ClusterIssuer", "name": "own"})],
-)
-def test_cert_manager_makes_it(certificate: dict[str, Any], issuer: dict[str, str]) -> None:
-    found = render(values(certificate))
-    asked = found["Certificate", INJECTOR]["spec"]
-    assert asked["issuerRef"] == {"group": "cert-manager.io", **issuer}
-    assert HOST in asked["dnsNames"]
-    assert (("Issuer", INJECTOR) in found) == (certificate is SELF_SIGNED)
-    assert asked["secretName"] == mounted(found)
-    configuration = found["MutatingWebhookConfiguration", f"{INJECTOR}.{NAMESPACE}"]
-    inject_from = configuration["metadata"]["annotations"]["cert-manager.io/inject-ca-from"]
-    assert inject_from == f"{NAMESPACE}/{INJECTOR}"
-    assert "caBundle" not in webhook(found)["clientConfig"]
-    assert ("Secret", f"{INJECTOR}-tls") not in found
-
-
-def mounted(found: Objects) -> str:
-    volumes = found["Deployment", INJECTOR]["spec"]["template"]["spec"]["volumes"]
-    (name,) = (volume["secret"]["secretName"] for volume in volumes if "secret" in volume)
-    return str(name)
-
-
-def test_a_given_secret_is_used() -> None:
-    found = render(values(GIVEN))
-    assert mounted(found) == "own-certificate"
-    assert base64.b64decode(webhook(found)["clientConfig"]["caBundle"]).decode() == PEM
-    assert not [kind for kind, _ in found if kind in ("Secret", "Certificate")]
-
-
-def test_a_generated_certificate_is_mounted() -> None:
-    assert mounted(render(values())) == f"{INJECTOR}-tls"
-
-
 # --- refusals
 
 
@@ -359,7 +179,6 @@ def test_a_generated_certificate_is_mounted() -> None:
         (values(webhook={"timeout_s": 31}), "inject.webhook.timeout_s"),
         (values(webhook={"timeout_s": 0}), "inject.webhook.timeout_s"),
         (values(webhook={"port": 443}), "inject.webhook.port"),
-        (values(webhook={"port": 8481}), "inject.webhook.port"),
         (values(webhook={"prot": 8443}), "prot"),
         (values({"source": "none"}), "inject.webhook.certificate.source"),
         (values(SELF_SIGNED), "inject.webhook.certificate.source"),
@@ -378,62 +197,34 @@ def test_a_refusal_names_the_field(given: dict[str, Any], field: str) -> None:
     assert field in done.stderr
 
 
-# --- the injector as it is rendered
-
-
-@contextmanager
-def running(found: Objects, folder: Path) -> Iterator[int]:
-    """Run the injector's container as a process, with what it would find mounted; give its port."""
-    (container,) = found["Deployment", INJECTOR]["spec"]["template"]["spec"]["containers"]
-    (folder / "injection").mkdir()
-    (folder / "tls").mkdir()
-    for name, text in found["ConfigMap", INJECTOR]["data"].items():
-        (folder / "injection" / name).write_text(text)
-    for key, value in secret_of(found).items():
-        (folder / "tls" / key).write_bytes(base64.b64decode(value))
-
-    def here(text: str) -> str:
-        return text.replace("/etc/sidecast/", f"{folder}/")
-
-    environ = {entry["name"]: here(entry["value"]) for entry in container["env"]}
-    assert load(None, {**environ, "SIDECAST_AUTH_INSECURE": "true", "SIDECAST_AUTH_REQUIRED": "false"}, {})
-    free = {"SIDECAST_SERVER_PORT": "0", "SIDECAST_SERVER_INTERNAL_PORT": "0"}
-    (program,) = container["command"]
-    process = subprocess.Popen(
-        [str(Path(sys.executable).with_name(program)), *map(here, container["args"])],
-        env={"PATH": os.environ["PATH"], **environ, **free},
-        stderr=subprocess.PIPE,
-    )
-    try:
-        assert process.stderr is not None
-        said = json.loads(process.stderr.readline())
-        assert said["event"] == "listening", said
-        yield int(said["url"].rpartition(":")[2])
-    finally:
-        process.kill()
-        process.communicate()
-
-
-async def test_an_api_server_is_answered_as_rendered(tmp_path: Path) -> None:
-    found = render(values())
-    context = ssl.create_default_context(
-        cadata=base64.b64decode(webhook(found)["clientConfig"]["caBundle"]).decode()
-    )
-    path = webhook(found)["clientConfig"]["service"]["path"]
-    with running(found, tmp_path) as port:
-        async with aiohttp.ClientSession() as session:
-            for shape in SHAPES.values():
-                body = json.dumps(review(shape.pod, namespace=shape.namespace)).encode()
-                url = f"https://127.0.0.1:{port}{path}?timeout=5s"
-                async with session.post(url, data=body, ssl=context, server_hostname=HOST) as answer:
-                    after = patched_by(shape.pod, json.loads(await answer.read()))
-                assert after == shape.wanted(injection(found)["template"])
-                for version in VERSIONS:
-                    kubernetes_validate.validate(after, version, strict=True)
+def test_the_webhook_has_a_port_of_its_own() -> None:
+    (container,) = render(values())["Deployment", INJECTOR]["spec"]["template"]["spec"]["containers"]
+    done = template(values(webhook={"port": container["livenessProbe"]["httpGet"]["port"]}))
+    assert done.returncode != 0
+    assert "inject.webhook.port" in done.stderr
 
 
 def test_the_rendered_template_is_read() -> None:
     given = values(config={**values()["config"], "stream": {"drain_s": 12.5}})
     read = read_template(render(given)["ConfigMap", INJECTOR]["data"]["injection.json"].encode())
     assert (read.namespaces, read.labels) == (frozenset({"agents"}), {"sidecast.dev/inject": "true"})
-    assert (read.ports, read.grace_s) == ([8480, 8481], 13 + 15)
+    assert (read.ports[0], read.grace_s) == (8480, 13 + 15)
+
+
+# --- the documentation
+
+DOCUMENT = (ROOT / "docs" / "injector.md").read_text()
+
+
+def test_the_documented_values_render() -> None:
+    (text,) = re.findall(r"^```yaml\n(.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL)
+    assert webhook(render(yaml.safe_load(text)))["failurePolicy"] == "Fail"
+
+
+def test_what_it_names_exists() -> None:
+    named = set(re.findall(r"`(sidecast\.dev/[a-z-]+)`", DOCUMENT))
+    assert named == set(KNOWN)
+    outcomes = re.search(r"sidecast_injections_total\{outcome\}`: (.*?) \|", DOCUMENT)
+    assert outcomes
+    assert set(re.findall(r"`(\w+)`", outcomes[1])) == set(get_args(Outcome))
+    assert f" {REVIEWS_MAX} are read at once" in DOCUMENT

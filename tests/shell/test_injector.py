@@ -57,15 +57,15 @@ class Asked:
 
 
 def settings_of(files: Files, **changed: str) -> dict[str, str]:
-    environ = {
+    return {
         "SIDECAST_SERVER_PORT": "0",
         "SIDECAST_SERVER_INTERNAL_PORT": "0",
         "SIDECAST_SERVER_BODY_BYTES_MAX": str(BODY_BYTES_MAX),
-        "SIDECAST_SERVER_BODY_S": "0.3",
+        "SIDECAST_SERVER_BODY_S": "1",
         "SIDECAST_SERVER_TLS_CERTIFICATE": str(files.path("certificate")),
         "SIDECAST_SERVER_TLS_KEY": str(files.path("key")),
+        **changed,
     }
-    return environ | changed
 
 
 @contextlib.asynccontextmanager
@@ -194,8 +194,7 @@ async def test_no_secret_of_a_pod_reaches_a_log(files: Files) -> None:
     made = annotated(agent_url="http://user:hunter2@x", other="hunter2")
     made["spec"]["containers"][0]["env"] = [{"name": "PASSWORD", "value": "hunter2"}]
     made["metadata"]["generateName"] = "a\n\x1b[2Jb-"
-    whole = pod("plain")
-    whole["spec"]["containers"][0]["env"] = made["spec"]["containers"][0]["env"]
+    whole = {**pod("plain"), "spec": made["spec"]}
     with structlog.testing.capture_logs() as lines:
         async with asked_at(files) as asked:
             answers = [await asked.mutate(made), await asked.mutate(whole)]
