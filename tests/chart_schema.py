@@ -20,7 +20,7 @@ RAW |= {"podAnnotations", "podLabels"}
 BOUNDS: dict[str, dict[str, Any]] = {
     "pullPolicy": {"enum": ["Always", "IfNotPresent", "Never"]},
     "controller": {"enum": ["nginx", "alb", "none"]},
-    "method": {"enum": ["none", "webhook"]},
+    "method": {"enum": ["none", "webhook", "policy"]},
     "failurePolicy": {"enum": ["Fail", "Ignore"]},
     "reinvocationPolicy": {"enum": ["IfNeeded", "Never"]},
     "source": {"enum": ["generated", "cert-manager", "secret"]},
@@ -56,7 +56,7 @@ def _settings() -> dict[str, Any]:
     tables: dict[str, dict[str, Any]] = {}
     for setting in SETTINGS:
         shape = msgspec.json.schema(setting.type)
-        if setting.name in ("server.port", "server.internal_port"):
+        if setting.name in ("server.port", "server.internal_port", "server.probe_port"):
             shape["minimum"] = 1024  # an unprivileged user can't listen on less, and probes need a number
         table = tables.setdefault(setting.section, {})
         if setting.masked != "whole":

@@ -14,21 +14,14 @@ app.kubernetes.io/component: injector
 
 {{/* What the injector puts into which pods: the same container as everywhere. */}}
 {{- define "sidecast.injection" -}}
-{{- $drain := dig "stream" "drain_s" 5.0 .Values.config | default 0 | float64 | ceil | int -}}
-{{- $spec := dict
-  "initContainers" (include "sidecast.sidecar" . | fromYamlArray)
-  "volumes" (include "sidecast.volumes" . | fromYamlArray)
-  "imagePullSecrets" .Values.imagePullSecrets
-  "terminationGracePeriodSeconds" (add $drain 15) -}}
-{{- $labels := include "sidecast.podSelector" . | fromYaml -}}
-{{- dict "namespaces" .Values.inject.namespaces "template" (dict "metadata" (dict "labels" $labels) "spec" $spec) | toJson -}}
+{{- dict "namespaces" .Values.inject.namespaces "template" (include "sidecast.podTemplate" . | fromYaml) | toJson -}}
 {{- end -}}
 
 {{- define "sidecast.injectorChecks" -}}
 {{- $v := .Values -}}
 {{- $webhook := $v.inject.webhook -}}
 {{- if eq $v.inject.method "webhook" -}}
-{{- range $name := list "agent" "gateway" "ingress" "httpRoute" }}
+{{- range $name := list "agent" "gateway" "ingress" "httpRoute" "virtualService" }}
 {{- if (get $v $name).enabled }}{{ fail (printf "%s.enabled: not together with inject.method=webhook, whose pods are in other namespaces; make two releases" $name) }}{{ end -}}
 {{- end -}}
 {{- if not $v.inject.namespaces }}{{ fail "inject.namespaces: is needed by inject.method=webhook: where the agents are" }}{{ end -}}
@@ -38,7 +31,7 @@ app.kubernetes.io/component: injector
 {{- end -}}
 {{- if ne (len $v.inject.namespaces) (len (uniq $v.inject.namespaces)) }}{{ fail "inject.namespaces: names one twice" }}{{ end -}}
 {{- if lt (int $webhook.port) 1024 }}{{ fail "inject.webhook.port: must be 1024 or higher, for an unprivileged user" }}{{ end -}}
-{{- if eq (int $webhook.port) (int $v.config.server.internal_port) }}{{ fail "inject.webhook.port: must differ from config.server.internal_port" }}{{ end -}}
+{{- if eq (int $webhook.port) (int $v.config.server.probe_port) }}{{ fail "inject.webhook.port: must differ from config.server.probe_port" }}{{ end -}}
 {{- with $webhook.certificate }}
 {{- if eq .source "secret" }}
 {{- if not .secret }}{{ fail "inject.webhook.certificate.secret: is needed by source=secret" }}{{ end -}}
