@@ -14,6 +14,10 @@ from typing import Any
 
 import yaml
 from image_tree import ROOT
+from kubernetes_validate import utils as kubernetes_schemas
+
+# Megabytes, which the library would parse anew for each object.
+kubernetes_schemas.schema_contents = functools.cache(kubernetes_schemas.schema_contents)
 
 CHART = ROOT / "helm" / "sidecast"
 KUSTOMIZE = ROOT / "helm" / "kustomize"
