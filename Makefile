@@ -52,6 +52,7 @@ docs: .venv/ready ## write what is generated from the code again: tables in docs
 	$(BIN)/python -m sidecast_broker.reference docs/operations.md
 	PYTHONPATH=tests $(BIN)/python -m conformance.document docs/a2a-conformance.md
 	PYTHONPATH=tests $(BIN)/python -m chart_schema helm/sidecast
+	PYTHONPATH=tests $(BIN)/python -m chart_readme helm/sidecast
 
 golden: .venv/ready ## write what the chart renders again: tests/helm/golden and helm/kustomize
 	PYTHONPATH=tests $(BIN)/python -m chart_golden

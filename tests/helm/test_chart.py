@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import chart_readme
 import chart_schema
 import kubernetes_validate
 import pytest
@@ -21,6 +22,10 @@ SINCE_1_36 = {"MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding"}
 
 def test_the_schema_is_that_of_values_and_settings() -> None:
     assert (CHART / "values.schema.json").read_text() == chart_schema.written(CHART)
+
+
+def test_the_table_of_the_readme_is_that_of_values() -> None:
+    assert (CHART / "README.md").read_text() == chart_readme.written(CHART)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -13,11 +13,17 @@ from click.testing import CliRunner
 from sidecast_broker.__main__ import main
 from sidecast_broker.commands.processes import brokers, terminate
 
+ENVIRON = {"SIDECAST_SERVER_PORT": "8480", "PATH": "/bin"}
 
-def shown(proc: Path, pid: int, parent: int, *arguments: str, name: str = "sidecast") -> None:
+
+def shown(
+    proc: Path, pid: int, parent: int, *arguments: str, name: str = "sidecast", port: str = "8480"
+) -> None:
     directory = proc / str(pid)
     directory.mkdir()
     (directory / "cmdline").write_bytes(b"".join(word.encode() + b"\0" for word in arguments))
+    variables = {"SIDECAST_SERVER_PORT": port, "HOME": "/", "SIDECAST_TOKEN": "other"}
+    (directory / "environ").write_text("".join(f"{key}={value}\0" for key, value in variables.items()))
     (directory / "stat").write_text(f"{pid} ({name}) S {parent} 1 1 0 -1")
 
 
@@ -28,16 +34,17 @@ def test_a_broker_is_found_by_its_command_line(tmp_path: Path) -> None:
     shown(tmp_path, 9, 1, "sidecast", "drain", "--local")
     shown(tmp_path, 10, 1, "vi", "sidecast", "server")
     shown(tmp_path, 11, 1)
+    shown(tmp_path, 13, 1, "sidecast", "serve", port="9480")  # another one of the same user
     (tmp_path / "12").mkdir()  # ends while it is looked at
     (tmp_path / "meminfo").touch()
-    assert brokers(tmp_path) == [1, 7]
+    assert brokers(ENVIRON, tmp_path) == [1, 7]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
 def test_those_of_other_users_are_not_ours(tmp_path: Path) -> None:
     shown(tmp_path, 7, 0, "sidecast", "serve")
     os.chown(tmp_path / "7", 65532, 65532)
-    assert brokers(tmp_path) == []
+    assert brokers(ENVIRON, tmp_path) == []
 
 
 PROGRAM = """
@@ -59,7 +66,7 @@ def process() -> Iterator[subprocess.Popen[str]]:
 
 
 def test_one_is_found_among_the_system_s_told_to_end_and_waited_for(process: subprocess.Popen[str]) -> None:
-    assert process.pid in brokers()
+    assert process.pid in brokers(os.environ)
     terminate([process.pid])
     assert process.wait(timeout=0) == 3
 
@@ -85,14 +92,14 @@ def test_one_that_has_ended_is_no_failure(process: subprocess.Popen[str]) -> Non
 def test_the_command_drains_the_broker_beside_it(
     process: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sidecast_broker.commands.drain.brokers", lambda: [process.pid])
+    monkeypatch.setattr("sidecast_broker.commands.drain.brokers", lambda _environ: [process.pid])
     done = CliRunner().invoke(main, ["drain", "--local"])
     assert (done.exit_code, done.stderr.strip() or done.stdout.strip()) == (0, "the broker is gone")
     assert process.wait(timeout=0) == 3
 
 
 def test_the_command_fails_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sidecast_broker.commands.drain.brokers", list)
+    monkeypatch.setattr("sidecast_broker.commands.drain.brokers", lambda _environ: [])
     done = CliRunner().invoke(main, ["drain", "--local"])
     assert done.exit_code == 1
-    assert "no broker of this user" in done.output
+    assert "no broker of this user and" in done.output

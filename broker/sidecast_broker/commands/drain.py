@@ -6,6 +6,7 @@ Must not know how a broker drains.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -110,9 +111,9 @@ def command(url: str, token: str | None, local: bool) -> None:
     It opens no streams any more, and sends its clients elsewhere one after the other.
     """
     if local:
-        found = brokers()
+        found = brokers(os.environ)
         if not found:
-            raise click.ClickException("no broker of this user runs here")
+            raise click.ClickException("no broker of this user and with these settings runs here")
         terminate(found)
         click.echo("the broker is gone")
         return
