@@ -7,14 +7,21 @@ from __future__ import annotations
 
 import base64
 import copy
+import functools
 import json
 from typing import Any
 
 import jsonpatch
+import kubernetes_validate
+from kubernetes_validate import utils as kubernetes_schemas
 from pod_shapes import PodShape, pod_shapes
 
 from sidecast_broker.core.injection import Template, read_template
 
+# Megabytes, which the library would parse anew for each object.
+kubernetes_schemas.schema_contents = functools.cache(kubernetes_schemas.schema_contents)
+
+VERSIONS = ("1.29", "1.33", "1.36", "1.37")
 SHAPES: dict[str, PodShape] = {shape.name: shape for shape in pod_shapes()}
 NAMESPACE = "agents"
 
@@ -108,3 +115,9 @@ def keeps(after: Any, before: Any) -> bool:
         return all(any(keeps(entry, wanted) for entry in rest) for wanted in before)
     # An absent member, null and an empty one say the same.
     return before is None or (type(before) is type(after) and before == after)
+
+
+def validate(document: dict[str, Any]) -> None:
+    """Check that an object has the shape of its kind in each version of Kubernetes there is a chart for."""
+    for version in VERSIONS:
+        kubernetes_validate.validate(document, version, strict=True)

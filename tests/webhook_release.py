@@ -5,6 +5,7 @@ Must not know what is tested.
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
@@ -17,7 +18,6 @@ from image_tree import ROOT
 
 CHART = str(ROOT / "helm" / "sidecast")
 HELM = str(Path(sys.executable).with_name("helm"))
-VERSIONS = ("1.29", "1.33", "1.36", "1.37")
 NAMESPACE = "sidecast-system"
 INJECTOR = "r-sidecast-injector"
 HOST = f"{INJECTOR}.{NAMESPACE}.svc"
@@ -61,15 +61,21 @@ def template(given: dict[str, Any], *args: str) -> subprocess.CompletedProcess[s
 
 def render(given: dict[str, Any], *args: str) -> Objects:
     """Render; give the objects by kind and name, those of other namespaces with it."""
-    done = template(given, "--api-versions=cert-manager.io/v1/Certificate", *args)
-    assert done.returncode == 0, done.stderr
+    text = _rendered(yaml.safe_dump(given), args)
     found = {}
-    for each in yaml.safe_load_all(done.stdout):
+    for each in yaml.safe_load_all(text):
         if each:
             place = each["metadata"].get("namespace")
             name = each["metadata"]["name"]
             found[each["kind"], f"{place}/{name}" if place else name] = each
     return found
+
+
+@functools.cache
+def _rendered(given: str, args: tuple[str, ...]) -> str:
+    done = template(yaml.safe_load(given), "--api-versions=cert-manager.io/v1/Certificate", *args)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def injection(found: Objects) -> Any:
