@@ -4,7 +4,7 @@ BIN := .venv/bin
 FILE ?= README.md
 export PYTHONWARNINGS :=
 
-.PHONY: demo test clients browser proxies accept bench lint types imports unit schemas docs clean
+.PHONY: demo test clients browser proxies accept bench lint types imports unit schemas docs golden clean
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Sidecast needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
@@ -52,6 +52,10 @@ docs: .venv/ready ## write what is generated from the code again: tables in docs
 	$(BIN)/python -m sidecast_broker.reference docs/operations.md
 	PYTHONPATH=tests $(BIN)/python -m conformance.document docs/a2a-conformance.md
 	PYTHONPATH=tests $(BIN)/python -m chart_schema helm/sidecast
+	PYTHONPATH=tests $(BIN)/python -m chart_readme helm/sidecast
+
+golden: .venv/ready ## write what the chart renders again: tests/helm/golden and helm/kustomize
+	PYTHONPATH=tests $(BIN)/python -m chart_golden
 
 clean:
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -20,6 +20,12 @@ RAW |= {"podAnnotations", "podLabels"}
 BOUNDS: dict[str, dict[str, Any]] = {
     "pullPolicy": {"enum": ["Always", "IfNotPresent", "Never"]},
     "controller": {"enum": ["nginx", "alb", "none"]},
+    "method": {"enum": ["none", "webhook", "policy"]},
+    "failurePolicy": {"enum": ["Fail", "Ignore"]},
+    "reinvocationPolicy": {"enum": ["IfNeeded", "Never"]},
+    "source": {"enum": ["generated", "cert-manager", "secret"]},
+    "kind": {"enum": ["Issuer", "ClusterIssuer"]},
+    "timeout_s": {"minimum": 1, "maximum": 30},
     "type": {"enum": ["ClusterIP", "NodePort", "LoadBalancer"]},
     "digest": {"pattern": "^(sha256:[0-9a-f]{64})?$"},
     "tag": {"not": {"const": "latest"}},
@@ -42,7 +48,7 @@ def _shape(name: str, value: Any) -> dict[str, Any]:
     if name == "port":
         found |= {"minimum": 1, "maximum": 65535}
     elif isinstance(value, int) and not isinstance(value, bool):
-        found["minimum"] = 0
+        found.setdefault("minimum", 0)
     return found
 
 
@@ -50,7 +56,7 @@ def _settings() -> dict[str, Any]:
     tables: dict[str, dict[str, Any]] = {}
     for setting in SETTINGS:
         shape = msgspec.json.schema(setting.type)
-        if setting.name in ("server.port", "server.internal_port"):
+        if setting.name in ("server.port", "server.internal_port", "server.probe_port"):
             shape["minimum"] = 1024  # an unprivileged user can't listen on less, and probes need a number
         table = tables.setdefault(setting.section, {})
         if setting.masked != "whole":

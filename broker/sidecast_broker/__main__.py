@@ -15,6 +15,7 @@ COMMANDS = {
     "demo": "Watch a real A2A agent work on a file.",
     "doctor": "Look at what a broker needs, and say what is amiss.",
     "drain": "Have a running broker go away, and wait for that.",
+    "injector": "Put the broker into pods, as an admission webhook.",
     "publish": "Publish JSON lines from standard input as events of TASK.",
     "serve": "Run the broker.",
     "tail": "Follow a task's events.",

@@ -61,11 +61,13 @@ class Listening(NamedTuple):
     Attributes:
         url: of the public listener.
         internal_url: of the internal one.
+        probe_url: of the one with health and metrics only; empty where there is none.
         streams: the open streams.
     """
 
     url: str
     internal_url: str
+    probe_url: str
     streams: Streams
 
 
@@ -130,11 +132,13 @@ async def serving(
     routes = [*public.routes(), *page.routes(), *cards.routes(), *desk.routes()]
     open_to_all = Listener(Router(routes, gateway.answer), settings, metrics, cors=cors, public=True)
     for_operators = Listener(Router([*internal.routes(), *administration.routes()]), settings, metrics)
+    for_probes = Listener(Router(internal.probes()), settings, metrics)
     try:
         if settings.auth_on:
             await credentials.start()
         url = await open_to_all.open(server.host, server.port)
         internal_url = await for_operators.open(server.internal_host, server.internal_port)
+        probe_url = await for_probes.open(server.probe_host, server.probe_port) if server.probe_host else ""
         agent.start()
         stream.start()
         positioner.start()
@@ -144,11 +148,12 @@ async def serving(
         streams.start()
         if capture is not None:
             capture.start()
-        yield Listening(url, internal_url, streams)
+        yield Listening(url, internal_url, probe_url, streams)
     finally:
         streams.draining = True
         await open_to_all.close()
         await for_operators.close()
+        await for_probes.close()
         await turns.close()
         if messages is not None:
             await messages.close()
@@ -211,7 +216,10 @@ async def run(settings: Settings) -> None:
                 consequence="tickets and page tokens are good at this replica only, until it restarts",
                 setting="auth.ticket_secret",
             )
-        logger.info("listening", url=listening.url, internal_url=listening.internal_url)
+        urls = {"url": listening.url, "internal_url": listening.internal_url}
+        if listening.probe_url:
+            urls["probe_url"] = listening.probe_url
+        logger.info("listening", **urls)
         await asked.wait()
         logger.info("draining", streams=len(listening.streams), drain_s=settings.stream.drain_s)
         drain = loop.create_task(listening.streams.drain())

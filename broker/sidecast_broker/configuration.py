@@ -24,6 +24,8 @@ from sidecast_broker.settings import (
     ENV_PREFIX,
     SETTINGS,
     Auth,
+    Nats,
+    Server,
     Setting,
     Settings,
     is_loopback,
@@ -198,6 +200,7 @@ def _contradictions(settings: Settings) -> Iterator[str]:
             yield f"{name}: {host!r} is not an address; 0.0.0.0 or :: listens on all"
     if server.port == server.internal_port != 0 and _overlap(server.host, server.internal_host):
         yield "server.internal_port: must differ from server.port, both listeners would be the same"
+    yield from _probe_contradictions(server)
     for url in nats.url.split(","):
         if not _is_nats_url(url.strip()):
             yield f"nats.url: {mask_url(url.strip())!r} is not nats://, tls://, ws:// or wss:// with a host"
@@ -220,8 +223,28 @@ def _contradictions(settings: Settings) -> Iterator[str]:
     yield from _address_contradictions(settings)
     yield from _cors_contradictions(settings.server.cors_origin_names)
     yield from _listener_contradictions(settings)
+    yield from _nats_contradictions(nats)
     yield from _jwt_contradictions(settings.auth)
     yield from _auth_contradictions(settings)
+
+
+def _probe_contradictions(server: Server) -> Iterator[str]:
+    host, port = server.probe_host, server.probe_port
+    if "/" in host or " " in host:
+        yield f"server.probe_host: {host!r} is not an address; 0.0.0.0 or :: listens on all"
+    if not host or not port:
+        return
+    for name in ("", "internal_"):
+        if port == getattr(server, f"{name}port") and _overlap(host, getattr(server, f"{name}host")):
+            yield f"server.probe_port: must differ from server.{name}port, both listeners would be the same"
+
+
+def _nats_contradictions(nats: Nats) -> Iterator[str]:
+    if bool(nats.tls_certificate_file) != bool(nats.tls_key_file):
+        missing = "tls_key_file" if nats.tls_certificate_file else "tls_certificate_file"
+        yield f"nats.{missing}: is needed too, for a certificate to be shown"
+    if nats.credentials_file and nats.nkey_seed_file:
+        yield "nats.nkey_seed_file: not together with nats.credentials_file, which holds a seed of its own"
 
 
 def _listener_contradictions(settings: Settings) -> Iterator[str]:

@@ -71,12 +71,18 @@ class Internal:
         self._origins = replace(origins_of(server.cors_origin_names, server.public_url), every=False)
         self._orders: WeakValueDictionary[TaskKey, asyncio.Lock] = WeakValueDictionary()
 
-    def routes(self) -> list[Route]:
-        """Give the routes."""
+    def probes(self) -> list[Route]:
+        """Give the routes that are open to all who reach them."""
         return [
             *get_or_head("/livez", self._live),
             *get_or_head("/readyz", self._ready),
             *get_or_head("/metrics", self._show_metrics),
+        ]
+
+    def routes(self) -> list[Route]:
+        """Give all routes."""
+        return [
+            *self.probes(),
             get("/streams", self._list_streams),
             post("/publish/*", self._publish),
         ]

@@ -44,6 +44,7 @@ from sidecast_broker.client import Receive, ShortClient
 from sidecast_broker.configuration import mask_url
 from sidecast_broker.core.cursor import epoch_of_creation, is_epoch
 from sidecast_broker.core.log import Stored
+from sidecast_broker.nats_credentials import connect_options
 from sidecast_broker.settings import Nats
 from sidecast_broker.stream_config import desired_config, differences, unusable_because
 from sidecast_schemas import headers as names
@@ -136,7 +137,7 @@ class JetStream:
                 await client.connect(
                     servers=self._servers,
                     name="sidecast-broker",
-                    user_credentials=self._settings.credentials_file or None,
+                    **connect_options(self._settings),
                     allow_reconnect=True,
                     max_reconnect_attempts=-1,
                     reconnect_time_wait=1,

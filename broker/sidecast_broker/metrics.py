@@ -163,6 +163,12 @@ class Metrics:
             ["outcome"],
             registry=registry,
         )
+        self.injections = Counter(
+            "sidecast_injections",
+            "Questions `sidecast injector` was asked, by outcome: injected, present, left, ignored, denied.",
+            ["outcome"],
+            registry=registry,
+        )
         self.tasks = Gauge("sidecast_tasks", "Tasks in memory.", registry=registry)
         self.log_bytes = Gauge(
             "sidecast_log_bytes", "Memory of the logs and folds of all tasks.", registry=registry

@@ -42,6 +42,17 @@ class Server(Struct, frozen=True):
         Port,
         Meta(description="Port of the internal listener (health, metrics, publish); 0 picks a free one."),
     ] = 8481
+    probe_host: Annotated[
+        str,
+        Meta(
+            description="Address of a third listener, with nothing but `/livez`, `/readyz` and `/metrics` of "
+            "the internal one: for a kubelet and Prometheus, which come to the pod's address, while the "
+            "internal listener stays on loopback. Empty: there is none."
+        ),
+    ] = ""
+    probe_port: Annotated[
+        Port, Meta(description="Port of the listener at `server.probe_host`; 0 picks a free one.")
+    ] = 8482
     public_url: Annotated[
         str,
         Meta(
@@ -178,6 +189,23 @@ class Nats(Struct, frozen=True):
     ] = "SIDECAST"
     credentials_file: Annotated[
         str, Meta(description="Path of a NATS `.creds` file; empty connects without one.")
+    ] = ""
+    nkey_seed_file: Annotated[
+        str, Meta(description="Path of a file with the seed of an nkey; empty connects without one.")
+    ] = ""
+    tls_ca_file: Annotated[
+        str,
+        Meta(
+            description="Path of the certificates (PEM) of those who may sign the server's; empty takes the "
+            "system's."
+        ),
+    ] = ""
+    tls_certificate_file: Annotated[
+        str,
+        Meta(description="Path of the certificate chain (PEM) shown to the server; empty shows none."),
+    ] = ""
+    tls_key_file: Annotated[
+        str, Meta(description="Path of that certificate's private key (PEM, without a password).")
     ] = ""
     manage_stream: Annotated[
         bool, Meta(description="Create the stream where it is missing, with the four settings below.")

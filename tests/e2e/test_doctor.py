@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 from a2a_rig.processes import Agent
+from documented_permissions import documented
 from e2e.broker import Broker
-from e2e.test_permissions import documented
 from nats_server import NatsServer
 
 from sidecast_broker.configuration import load

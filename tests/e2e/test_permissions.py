@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from a2a_rig.processes import Agent
 from a2a_rig.wire import V1_REST, Door, numbers, outline, text_after
 from askers import Askers, bearer
 from brokers import ENVIRON, ask, until
+from documented_permissions import configuration
 from e2e.broker import Broker
 from nats_server import NatsServer
 
@@ -20,26 +20,11 @@ from sidecast_broker.app import serving
 from sidecast_broker.configuration import load
 from sidecast_broker.core.auth.principal import Principal
 
-OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
-
-
-def documented() -> dict[str, str]:
-    """Give the permissions of the page, each as nats-server's configuration writes them."""
-    section = OPERATIONS.read_text().partition("## NATS permissions")[2]
-    block = re.search(r"```\n(.*?)```", section, re.DOTALL)
-    assert block is not None
-    agent, broker = block[1].split("# the broker of that agent")
-    return {"agent": agent, "broker": broker}
-
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[NatsServer]:
-    users = "\n".join(
-        f"{{user: {name}, password: pw, permissions: {{\n{rights}\n}}}}"
-        for name, rights in documented().items()
-    )
     config = tmp_path / "nats.conf"
-    config.write_text(f"authorization {{ users: [\n{users}\n] }}\n")
+    config.write_text(configuration())
     with NatsServer(tmp_path / "nats", "--config", str(config)) as running:
         yield running
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 
+import aiohttp
 import pytest
 from brokers import OTHER, TASK, FakeBackend, broker, done, numbered, status, task_record, until
 from sse import EndOfStream, exchange, kinds
@@ -238,6 +239,32 @@ async def test_the_listeners_do_not_serve_each_other(fake: FakeBackend) -> None:
         for path in ("/livez", "/readyz", "/metrics", "/streams", f"/publish/{TASK}"):
             assert (await running.get(path))[0] == 404
         assert (await running.internal(f"/tasks/{TASK}/events"))[0] == 404
+
+
+async def test_probes_alone_are_served_on_a_listener_of_their_own(fake: FakeBackend) -> None:
+    async with (
+        broker(fake, server__probe_host="127.0.0.1", server__probe_port=0) as running,
+        aiohttp.ClientSession(running.listening.probe_url) as session,
+    ):
+        for path, status_code in (
+            *(("/livez", 200), ("/readyz", 200), ("/metrics", 200)),
+            *(("/streams", 404), ("/drain", 404), ("/revoke", 404), (f"/publish/{TASK}", 404)),
+            (f"/tasks/{TASK}/events", 404),
+        ):
+            async with session.get(path) as answer:
+                assert (path, answer.status) == (path, status_code)
+        for path in ("/drain", f"/publish/{TASK}"):
+            async with session.post(path, json={}) as answer:
+                assert answer.status == 404
+        assert not running.listening.streams.draining
+        running.listening.streams.draining = True
+        async with session.get("/readyz") as answer:
+            assert answer.status == 503
+
+
+async def test_there_is_no_such_listener_by_default(fake: FakeBackend) -> None:
+    async with broker(fake) as running:
+        assert running.listening.probe_url == ""
 
 
 # --- drain

@@ -161,6 +161,12 @@ def test_hostile_values_refuse_naming_the_setting(
     [
         (b"[server]\nport = 9000\ninternal_port = 9000", "server.internal_port"),
         (b'[server]\nport = 9000\ninternal_port = 9000\nhost = "localhost"', "server.internal_port"),
+        (b'[server]\nprobe_host = "0.0.0.0"\nprobe_port = 8480', "server.probe_port"),
+        (b'[server]\nprobe_host = "::1"\ninternal_host = "::1"\nprobe_port = 8481', "server.probe_port"),
+        (b'[server]\nprobe_host = "10.0.0.0/8"', "server.probe_host"),
+        (b'[nats]\ntls_certificate_file = "c.pem"', "nats.tls_key_file"),
+        (b'[nats]\ntls_key_file = "k.pem"', "nats.tls_certificate_file"),
+        (b'[nats]\ncredentials_file = "c"\nnkey_seed_file = "s"', "nats.nkey_seed_file"),
         (b"[nats]\nmax_age_s = 60", "nats.duplicate_window_s"),
         (b"[log]\nbytes_max = 1048576", "log.task_bytes_max"),
         (b'[auth]\nwebhook_url = "ftp://h/"', "auth.webhook_url"),

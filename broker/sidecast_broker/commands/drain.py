@@ -6,6 +6,7 @@ Must not know how a broker drains.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -14,6 +15,7 @@ import aiohttp
 import click
 
 from sidecast_broker.commands.client_options import client_options
+from sidecast_broker.commands.processes import brokers, terminate
 from sidecast_broker.commands.terminal import printable
 from sidecast_broker.commands.watcher import decode_object, text_of
 
@@ -98,11 +100,23 @@ def _number(fields: dict[str, Any], name: str) -> float:
 
 @click.command("drain")
 @client_options("internal", "http://127.0.0.1:8481")
-def command(url: str, token: str | None) -> None:
+@click.option(
+    "--local",
+    is_flag=True,
+    help="This user's broker in this container, by SIGTERM: needs no credential.",
+)
+def command(url: str, token: str | None, local: bool) -> None:
     """Have a broker go away in good order, as SIGTERM does, and wait until it is gone.
 
     It opens no streams any more, and sends its clients elsewhere one after the other.
     """
+    if local:
+        found = brokers(os.environ)
+        if not found:
+            raise click.ClickException("no broker of this user and with these settings runs here")
+        terminate(found)
+        click.echo("the broker is gone")
+        return
     headers = {"Authorization": f"Bearer {token}"} if token else {}
 
     async def drain() -> None:

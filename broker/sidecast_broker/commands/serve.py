@@ -55,9 +55,10 @@ async def _serve(settings: Settings) -> None:
         await run(settings)
     except OSError as error:
         server = settings.server
+        probe = f" and {server.probe_host} port {server.probe_port}" if server.probe_host else ""
         raise click.ClickException(
             f"can't listen on {server.host} port {server.port} and {server.internal_host} port "
-            f"{server.internal_port}: {error.strerror or error}"
+            f"{server.internal_port}{probe}: {error.strerror or error}"
         ) from error
 
 

@@ -20,6 +20,7 @@ from sidecast_broker.answers import STREAM_NOT_FOUND, decode_info, parse_time
 from sidecast_broker.configuration import mask_url
 from sidecast_broker.core.permissions import Permission, needed
 from sidecast_broker.doctor.finding import Finding
+from sidecast_broker.nats_credentials import connect_options
 from sidecast_broker.settings import Settings
 from sidecast_broker.stream_config import desired_config, differences, unusable_because
 from sidecast_schemas import headers as names
@@ -58,7 +59,7 @@ class Bus:
                 self._client = await nats.connect(
                     [url.strip() for url in given.url.split(",")],
                     name="sidecast-doctor",
-                    user_credentials=given.credentials_file or None,
+                    **connect_options(given),
                     allow_reconnect=False,
                     max_reconnect_attempts=0,
                     connect_timeout=2,
@@ -71,7 +72,7 @@ class Bus:
                 "nats",
                 "fail",
                 f"can't connect to {mask_url(given.url)}: {said}",
-                "nats.url, nats.credentials_file",
+                "nats.url, nats.credentials_file, nats.nkey_seed_file, nats.tls_*",
             )
         taken_ms = (time.perf_counter() - began_s) * 1e3
         server = self._client.connected_url
