@@ -146,6 +146,15 @@ class Server(Struct, frozen=True):
             description="Connections that may wait to be accepted; the system's somaxconn also limits it.",
         ),
     ] = 4096
+    workers: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=64,
+            description="Processes that share the public port, each with a core of its own; from two on "
+            "another one starts them again when they die, and serves the internal listener for all.",
+        ),
+    ] = 1
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="Least severe lines that are logged.")
     ] = "info"
@@ -581,8 +590,8 @@ class Stream(Struct, frozen=True):
         Meta(
             ge=0,
             le=1_000_000,
-            description="New streams at once after silence, where `stream.opens_per_s_max` limits them. 0: as "
-            "many as in a second.",
+            description="New streams at once after silence, where `stream.opens_per_s_max` limits them. 0: "
+            "as many as in a second.",
         ),
     ] = 0
     opens_per_address_per_minute_max: Annotated[

@@ -1,4 +1,4 @@
-"""Streams that are sent away one after the other, and come back: drains, ages, and shared readings of history."""
+"""Streams that are sent away one after the other and come back, and shared readings of history."""
 
 from __future__ import annotations
 
@@ -82,5 +82,5 @@ async def test_those_who_wait_for_one_history_share_its_reading(
         monkeypatch.setattr(connection, "read", counted)
         streams = await asyncio.gather(*(running.watch(**{"from": "start"}) for _ in range(50)))
         for stream in streams:
-            assert texts((await stream.until(lambda frame: frame.json.get("text") == "39"))) == numbers(40)
+            assert texts(await stream.until(lambda frame: frame.json.get("text") == "39")) == numbers(40)
         assert len(starts) == len(set(starts)) == 1
