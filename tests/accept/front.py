@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from e2e.broker import Broker
 
 PROBE_S = 0.2
-"""How often brokers are asked; Kubernetes' default is 10 s, behind which a draining one is left out at once."""
+"""How often brokers are asked."""
 BACKLOG = 4096
 
 

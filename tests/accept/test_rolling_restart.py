@@ -1,4 +1,4 @@
-"""Two brokers behind one port are restarted one after the other under 2,000 watchers: nothing lost, no storm."""
+"""Two brokers behind one port are restarted in turn under 2,000 watchers: nothing lost, no storm."""
 
 from __future__ import annotations
 

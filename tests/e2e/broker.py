@@ -95,6 +95,11 @@ class Broker:
         except (urllib.error.URLError, OSError):
             return False
 
+    def streams(self) -> list[dict[str, Any]]:
+        """Give what it says of its streams."""
+        found: list[dict[str, Any]] = json.loads(self._get("/streams"))["streams"]
+        return found
+
     def _get(self, path: str) -> bytes:
         with urllib.request.urlopen(f"http://{self.host}:{self._internal_port}{path}", timeout=10) as answer:
             body: bytes = answer.read()
