@@ -20,6 +20,7 @@ from prometheus_client import Counter, Gauge
 from sidecast_broker.background import Background
 from sidecast_broker.core.pace import Pace
 from sidecast_broker.core.resume import Opening
+from sidecast_broker.core.spread import Spread
 from sidecast_broker.lifetimes import Lifetimes
 from sidecast_broker.limits import Asker, Limits, Seat
 from sidecast_broker.metrics import Metrics
@@ -219,10 +220,9 @@ class Streams:
         self.draining = True
         streams = list(self._share_of)
         random.shuffle(streams)
-        began_s = self._clock()
-        for index, stream in enumerate(streams):
-            due_s = began_s + self._settings.drain_s * index / len(streams)
-            if (wait_s := due_s - self._clock()) > 0.005:
+        spread = Spread(len(streams), self._settings.drain_s, self._clock())
+        for stream in streams:
+            if (wait_s := spread.wait_s(self._clock())) > 0.005:
                 await asyncio.sleep(wait_s)
             if stream in self._share_of:
                 self._send_away(stream, "drain")
