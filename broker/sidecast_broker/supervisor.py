@@ -56,8 +56,10 @@ async def supervising(settings: Settings, stop: Callable[[], None]) -> AsyncIter
     server, metrics = settings.server, Metrics()
     kept = await sockets.reserved(server.host, server.port)
     try:
-        with tempfile.TemporaryDirectory(prefix="sidecast-", ignore_cleanup_errors=True) as folder:
-            shared = _shared(settings, kept[0].getsockname()[1])
+        with tempfile.TemporaryDirectory(
+            prefix="sidecast-", dir=folder_for_sockets(), ignore_cleanup_errors=True
+        ) as folder:
+            shared = shared_settings(settings, kept[0].getsockname()[1])
             workers = Workers(server.workers, Path(folder), shared, lambda number: overview.bury(number))
             overview = Overview(workers, metrics, stop)
             listener = Listener(Router(overview.routes()), settings, metrics)
@@ -72,7 +74,16 @@ async def supervising(settings: Settings, stop: Callable[[], None]) -> AsyncIter
         sockets.close(kept)
 
 
-def _shared(settings: Settings, port: int) -> Settings:
+def folder_for_sockets() -> str:
+    """Give a folder to make one in that nobody else can look into."""
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:
+        # A container whose file system is read-only has this nevertheless.
+        return "/dev/shm"  # noqa: S108 - the folder in it is made with a random name, and for this user only
+
+
+def shared_settings(settings: Settings, port: int) -> Settings:
     """Give the settings of all workers: what each would choose for itself is chosen once."""
     server = msgspec.structs.replace(settings.server, port=port, workers=1)
     auth = settings.auth
