@@ -25,7 +25,7 @@ pytestmark = pytest.mark.accept
 
 WATCHERS = 2000
 DRAIN_S = 15.0
-RATE = 2.0
+RATE = 0.5
 AGENT = "pulse"
 SETTINGS = {"agent.name": AGENT, "stream.drain_s": DRAIN_S}
 DESCRIPTORS = 3 * WATCHERS
@@ -80,9 +80,14 @@ async def test_a_rolling_restart(tmp_path: Path, report: Callable[[str], None]) 
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     peak = balancer.peak_per_s(began_s)
     reconnects = sum(record.connections - 1 for record in records)
+    seconds = [0] * (int(took_s) + 1)
+    for at_s in balancer.arrivals:
+        if 0 <= (second := int(at_s - began_s)) < len(seconds):
+            seconds[second] += 1
     report(
         f"{WATCHERS} watchers, {reconnects} reconnects in {took_s:.0f} s, at most {peak} in a second "
-        f"({WATCHERS / DRAIN_S:.0f} in the mean of a drain), {published['one']} events each; closed {reasons}"
+        f"({WATCHERS / DRAIN_S:.0f} in the mean of a drain), {published['one']} events each; "
+        f"closed {reasons}; by second {seconds}"
     )
     assert check(published, records) == []
     assert reconnects >= WATCHERS

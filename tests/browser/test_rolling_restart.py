@@ -7,12 +7,11 @@ import signal
 from pathlib import Path
 
 import pytest
-from brokers import ChildBroker, RealBackend, child_broker, done, numbered, task_record
+from brokers import TASK, ChildBroker, RealBackend, child_broker, done, numbered, task_record
 from browser.screen import Screen
 
 pytestmark = pytest.mark.browser
 
-TASK = "rolling"
 WATCH = """
 ([url]) => {
   window.seen = []; window.kinds = []; window.opened = 0;
@@ -38,10 +37,8 @@ async def watch(screen: Screen, child: ChildBroker) -> None:
 
 async def seen(screen: Screen, texts: list[str]) -> None:
     """Wait until the page has seen exactly these."""
-    await screen.page.wait_for_function(
-        "count => window.seen.length >= count", arg=len(texts), timeout=30_000
-    )
-    assert await screen.page.evaluate("window.seen") == texts
+    await screen.until(f"() => window.seen.length >= {len(texts)}", 30)
+    assert await screen.evaluate("() => window.seen") == texts
 
 
 async def test_an_event_source_lives_through_a_rolling_restart(
@@ -52,19 +49,19 @@ async def test_an_event_source_lives_through_a_rolling_restart(
     async with child_broker(
         real, tmp_path / "log", server__workers=2, stream__drain_s=1, stream__retry_ms=500
     ) as child:
-        await real.publish(task_record(TASK), *numbered(5), task=TASK)
+        await real.publish(task_record(), *numbered(5))
         await watch(screen, child)
         await seen(screen, expected[:5])
         for number in range(2):
             process = child.terminate()
-            await real.publish(*numbered(5, 5 + 10 * number), task=TASK)
+            await real.publish(*numbered(5, 5 + 10 * number))
             assert process.wait(20) == 0
-            await real.publish(*numbered(5, 10 + 10 * number), task=TASK)
+            await real.publish(*numbered(5, 10 + 10 * number))
             await child.restart()
             await seen(screen, expected[: 15 + 10 * number])
         for pid in child.workers().values():
             os.kill(pid, signal.SIGKILL)
-        await real.publish(*numbered(5, 25), done(TASK), task=TASK)
+        await real.publish(*numbered(5, 25), done())
         await seen(screen, expected)
         kinds = await screen.evaluate("() => window.kinds")
         assert "stream.drain" in kinds
@@ -75,12 +72,12 @@ async def test_an_event_source_lives_through_a_rolling_restart(
 async def test_an_event_source_lives_through_its_age(
     real: RealBackend, tmp_path: Path, screen: Screen
 ) -> None:
-    await real.publish(task_record(TASK), *numbered(5), task=TASK)
+    await real.publish(task_record(), *numbered(5))
     async with child_broker(
         real, tmp_path / "log", stream__age_max_s=1, stream__retry_ms=50, stream__heartbeat_s=0.4
     ) as child:
         await watch(screen, child)
         await screen.until("() => window.opened >= 3", 30)
-        await real.publish(*numbered(5, 5), done(TASK), task=TASK)
+        await real.publish(*numbered(5, 5), done())
         await seen(screen, [str(number) for number in range(10)])
         assert "stream.gap" not in await screen.evaluate("() => window.kinds")
