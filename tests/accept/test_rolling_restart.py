@@ -82,8 +82,8 @@ async def test_a_rolling_restart(tmp_path: Path, report: Callable[[str], None]) 
     reconnects = sum(record.connections - 1 for record in records)
     seconds = [0] * (int(took_s) + 1)
     for at_s in balancer.arrivals:
-        if 0 <= (second := int(at_s - began_s)) < len(seconds):
-            seconds[second] += 1
+        if began_s <= at_s < began_s + len(seconds):
+            seconds[int(at_s - began_s)] += 1
     report(
         f"{WATCHERS} watchers, {reconnects} reconnects in {took_s:.0f} s, at most {peak} in a second "
         f"({WATCHERS / DRAIN_S:.0f} in the mean of a drain), {published['one']} events each; "
