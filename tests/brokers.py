@@ -533,6 +533,14 @@ class ChildBroker(Broker):
         lines = map(json.loads, self.log.read_text().splitlines())
         return [line for line in lines if line["event"] == event]
 
+    def workers(self) -> dict[int, int]:
+        """Give the process of each worker, by its number; those that are being started left out."""
+        assert self._process is not None
+        found: dict[int, int] = {}
+        for line in self.logged("listening"):
+            found = dict(enumerate(line["workers"], 1))
+        return found | {line["worker"]: line["pid"] for line in self.logged("worker_restarted")}
+
 
 @asynccontextmanager
 async def child_broker(backend: RealBackend, log: Path, **changes: object) -> AsyncIterator[ChildBroker]:

@@ -163,7 +163,7 @@ class A2AView(Struct, frozen=True):
 
     def drain(self, reconnect_in_ms: int) -> bytes:
         """Give an error, so that nobody takes the end of the stream for that of the task (C70)."""
-        error = A2AError(ErrorKind.UNAVAILABLE, "This broker stops; subscribe again to go on")
+        error = A2AError(ErrorKind.UNAVAILABLE, "The broker ends this stream; subscribe again to go on")
         return error_frame(error, self.wire, self.rpc_id or None)
 
     def expiring(self, expires_in_s: float) -> bytes:

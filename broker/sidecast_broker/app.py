@@ -30,6 +30,7 @@ from sidecast_broker.auth.tickets import Tickets
 from sidecast_broker.auth.webhook import Webhook
 from sidecast_broker.bucket import Bucket
 from sidecast_broker.capture import Capture
+from sidecast_broker.caution import warn
 from sidecast_broker.cors import Cors
 from sidecast_broker.gateway import Gateway
 from sidecast_broker.health import Internal
@@ -60,7 +61,7 @@ class Listening(NamedTuple):
 
     Attributes:
         url: of the public listener.
-        internal_url: of the internal one.
+        internal_url: of the internal one; of a worker's, the path of its socket.
         probe_url: of the one with health and metrics only; empty where there is none.
         streams: the open streams.
     """
@@ -77,6 +78,7 @@ async def serving(
     connect: Callable[[Nats, Callable[[str], None]], JetStream] = JetStream,
     authenticator: Authenticator | None = None,
     stop: Callable[[], None] = lambda: None,
+    internal_path: str = "",
 ) -> AsyncIterator[Listening]:
     """Run a broker for the length of the block; streams are not drained at its end, only closed.
 
@@ -85,6 +87,8 @@ async def serving(
         connect: makes the connection to JetStream.
         authenticator: tells who asks; by default the credentials that the settings name.
         stop: called when an operator asks for what SIGTERM does.
+        internal_path: of one of several workers: they share the public port, and each has its internal
+            listener at a Unix socket of its own.
 
     Raises:
         OSError: an address can't be listened on.
@@ -136,9 +140,14 @@ async def serving(
     try:
         if settings.auth_on:
             await credentials.start()
-        url = await open_to_all.open(server.host, server.port)
-        internal_url = await for_operators.open(server.internal_host, server.internal_port)
-        probe_url = await for_probes.open(server.probe_host, server.probe_port) if server.probe_host else ""
+        url = await open_to_all.open(server.host, server.port, shared=bool(internal_path))
+        internal_url, probe_url = internal_path, ""
+        if internal_path:
+            await for_operators.open_at(internal_path)
+        else:
+            internal_url = await for_operators.open(server.internal_host, server.internal_port)
+            if server.probe_host:
+                probe_url = await for_probes.open(server.probe_host, server.probe_port)
         agent.start()
         stream.start()
         positioner.start()
@@ -190,8 +199,15 @@ def _revocations(stream: JetStream, settings: Settings) -> Revocations | None:
     return Revocations(bucket, age_s)
 
 
-async def run(settings: Settings) -> None:
+async def run(
+    settings: Settings, *, internal_path: str = "", announce: Callable[[Listening], None] | None = None
+) -> None:
     """Serve until SIGTERM, SIGINT or an operator, then drain; a second signal ends at once.
+
+    Args:
+        settings: all settings.
+        internal_path: of a worker, as `serving` takes it.
+        announce: called once both listeners accept, in place of the line in the log.
 
     Raises:
         OSError: an address can't be listened on.
@@ -206,20 +222,16 @@ async def run(settings: Settings) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    async with serving(settings, stop=asked.set) as listening:
+    async with serving(settings, stop=asked.set, internal_path=internal_path) as listening:
         _calm_collector()
-        if settings.auth_on and not settings.auth.schemes:
-            logger.warning("auth_without_scheme", consequence="every stream is answered with 401")
-        elif settings.auth_on and not settings.auth.ticket_secret:
-            logger.warning(
-                "ticket_secret_random",
-                consequence="tickets and page tokens are good at this replica only, until it restarts",
-                setting="auth.ticket_secret",
-            )
-        urls = {"url": listening.url, "internal_url": listening.internal_url}
-        if listening.probe_url:
-            urls["probe_url"] = listening.probe_url
-        logger.info("listening", **urls)
+        if announce is not None:
+            announce(listening)
+        else:
+            warn(settings)
+            urls = {"url": listening.url, "internal_url": listening.internal_url}
+            if listening.probe_url:
+                urls["probe_url"] = listening.probe_url
+            logger.info("listening", **urls)
         await asked.wait()
         logger.info("draining", streams=len(listening.streams), drain_s=settings.stream.drain_s)
         drain = loop.create_task(listening.streams.drain())

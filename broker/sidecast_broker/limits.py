@@ -13,7 +13,7 @@ from aiohttp import web
 
 from sidecast_broker.core.auth.principal import Principal
 from sidecast_broker.core.forwarded import Address, is_within, limited_as, parse_address, parse_networks
-from sidecast_broker.core.rates import Counts, Rates
+from sidecast_broker.core.rates import Admission, Counts, Rates
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.refused import Refused
 from sidecast_broker.settings import Auth, Server, Stream
@@ -22,6 +22,8 @@ from sidecast_schemas.subjects import TaskKey
 FULL_RETRY_S = 5.0
 """When to come back where as many are open as may be: they leave when they like."""
 MINUTE_S = 60.0
+STORM_S_MAX = 60.0
+"""Longest time somebody is told to stay away because too many come at once."""
 
 Who = tuple[str | None, str]
 """A principal: names are unique within what bounds them."""
@@ -137,7 +139,8 @@ class Limits:
         self._of_task = Counts[TaskKey](stream.streams_per_task_max)
         self._waiters = Counts[None](stream.waiters_max)
         self._waiters_of = Counts[Who](stream.waiters_per_principal_max)
-        self._opens = Rates[None](stream.opens_per_s_max, 1.0)
+        burst = stream.opens_burst_max or stream.opens_per_s_max
+        self._opens = Admission(stream.opens_per_s_max, burst, STORM_S_MAX)
         self._opens_from = Rates[str](stream.opens_per_address_per_minute_max, MINUTE_S)
         self._tickets_of = Rates[Who](auth.tickets_per_minute_max, MINUTE_S)
 
@@ -158,7 +161,7 @@ class Limits:
         Raises:
             Refused: this broker opens as many as it may.
         """
-        if wait_s := self._opens.take(None, self._clock()):
+        if wait_s := self._opens.enter(self._clock()):
             raise _too_often("opens", "too many streams are being opened", wait_s)
 
     def ticket(self, principal: Principal) -> None:

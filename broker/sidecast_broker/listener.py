@@ -5,9 +5,7 @@ Must not know what is served there.
 
 from __future__ import annotations
 
-import asyncio
 import socket
-from asyncio import AbstractEventLoop
 from typing import Any, cast
 
 import structlog
@@ -23,6 +21,7 @@ from sidecast_broker.metrics import Metrics
 from sidecast_broker.refused import Code, Refused
 from sidecast_broker.router import Router
 from sidecast_broker.settings import Settings
+from sidecast_broker.sockets import bound, url_of
 
 logger = structlog.get_logger(__name__)
 
@@ -69,21 +68,44 @@ class Listener:
         self._runner: web.ServerRunner | None = None
         self._handshakes: Handshakes | None = None
 
-    async def open(self, host: str, port: int) -> str:
+    async def open(self, host: str, port: int, *, shared: bool = False) -> str:
         """Listen; give the URL.
 
         Args:
             host: a name or an address; all addresses of a name are listened on.
             port: 0 picks a free one.
+            shared: whether other processes listen on the same port.
 
         Raises:
             OSError: one of the addresses can't be listened on.
             UnusableFile: the certificate can't be used.
         """
-        loop = asyncio.get_running_loop()
         settings = self._settings.server
         encryption = Encryption(settings) if self._public and settings.tls_certificate else None
         places = Places(settings, self._metrics) if self._public else None
+        server = await self._serve(places)
+        assert self._runner is not None
+        opened = await bound(host, port, shared=shared, prepare=self._prepare)
+        if encryption is not None and places is not None:
+            self._handshakes = Handshakes(server, encryption, places, settings.header_s, self._metrics)
+            self._handshakes.open(opened, settings.backlog)
+        else:
+            for listening in opened:
+                await web.SockSite(self._runner, listening, backlog=settings.backlog).start()
+        return url_of(opened[0], "https" if encryption is not None else "http")
+
+    async def open_at(self, path: str) -> None:
+        """Listen on a Unix socket; who may connect, the folder it is in decides.
+
+        Raises:
+            OSError: it can't be made.
+        """
+        await self._serve(None)
+        assert self._runner is not None
+        await web.UnixSite(self._runner, path, backlog=self._settings.server.backlog).start()
+
+    async def _serve(self, places: Places | None) -> ClientConnections:
+        settings = self._settings.server
         server = ClientConnections(
             self._answer,
             self._limits(),
@@ -100,18 +122,9 @@ class Listener:
             # TCP_USER_TIMEOUT finds a dead peer; a probe of an idle one would tell nothing more.
             tcp_keepalive=False,
         )
-        runner = self._runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN_S)
-        await runner.setup()
-        opened = await self._sockets(loop, host, port)
-        address = opened[0].getsockname()
-        if encryption is not None and places is not None:
-            self._handshakes = Handshakes(server, encryption, places, settings.header_s, self._metrics)
-            self._handshakes.open(opened, settings.backlog)
-        else:
-            for listening in opened:
-                await web.SockSite(runner, listening, backlog=settings.backlog).start()
-        shown = f"[{address[0]}]" if ":" in address[0] else address[0]
-        return f"{'https' if encryption is not None else 'http'}://{shown}:{address[1]}"
+        self._runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN_S)
+        await self._runner.setup()
+        return server
 
     def _limits(self) -> Limits:
         server = self._settings.server
@@ -128,33 +141,8 @@ class Listener:
         if self._runner is not None:
             await self._runner.cleanup()
 
-    async def _sockets(self, loop: AbstractEventLoop, host: str, port: int) -> list[socket.socket]:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        opened: list[socket.socket] = []
-        try:
-            for family, kind, protocol, _name, address in dict.fromkeys(found):
-                listening = socket.socket(family, kind, protocol)
-                opened.append(listening)
-                self._prepare(listening)
-                wanted = (address[0], port, *address[2:])
-                try:
-                    listening.bind(wanted)
-                except OSError as error:
-                    raise OSError(
-                        error.errno, f"can't bind to {wanted}: {str(error.strerror).lower()}"
-                    ) from None
-                port = listening.getsockname()[1]
-        except OSError:
-            for listening in opened:
-                listening.close()
-            raise
-        return opened
-
     def _prepare(self, listening: socket.socket) -> None:
         """Set what every accepted connection inherits: set on each one, it costs 25 µs a stream."""
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if listening.family == socket.AF_INET6:
-            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         stream = self._settings.stream
         # What the client has not taken must show here soon, not hide in the kernel (ADR 5).
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, stream.send_buffer_bytes)

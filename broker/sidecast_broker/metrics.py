@@ -176,6 +176,15 @@ class Metrics:
         self.nats_connected = Gauge(
             "sidecast_nats_connected", "1 while the connection to NATS stands.", registry=registry
         )
+        self.workers = Gauge(
+            "sidecast_workers",
+            "Processes that serve streams; those that don't answer left out.",
+            registry=registry,
+        )
+        self.workers.set(1)
+        self.worker_restarts = Counter(
+            "sidecast_worker_restarts", "Workers that died and were started again.", registry=registry
+        )
         Info("sidecast_build", "What is running.", registry=registry).info(
             {"version": version("sidecast"), "python": python_version()}
         )

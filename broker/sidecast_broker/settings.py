@@ -157,6 +157,15 @@ class Server(Struct, frozen=True):
             description="Connections that may wait to be accepted; the system's somaxconn also limits it.",
         ),
     ] = 4096
+    workers: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=64,
+            description="Processes that share the public port, each with a core of its own; from two on "
+            "another one starts them again when they die, and serves the internal listener for all.",
+        ),
+    ] = 1
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="Least severe lines that are logged.")
     ] = "info"
@@ -563,6 +572,15 @@ class Stream(Struct, frozen=True):
             description="Time over which streams are told to reconnect elsewhere on SIGTERM, in seconds.",
         ),
     ] = 5.0
+    age_max_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=30 * 86400,
+            description="Age at which a stream is told to reconnect, so that long ones spread over brokers "
+            "again, in seconds; each at a random time in the last quarter of it. 0: none is.",
+        ),
+    ] = 0.0
     streams_max: Annotated[
         int, Meta(ge=1, le=1_000_000, description="Streams open at once in one process.")
     ] = 20_000
@@ -591,7 +609,17 @@ class Stream(Struct, frozen=True):
         Meta(
             ge=0,
             le=1_000_000,
-            description="New streams per second in one process, of those who may have one. 0: no limit.",
+            description="New streams per second in one process, of those who may have one: who reconnects "
+            "with many others is told when to come again. 0: no limit.",
+        ),
+    ] = 0
+    opens_burst_max: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="New streams at once after silence, where `stream.opens_per_s_max` limits them. 0: "
+            "as many as in a second.",
         ),
     ] = 0
     opens_per_address_per_minute_max: Annotated[

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import math
 import struct
 import termios
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import structlog
 from aiohttp import HttpVersion11, web
@@ -127,6 +128,8 @@ class Stream:
         unfed: whether it waits for a task that may not be seen yet.
         response: what the client gets; prepared by `start`.
         closed_because: the reason in log and metric, once it has ended.
+        retires_at_s: when it is sent away for its age (monotonic).
+        lags: how often it was found to take less than is sent, and left to its own speed.
     """
 
     __slots__ = (
@@ -147,12 +150,14 @@ class Stream:
         "_writer",
         "closed_because",
         "key",
+        "lags",
         "life",
         "opened_at_s",
         "pace",
         "peer",
         "principal",
         "response",
+        "retires_at_s",
         "unfed",
         "view",
     )
@@ -179,6 +184,8 @@ class Stream:
         self.view = view
         self.closed_because = "client-gone"
         self.opened_at_s = clock()
+        self.retires_at_s = math.inf
+        self.lags = 0
         self.peer = ""
         self._hub = hub
         self._hubs = hubs
@@ -474,6 +481,7 @@ class Stream:
         assert self._writer is not None
         if self.subscriber.transport.get_write_buffer_size() <= self.subscriber.buffer_bytes_max:
             return  # not the client is slow: its cursor lay between records, or more came than the log holds
+        self.lags += 1
         await self._writer.drain()
         if (behind := self.behind_events) and (data := self.view.lag(behind)):
             await self.write(data)
@@ -483,6 +491,21 @@ class Stream:
         """How many records the client has not been sent yet; those beyond the log count once."""
         log, cursor = self._hub.log, self.subscriber.cursor
         return len(log.after(max(cursor, log.floor))) + (cursor < log.floor)
+
+    @property
+    def served(self) -> Literal["waiting", "live", "paced", "behind", "ending"]:
+        """How it is served at the moment, which is what is done about a client that is slow.
+
+        `waiting`: its task has not begun; `live`: with all others; `paced`: at its own pace; `behind`: from
+        its place in the log, as fast as it takes it; `ending`: its last frames are under way.
+        """
+        if self._ending is not None:
+            return "ending"
+        if self._hub.first is None:
+            return "waiting"
+        if not self.subscriber.joined:
+            return "behind"
+        return "live" if self.pace is None else "paced"
 
     # ------------------------------------------------------------------ writing
 

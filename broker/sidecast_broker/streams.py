@@ -18,7 +18,9 @@ from aiohttp import web
 from prometheus_client import Counter, Gauge
 
 from sidecast_broker.background import Background
+from sidecast_broker.core.pace import Pace
 from sidecast_broker.core.resume import Opening
+from sidecast_broker.core.spread import Spread
 from sidecast_broker.lifetimes import Lifetimes
 from sidecast_broker.limits import Asker, Limits, Seat
 from sidecast_broker.metrics import Metrics
@@ -34,6 +36,10 @@ TICKS = 8
 CHECK_SLICE = 100
 TOLD_SLICE = 20
 """Closed streams told of in one turn of the event loop: a millisecond."""
+
+RETIRES_FROM = 0.75
+"""The part of `stream.age_max_s` after which streams end one after the other: those that began together must
+not come back together."""
 
 LAST_FRAMES_S = 1.0
 """How long a drain waits for the last frames to leave."""
@@ -120,6 +126,8 @@ class Streams:
             key: its task, as it was admitted.
         """
         self._seats[stream] = self._limits.take(asker, key, waits=opening is None)
+        if age_max_s := self._settings.age_max_s:
+            stream.retires_at_s = stream.opened_at_s + age_max_s * random.uniform(RETIRES_FROM, 1)
         share = self._share_of[stream] = self._next = (self._next + 1) % TICKS
         self._shares[share][stream] = None
         self._emptied.clear()
@@ -203,6 +211,8 @@ class Streams:
                     if lifetimes is not None:
                         lifetimes.look(stream, now_s)
                     stream.check(now)
+                    if now >= stream.retires_at_s:
+                        self._send_away(stream, "age")
             share = (share + 1) % TICKS
 
     async def drain(self) -> None:
@@ -210,17 +220,20 @@ class Streams:
         self.draining = True
         streams = list(self._share_of)
         random.shuffle(streams)
-        began_s = self._clock()
-        for index, stream in enumerate(streams):
-            due_s = began_s + self._settings.drain_s * index / len(streams)
-            if (wait_s := due_s - self._clock()) > 0.005:
+        spread = Spread(len(streams), self._settings.drain_s, self._clock())
+        for stream in streams:
+            if (wait_s := spread.wait_s(self._clock())) > 0.005:
                 await asyncio.sleep(wait_s)
             if stream in self._share_of:
-                reconnect_in_ms = round(self._settings.retry_ms * random.uniform(0.5, 1.5))
-                stream.close("drain", stream.view.drain(reconnect_in_ms))
+                self._send_away(stream, "drain")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_FRAMES_S):
                 await self._emptied.wait()
+
+    def _send_away(self, stream: Stream, reason: str) -> None:
+        """End a stream in good order; its client comes back, here or elsewhere, after a while of its own."""
+        reconnect_in_ms = round(self._settings.retry_ms * random.uniform(0.5, 1.5))
+        stream.close(reason, stream.view.drain(reconnect_in_ms))
 
     def measure(self) -> None:
         """Set the gauges of lag: computed when somebody asks, not per event."""
@@ -239,12 +252,23 @@ class Streams:
                 "cursor": f"{stream.hub.epoch}-{stream.subscriber.cursor}",
                 "events": stream.subscriber.events,
                 "bytes": stream.subscriber.bytes_sent,
+                "pace": _pace(stream.pace),
+                "served": stream.served,
                 "behind_events": stream.behind_events,
                 "unsent_bytes": stream.subscriber.transport.get_write_buffer_size(),
                 "lag_s": round(stream.lag_s, 3),
+                "lags": stream.lags,
             }
             for stream in self._share_of
         ]
+
+
+def _pace(pace: Pace | None) -> dict[str, Any] | None:
+    """Say at which pace a client wants to be sent to, as it asked for it; None: as events come."""
+    if pace is None:
+        return None
+    batch_ms = round(pace.batch_s * 1000)
+    return {"batch_ms": batch_ms, "batch_max": pace.batch_max, "max_rate": pace.rate, "burst": pace.burst}
 
 
 def _who(stream: Stream) -> dict[str, Any]:

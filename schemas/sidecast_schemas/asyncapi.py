@@ -108,7 +108,7 @@ _STREAM_FRAMES = {
     "stream.gap": "Events can't be delivered: why, the cursor requested and the oldest there is.",
     "stream.lag": "The reader is slow: how many events it is behind, and what is done about it.",
     "stream.expiring": "The credential, and with it the stream, ends in so many seconds.",
-    "stream.drain": "This broker stops: reconnect after so many milliseconds.",
+    "stream.drain": "This stream ends here: reconnect after so many milliseconds.",
     "stream.busy": "Refused for the moment: reconnect after so many milliseconds. The response ends.",
     "stream.heartbeat": "Nothing happened, only with ?heartbeat=event.",
     "stream.end": "Nothing more follows for this task; after the last one the response ends.",

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecast_broker.core.rates import Counts, Rates
+from sidecast_broker.core.rates import Admission, Counts, Rates
 
 
 def test_a_bucket_gives_its_count_at_once_and_then_evenly() -> None:
@@ -83,3 +83,48 @@ def test_counts_hold_what_was_added_and_no_more(most: int, comings: list[tuple[s
         assert counts.held(key) == held.count(key)
         assert counts.is_full(key) == (most > 0 and held.count(key) == most)
         assert len(counts) == len(set(held))
+
+
+# --- admission
+
+
+def test_a_burst_comes_in_and_the_rest_one_after_the_other() -> None:
+    door = Admission(10, 3, 60.0)
+    assert [door.enter(100.0) for _ in range(3)] == [0.0] * 3
+    assert [round(door.enter(100.0), 6) for _ in range(4)] == [0.1, 0.2, 0.3, 0.4]
+    assert [door.enter(101.0) for _ in range(4)][:3] == [0.0] * 3
+
+
+def test_a_crowd_that_comes_when_it_is_told_to_is_in_at_its_second_try() -> None:
+    door = Admission(100, 10, 60.0)
+    again = [wait_s for _ in range(1000) if (wait_s := door.enter(0.0))]
+    assert len(again) == 990
+    assert not any(door.enter(at_s) for at_s in again)
+
+
+def test_nobody_is_sent_away_for_longer_than_that() -> None:
+    door = Admission(1, 1, 5.0)
+    waits = [door.enter(0.0) for _ in range(100)]
+    assert max(waits) == 5.0
+    assert waits[:3] == [0.0, 1.0, 2.0]
+
+
+def test_without_a_limit_everybody_comes_in() -> None:
+    door = Admission(0, 0, 60.0)
+    assert not any(door.enter(0.0) for _ in range(1000))
+
+
+@given(
+    per_s=st.integers(1, 100),
+    burst=st.integers(1, 50),
+    steps=st.lists(st.floats(0, 2), max_size=200),
+)
+def test_no_more_come_in_than_the_burst_and_what_time_gave_back(
+    per_s: int, burst: int, steps: list[float]
+) -> None:
+    door = Admission(per_s, burst, 60.0)
+    now_s, entered = 0.0, 0
+    for step in steps:
+        now_s += step
+        entered += not door.enter(now_s)
+        assert entered <= burst + now_s * per_s + 1e-3

@@ -88,6 +88,18 @@ class Broker:
         except (urllib.error.URLError, OSError):
             return False
 
+    def ready(self) -> bool:
+        """Tell whether it says it is ready, as a load balancer asks."""
+        try:
+            return bool(json.loads(self._get("/readyz"))["status"] == "ok")
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def streams(self) -> list[dict[str, Any]]:
+        """Give what it says of its streams."""
+        found: list[dict[str, Any]] = json.loads(self._get("/streams"))["streams"]
+        return found
+
     def _get(self, path: str) -> bytes:
         with urllib.request.urlopen(f"http://{self.host}:{self._internal_port}{path}", timeout=10) as answer:
             body: bytes = answer.read()

@@ -92,6 +92,7 @@ def test_help_lists_every_command() -> None:
         ["serve", "--config", "/nonexistent"],
         ["serve", "--store-dir", "/tmp"],
         ["serve", "--host", "0.0.0.0"],
+        *(["serve", "--workers", count] for count in ("0", "-1", "65", "two", "1.5", "")),
         ["tail"],
         ["tail", "t", "--json", "--visualize"],
         ["tail", "t", "--wait-s", "61"],
@@ -152,6 +153,30 @@ def test_serve_on_a_port_in_use_names_it(listener: str, logging_restored: None) 
         result = invoke("serve", *(f"--{name}={number}" for name, number in ports.items()))
     assert result.exit_code == 1, result.output
     assert result.stderr.startswith("Error: can't listen on 127.0.0.1 port ")
+    assert f"('127.0.0.1', {port}): address already in use" in result.stderr
+
+
+def test_serve_with_workers_runs_the_supervisor(
+    app: ServedApp, monkeypatch: pytest.MonkeyPatch, logging_restored: None
+) -> None:
+    supervised = ServedApp()
+    monkeypatch.setattr("sidecast_broker.supervisor.run", supervised.run)
+    assert invoke("serve", "--workers", "3").exit_code == 0
+    assert supervised.settings is not None
+    assert supervised.settings.server.workers == 3
+    assert app.settings is None
+    assert invoke("serve", "--workers", "1").exit_code == 0
+    assert app.settings is not None
+
+
+@pytest.mark.parametrize("listener", ["port", "internal-port"])
+def test_serve_with_workers_on_a_port_in_use_names_it(listener: str, logging_restored: None) -> None:
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as taken:
+        port = taken.getsockname()[1]
+        ports = {"port": 0, "internal-port": 0, listener: port}
+        numbers = (f"--{name}={number}" for name, number in ports.items())
+        result = invoke("serve", "--workers=2", *numbers)
+    assert result.exit_code == 1, result.output
     assert f"('127.0.0.1', {port}): address already in use" in result.stderr
 
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import asyncio
 import json
+from typing import Any
 
 import aiohttp
 import pytest
 from brokers import OTHER, TASK, FakeBackend, broker, done, numbered, status, task_record, until
-from sse import EndOfStream, exchange, kinds
+from sse import TIMEOUT_S, EndOfStream, Stalled, exchange, kinds
 
 JSON = {"Content-Type": "application/json"}
 
@@ -61,8 +63,36 @@ async def test_who_is_connected_can_be_seen(fake: FakeBackend) -> None:
             "events": 3,
         }
         assert (seen["behind_events"], seen["unsent_bytes"]) == (0, 0)
+        assert (seen["pace"], seen["served"], seen["lags"]) == (None, "live", 0)
         assert seen["peer"].startswith("127.0.0.1:")
         assert (await running.internal("/readyz"))[1]["streams"] == 1
+
+
+async def test_the_pace_of_a_stream_is_seen(fake: FakeBackend) -> None:
+    await fake.publish(task_record())
+    async with broker(fake, pace__burst=7) as running:
+        stream = await running.watch(batch_ms=50, batch_max=5, max_rate=2.5)
+        await stream.take(2)
+        _status, body = await running.internal("/streams")
+        (seen,) = body["streams"]
+        assert seen["pace"] == {"batch_ms": 50, "batch_max": 5, "max_rate": 2.5, "burst": 7}
+        assert seen["served"] == "paced"
+
+
+async def test_what_is_done_about_a_slow_client_is_seen(fake: FakeBackend) -> None:
+    await fake.publish(task_record())
+    small = {"stream__buffer_bytes_max": 4096, "stream__send_buffer_bytes": 4096}
+    async with (
+        broker(fake, **small) as running,
+        Stalled(running.url, f"/tasks/{TASK}/events") as client,
+    ):
+        await client.read_until(b"task.snapshot")
+        seen: dict[str, Any] = {}
+        async with asyncio.timeout(TIMEOUT_S):
+            while seen.get("served") != "behind" or not seen["behind_events"]:
+                await fake.publish(*(status("x" * 50_000) for _ in range(10)))
+                [seen] = (await running.internal("/streams"))[1]["streams"]
+        assert seen["unsent_bytes"] > 0
 
 
 async def test_one_who_waits_for_a_task_is_seen_too(fake: FakeBackend) -> None:
@@ -70,7 +100,7 @@ async def test_one_who_waits_for_a_task_is_seen_too(fake: FakeBackend) -> None:
         await running.watch(wait_s=30)
         await until(lambda: len(running.listening.streams))
         _status, body = await running.internal("/streams")
-        assert [seen["task"] for seen in body["streams"]] == [TASK]
+        assert [(seen["task"], seen["served"]) for seen in body["streams"]] == [(TASK, "waiting")]
         assert await running.metric("sidecast_lag_events") == 0
 
 

@@ -46,7 +46,19 @@ def test_every_setting_is_described_and_its_default_passes_its_own_bounds(settin
         bounded = any(meta.ge is not None for meta in setting.metas)
         assert bounded or setting.name == "nats.replicas"
         assert setting.key.endswith(
-            ("_s", "_ms", "_bytes", "_max", "port", "backlog", "rate", "burst", "replicas", "_events")
+            (
+                "_s",
+                "_ms",
+                "_bytes",
+                "_max",
+                "port",
+                "backlog",
+                "workers",
+                "rate",
+                "burst",
+                "replicas",
+                "_events",
+            )
         )
 
 

@@ -229,6 +229,19 @@ async def test_a_storm_comes_back_and_all_get_in(fake: FakeBackend) -> None:
             await asyncio.gather(*(come_back() for _ in range(40)))
 
 
+async def test_a_burst_is_let_in_and_the_rest_is_spread(fake: FakeBackend) -> None:
+    await fake.publish(task_record())
+    async with broker(fake, stream__opens_per_s_max=1, stream__opens_burst_max=10) as running:
+        for _ in range(10):
+            await opened(running, {})
+        waits = []
+        for _ in range(20):
+            [frame] = await (await running.watch()).rest()
+            waits.append(frame["reconnect_in_ms"])
+        # One a second, each with a jitter of its own.
+        assert waits[-1] > 10_000 > 1750 > min(waits)
+
+
 # --- the A2A door
 
 

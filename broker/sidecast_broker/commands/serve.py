@@ -19,6 +19,7 @@ from sidecast_broker.auth.watched_file import UnusableFile
 from sidecast_broker.commands.settings_options import settings_from, settings_options
 from sidecast_broker.embedded import EmbeddedFailed, embedded_nats
 from sidecast_broker.settings import Settings
+from sidecast_broker.workers import StartFailed
 
 _Result = TypeVar("_Result")
 
@@ -49,8 +50,10 @@ def run_loop(main: Coroutine[Any, Any, _Result]) -> _Result:
 
 
 async def _serve(settings: Settings) -> None:
-    from sidecast_broker.app import run
-
+    if settings.server.workers > 1:
+        from sidecast_broker.supervisor import run
+    else:
+        from sidecast_broker.app import run
     try:
         await run(settings)
     except OSError as error:
@@ -73,6 +76,7 @@ async def _serve_with_nats(settings: Settings, store_dir: Path) -> None:
 @click.option(
     "--embedded-nats", is_flag=True, help="Run a NATS server as a child, on a loopback port it keeps."
 )
+@click.option("--workers", type=int, help="Setting server.workers: processes that share the port.")
 @click.option(
     "--store-dir",
     type=click.Path(file_okay=False, path_type=Path),
@@ -92,5 +96,5 @@ def command(embedded_nats: bool, store_dir: Path | None, **options: Any) -> None
             run_loop(_serve_with_nats(settings, store_dir or state_dir()))
         else:
             run_loop(_serve(settings))
-    except (EmbeddedFailed, UnusableFile) as error:
+    except (EmbeddedFailed, UnusableFile, StartFailed) as error:
         raise click.ClickException(str(error)) from error

@@ -22,6 +22,7 @@ _FLAGS = {
     "host": "server.host",
     "port": "server.port",
     "internal_port": "server.internal_port",
+    "workers": "server.workers",
     "insecure": "auth.insecure",
 }
 

@@ -1,4 +1,4 @@
-"""How often something may happen per key: token buckets, in bounded memory; and how many there are per key.
+"""How often something may happen, at all or per key, in bounded memory; and how many there are per key.
 
 Must not know clocks: the time comes in as `now_s`.
 """
@@ -56,6 +56,39 @@ class Rates(Generic[K]):
         if len(self._full_at_s) > self._keys_max:
             self._full_at_s.popitem(last=False)
         return 0.0
+
+
+class Admission:
+    """Lets so many in at once and then evenly, and tells who is turned away when to come again: one by one.
+
+    All of a crowd that were told the same time would come back as a crowd, most of them in vain.
+
+    Args:
+        per_s: how many a second; 0: any number.
+        burst: how many at once after silence.
+        wait_s_max: the longest anybody is told to wait, in seconds.
+    """
+
+    def __init__(self, per_s: int, burst: int, wait_s_max: float) -> None:
+        self._rates = Rates[None](burst if per_s else 0, burst / per_s if per_s else 1.0)
+        self._interval_s = 1 / per_s if per_s else 0.0
+        self._wait_s_max = wait_s_max
+        self._next_s = 0.0
+
+    def enter(self, now_s: float) -> float:
+        """Let one in and give 0, or give the seconds after which to come again.
+
+        Args:
+            now_s: seconds, monotonic.
+        """
+        wait_s = self._rates.take(None, now_s)
+        if not wait_s:
+            return 0.0
+        at_s = max(self._next_s, now_s + wait_s)
+        if at_s - now_s > self._wait_s_max:
+            return self._wait_s_max
+        self._next_s = at_s + self._interval_s
+        return at_s - now_s
 
 
 class Counts(Generic[K]):

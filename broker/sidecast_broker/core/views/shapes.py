@@ -151,7 +151,7 @@ class ExpiringFrame(StreamFrame, tag="stream.expiring", kw_only=True):
 
 
 class DrainFrame(StreamFrame, tag="stream.drain", kw_only=True):
-    """This broker stops; another one continues after a reconnect."""
+    """The broker ends this stream, because it stops or the stream is old; it continues after a reconnect."""
 
     reconnect_in_ms: int
 
