@@ -33,6 +33,7 @@ from sidecast_broker.router import Handler, Route, get
 from sidecast_broker.settings import Settings
 from sidecast_broker.stream import Look, Stream
 from sidecast_broker.streams import Streams
+from sidecast_broker.subscriptions import Held, Standing, Subscriptions, who_of, wish_of
 from sidecast_schemas.subjects import InvalidId, TaskKey, encode_token
 
 logger = structlog.get_logger(__name__)
@@ -49,6 +50,7 @@ class Public:
         streams: the open streams.
         adoption: finds tasks that the log lacks.
         access: who may watch what.
+        subscriptions: the named ones.
         metrics: where to count.
     """
 
@@ -59,6 +61,7 @@ class Public:
         streams: Streams,
         adoption: Adoption,
         access: Access,
+        subscriptions: Subscriptions,
         metrics: Metrics,
     ) -> None:
         self._settings = settings
@@ -66,6 +69,7 @@ class Public:
         self._hubs = hubs
         self._streams = streams
         self._adoption = adoption
+        self._subscriptions = subscriptions
         self._metrics = metrics
 
     def routes(self) -> list[Route]:
@@ -104,6 +108,8 @@ class Public:
         finally:
             self._streams.remove(answer)
             self._hubs.release(answer.hub)
+            if answer.held is not None:
+                await self._subscriptions.release(answer.held)
         return answer.response
 
     async def _open(
@@ -155,12 +161,20 @@ class Public:
     ) -> Stream | web.StreamResponse:
         """Begin the stream of a hub in use; it is released where no stream comes of it."""
         with self._hubs.using(hub) as use:
+            standing = None
+            if wanted.wish is not None and hub.first is not None:
+                standing = await self._find(hub, wanted, principal)
+                if standing is None:
+                    return web.Response(status=204, headers={"Cache-Control": "no-store"})
             opening = await self._open_at(hub, wanted) if hub.first is not None else None
             if hub.first is None or opening is not None:
                 # Who may not look at a task yet is not told how many watch it, and keeps nobody from it.
                 key = hub.key if look is None else None
                 # Of those who came at once, some may have filled it meanwhile.
                 self._streams.admit(asker, key, waits=opening is None)
+                held = None
+                if standing is not None and opening is not None:
+                    held = await self._take(hub, wanted, principal, standing, opening)
                 settings, metrics = self._settings.stream, self._metrics
                 stream = Stream(
                     hub.key,
@@ -173,12 +187,69 @@ class Public:
                     pace=wanted.pace,
                 )
                 stream.unfed = look is not None
-                await stream.start(request)
+                try:
+                    await stream.start(request)
+                except BaseException:
+                    if held is not None:
+                        await self._subscriptions.release(held)
+                    raise
                 self._streams.add(stream, opening, asker, key)
+                if held is not None:
+                    self._hold(stream, held, wanted.view)
                 await self._begin(stream, wanted, opening, look)
                 use.keep()
                 return stream
+            if wanted.wish is not None and wanted.client_cursor is not None:
+                # All of the task, and its client has confirmed that.
+                assert hub.fold.terminal_sequence is not None
+                subscription = wanted.wish.of(who_of(principal), hub.key)
+                await self._subscriptions.acknowledge(subscription, hub.fold.terminal_sequence, "cursor")
         return web.Response(status=204, headers={"Cache-Control": "no-store"})
+
+    # ------------------------------------------------------------------ named subscriptions
+
+    async def _find(self, hub: Hub, wanted: _Wanted, principal: Principal) -> Standing | None:
+        """Find a named subscription, where the client goes on by it; None: it is to stay away."""
+        assert wanted.wish is not None
+        subscription = wanted.wish.of(who_of(principal), hub.key)
+        standing = await self._subscriptions.find(subscription, wanted.wish, hub.epoch)
+        if standing is not None and wanted.client_cursor is None:
+            wanted.cursor = standing.cursor
+        return standing
+
+    async def _take(
+        self, hub: Hub, wanted: _Wanted, principal: Principal, standing: Standing, opening: Opening
+    ) -> Held:
+        """Take a named subscription over, for a stream that begins as `opening` says."""
+        assert wanted.wish is not None
+        return await self._subscriptions.take(
+            wanted.wish.of(who_of(principal), hub.key),
+            wanted.wish,
+            standing,
+            opening,
+            hub.epoch,
+            resumed=wanted.client_cursor is not None and opening.mode == "replay",
+            heartbeat_s=wanted.view.heartbeat_s,
+        )
+
+    def _hold(self, stream: Stream, held: Held, view: BrowserView) -> None:
+        """Have a stream end when its named subscription is another's."""
+        stream.held = held
+        held.lost = lambda reason: stream.close(reason, view.lost(stream.hub, reason))
+
+    async def _hold_late(self, stream: Stream, wanted: _Wanted) -> Opening | None:
+        """Open the named subscription of a stream whose task began after the client came."""
+        standing = await self._find(stream.hub, wanted, stream.principal)
+        if standing is None:
+            stream.close("displaced", wanted.view.lost(stream.hub, "displaced"))
+            return None
+        opening = await self._open_at(stream.hub, wanted, wanted.late_start)
+        opening = opening or Opening("snapshot", stream.hub.end, None)
+        held = await self._take(stream.hub, wanted, stream.principal, standing, opening)
+        self._hold(stream, held, wanted.view)
+        return opening
+
+    # ------------------------------------------------------------------ beginning
 
     async def _look(self, principal: Principal, key: TaskKey, within_s: float) -> Hub | None:
         """Give the hub of a task that has begun and that a principal may watch; None: there is none yet."""
@@ -236,12 +307,16 @@ class Public:
         """
         try:
             self._streams.settle(stream)
+            if wanted.wish is not None:
+                return await self._hold_late(stream, wanted)
         except Refused as refused:
-            stream.close("limit", self._busy_frame(refused, named=wanted.view.named))
+            stream.close(
+                "limit" if refused.code == "limit" else "unavailable",
+                self._busy_frame(refused, named=wanted.view.named),
+            )
             return None
-        start: Start = "start" if wanted.start == "now" else wanted.start
         try:
-            opening = await self._open_at(stream.hub, wanted, start)
+            opening = await self._open_at(stream.hub, wanted, wanted.late_start)
         except Refused:  # the leader can't judge the cursor at the moment
             opening = Opening("snapshot", stream.hub.end, Gap("expired", stream.hub.oldest_cursor))
         return opening or Opening("snapshot", stream.hub.end, None)
@@ -280,6 +355,8 @@ class _Wanted:
             raise Refused("bad-request", f"from must be one of {', '.join(STARTS)}")
         self.start: Start = start  # type: ignore[assignment]
         self.cursor = request.headers.get("Last-Event-ID") or request.query.get("last_event_id") or None
+        self.client_cursor = self.cursor  # the other becomes what its named subscription remembers
+        self.wish = wish_of(request)
         self.wait_s = _seconds(request, "wait_s", settings.stream.wait_s_max)
         self.json = _accepts_json_only(request)
         try:
@@ -302,6 +379,11 @@ class _Wanted:
         except BadPace as error:
             raise Refused("bad-request", str(error)) from error
         _one_of(request, "refusal", ("stream", "status"))
+
+    @property
+    def late_start(self) -> Start:
+        """Where the stream of a task begins that began after the client came: all of it is new."""
+        return "start" if self.start == "now" else self.start
 
 
 @lru_cache(maxsize=256)

@@ -32,6 +32,7 @@ from sidecast_broker.hubs import Hubs
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.settings import Stream as StreamSettings
 from sidecast_broker.subscriber import Subscriber, View, Wake
+from sidecast_broker.subscriptions import Held
 from sidecast_schemas.subjects import TaskKey
 
 logger = structlog.get_logger(__name__)
@@ -124,6 +125,7 @@ class Stream:
 
     Attributes:
         life: how long it may live; None: nobody looks after that.
+        held: its named subscription; None: it has none.
         unfed: whether it waits for a task that may not be seen yet.
         response: what the client gets; prepared by `start`.
         closed_because: the reason in log and metric, once it has ended.
@@ -146,6 +148,7 @@ class Stream:
         "_waiter",
         "_writer",
         "closed_because",
+        "held",
         "key",
         "life",
         "opened_at_s",
@@ -174,6 +177,7 @@ class Stream:
         self.principal = principal
         self.life: Life | None = None
         self.unfed = False
+        self.held: Held | None = None
         self.pace = pace
         self.key = key
         self.view = view
@@ -522,6 +526,8 @@ class Stream:
         settled = self._marked_at_s is None and self._marked_bytes == subscriber.bytes_sent and not unsent
         pending = 0 if settled else unsent + _unacknowledged(self._fd)
         acknowledged = subscriber.bytes_sent - pending
+        if self.held is not None:
+            self.held.look(subscriber.cursor, subscriber.bytes_sent, acknowledged, now)
         if not pending or self._marked_at_s is None or acknowledged >= self._marked_bytes:
             self._marked_bytes = subscriber.bytes_sent
             self._marked_at_s = now if pending else None
