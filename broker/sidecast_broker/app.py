@@ -130,7 +130,7 @@ async def serving(
     cors = Cors(server)
     gateway = Gateway(settings, a2a_streams, relay, agent, cards, access, metrics, cors.origins)
     desk = TicketDesk(settings, access, tickets, limits)
-    subscription_desk = SubscriptionDesk(settings, access, stream, subscriptions)
+    subscription_desk = SubscriptionDesk(settings, access, subscriptions)
     routes = [*public.routes(), *page.routes(), *cards.routes(), *desk.routes(), *subscription_desk.routes()]
     open_to_all = Listener(Router(routes, gateway.answer), settings, metrics, cors=cors, public=True)
     for_operators = Listener(Router([*internal.routes(), *administration.routes()]), settings, metrics)

@@ -11,13 +11,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 import nats.errors
-from nats.aio.msg import Msg
 
 from sidecast_broker.answers import ApiError, Away
 from sidecast_broker.core.subscriptions import Holding, State, Subscription, metadata_of, state_of
 from sidecast_broker.jetstream import JetStream
+from sidecast_broker.pulls import Pulls, sequence_of
 from sidecast_broker.settings import Nats
-from sidecast_schemas import headers as names
 
 CONSUMER_NOT_FOUND = 10014
 CONSUMER_EXISTS = 10148
@@ -89,6 +88,7 @@ class Consumers:
         self._stream = stream
         self._name = settings.stream
         self._request_s = settings.request_s
+        self._pulls = Pulls(stream, settings)
         self._inactive_s = inactive_s
         self._locks: dict[str, _Lock] = {}
         self._naming = asyncio.Semaphore(NAMES_AT_ONCE)
@@ -251,15 +251,15 @@ class Consumers:
         return None if made is None else made.state
 
     async def _pull_up_to(self, name: str, sequence: int, distance: int) -> bool:
-        """Pull records and acknowledge the last up to a sequence; False: what follows lies beyond, or away."""
+        """Pull records and acknowledge the last up to a sequence; False: what follows lies beyond, or is away."""
         # At most as many records of the subject lie there as there are sequences.
-        pulled = await self._pull(name, min(distance, PULL_MAX))
-        below = [each for each in pulled if _sequence(each) <= sequence]
+        pulled = await self._pulls.pull(name, min(distance, PULL_MAX))
+        below = [each for each in pulled if sequence_of(each) <= sequence]
         if below:
-            await self._confirm(max(below, key=_sequence))
+            await self._pulls.confirm(max(below, key=sequence_of))
         for each in pulled:
-            if _sequence(each) > sequence:
-                await self._give_back(each)
+            if sequence_of(each) > sequence:
+                await self._pulls.give_back(each)
         return len(below) == len(pulled) > 0
 
     async def touch(self, subscription: Subscription) -> None:
@@ -270,45 +270,8 @@ class Consumers:
         """
         with self._lock(subscription.consumer) as lock:
             async with lock.lock:
-                for pulled in await self._pull(subscription.consumer, 1):
-                    await self._give_back(pulled)
-
-    async def _pull(self, name: str, count: int) -> list[Msg]:
-        """Give the next records, fewer where there are no more at the moment."""
-        client = self._stream.client()
-        inbox = client.new_inbox()
-        found: list[Msg] = []
-        try:
-            subscription = await client.subscribe(inbox)
-            try:
-                await client.publish(
-                    f"$JS.API.CONSUMER.MSG.NEXT.{self._name}.{name}",
-                    _encode({"batch": count, "no_wait": True}),
-                    reply=inbox,
-                )
-                while len(found) < count:
-                    message = await subscription.next_msg(timeout=self._request_s)
-                    if not message.reply:
-                        _check_end(message)
-                        break
-                    found.append(message)
-            finally:
-                await subscription.unsubscribe()
-        except (TimeoutError, nats.errors.Error, OSError) as error:
-            raise Away(f"pull: {str(error) or type(error).__name__}") from error
-        return found
-
-    async def _confirm(self, message: Msg) -> None:
-        try:
-            await self._stream.client().request(message.reply, b"+ACK", timeout=self._request_s)
-        except (TimeoutError, nats.errors.Error, OSError) as error:
-            raise Away(f"acknowledge: {str(error) or type(error).__name__}") from error
-
-    async def _give_back(self, message: Msg) -> None:
-        try:
-            await self._stream.client().publish(message.reply, b"-NAK")
-        except (nats.errors.Error, OSError) as error:
-            raise Away(f"give back: {str(error) or type(error).__name__}") from error
+                for pulled in await self._pulls.pull(subscription.consumer, 1):
+                    await self._pulls.give_back(pulled)
 
     async def say_taken(self, subscription: Subscription, token: str) -> None:
         """Have whoever held a subscription ask who holds it; they may miss it.
@@ -329,7 +292,7 @@ class Consumers:
 
 
 class _Lock:
-    """One at a time per consumer, and forgotten when nobody waits any more; a context manager counts who does."""
+    """One at a time per consumer; forgotten when nobody waits any more, which a context manager counts."""
 
     def __init__(self, locks: dict[str, _Lock], name: str) -> None:
         self.lock = asyncio.Lock()
@@ -357,13 +320,3 @@ def _made(answer: _Answer) -> Made | None:
         pending=answer.num_pending + answer.num_ack_pending,
     )
     return None if state is None else Made(state, config)
-
-
-def _sequence(message: Msg) -> int:
-    return message.metadata.sequence.stream
-
-
-def _check_end(message: Msg) -> None:
-    status = (message.headers or {}).get(names.STATUS, "")
-    if status not in ("404", "408"):
-        raise Away(f"pull: {status or 'an answer that is none'}")

@@ -22,6 +22,7 @@ from sidecast_broker.core.cursor import Gap
 from sidecast_broker.core.pace import BadPace, parse_pace
 from sidecast_broker.core.resume import STARTS, Opening, Start
 from sidecast_broker.core.views import events
+from sidecast_broker.holds import Held
 from sidecast_broker.hub import Hub
 from sidecast_broker.hubs import Hubs
 from sidecast_broker.limits import Asker, asker_of
@@ -33,7 +34,8 @@ from sidecast_broker.router import Handler, Route, get
 from sidecast_broker.settings import Settings
 from sidecast_broker.stream import Look, Stream
 from sidecast_broker.streams import Streams
-from sidecast_broker.subscriptions import Held, Standing, Subscriptions, who_of, wish_of
+from sidecast_broker.subscriptions import Subscriptions
+from sidecast_broker.takeover import Takeover, wish_of
 from sidecast_schemas.subjects import InvalidId, TaskKey, encode_token
 
 logger = structlog.get_logger(__name__)
@@ -161,11 +163,11 @@ class Public:
     ) -> Stream | web.StreamResponse:
         """Begin the stream of a hub in use; it is released where no stream comes of it."""
         with self._hubs.using(hub) as use:
-            standing = None
-            if wanted.wish is not None and hub.first is not None:
-                standing = await self._find(hub, wanted, principal)
-                if standing is None:
-                    return web.Response(status=204, headers={"Cache-Control": "no-store"})
+            takeover = self._takeover(hub, wanted, principal)
+            if takeover is not None and hub.first is not None:
+                if not await takeover.find(hub.epoch):
+                    return _nothing()
+                wanted.cursor = takeover.cursor
             opening = await self._open_at(hub, wanted) if hub.first is not None else None
             if hub.first is None or opening is not None:
                 # Who may not look at a task yet is not told how many watch it, and keeps nobody from it.
@@ -173,8 +175,8 @@ class Public:
                 # Of those who came at once, some may have filled it meanwhile.
                 self._streams.admit(asker, key, waits=opening is None)
                 held = None
-                if standing is not None and opening is not None:
-                    held = await self._take(hub, wanted, principal, standing, opening)
+                if takeover is not None and opening is not None:
+                    held = await takeover.take(opening, hub.epoch, wanted.view.heartbeat_s)
                 settings, metrics = self._settings.stream, self._metrics
                 stream = Stream(
                     hub.key,
@@ -195,61 +197,19 @@ class Public:
                     raise
                 self._streams.add(stream, opening, asker, key)
                 if held is not None:
-                    self._hold(stream, held, wanted.view)
+                    _hold(stream, held, wanted.view)
                 await self._begin(stream, wanted, opening, look)
                 use.keep()
                 return stream
-            if wanted.wish is not None and wanted.client_cursor is not None:
-                # All of the task, and its client has confirmed that.
-                assert hub.fold.terminal_sequence is not None
-                subscription = wanted.wish.of(who_of(principal), hub.key)
-                await self._subscriptions.acknowledge(subscription, hub.fold.terminal_sequence, "cursor")
-        return web.Response(status=204, headers={"Cache-Control": "no-store"})
+            if takeover is not None and hub.fold.terminal_sequence is not None:
+                await takeover.confirm_end(hub.fold.terminal_sequence)
+        return _nothing()
 
-    # ------------------------------------------------------------------ named subscriptions
-
-    async def _find(self, hub: Hub, wanted: _Wanted, principal: Principal) -> Standing | None:
-        """Find a named subscription, where the client goes on by it; None: it is to stay away."""
-        assert wanted.wish is not None
-        subscription = wanted.wish.of(who_of(principal), hub.key)
-        standing = await self._subscriptions.find(subscription, wanted.wish, hub.epoch)
-        if standing is not None and wanted.client_cursor is None:
-            wanted.cursor = standing.cursor
-        return standing
-
-    async def _take(
-        self, hub: Hub, wanted: _Wanted, principal: Principal, standing: Standing, opening: Opening
-    ) -> Held:
-        """Take a named subscription over, for a stream that begins as `opening` says."""
-        assert wanted.wish is not None
-        return await self._subscriptions.take(
-            wanted.wish.of(who_of(principal), hub.key),
-            wanted.wish,
-            standing,
-            opening,
-            hub.epoch,
-            resumed=wanted.client_cursor is not None and opening.mode == "replay",
-            heartbeat_s=wanted.view.heartbeat_s,
-        )
-
-    def _hold(self, stream: Stream, held: Held, view: BrowserView) -> None:
-        """Have a stream end when its named subscription is another's."""
-        stream.held = held
-        held.lost = lambda reason: stream.close(reason, view.lost(stream.hub, reason))
-
-    async def _hold_late(self, stream: Stream, wanted: _Wanted) -> Opening | None:
-        """Open the named subscription of a stream whose task began after the client came."""
-        standing = await self._find(stream.hub, wanted, stream.principal)
-        if standing is None:
-            stream.close("displaced", wanted.view.lost(stream.hub, "displaced"))
+    def _takeover(self, hub: Hub, wanted: _Wanted, principal: Principal) -> Takeover | None:
+        """Give the way to the named subscription a request asks for; None: it asks for none."""
+        if wanted.wish is None:
             return None
-        opening = await self._open_at(stream.hub, wanted, wanted.late_start)
-        opening = opening or Opening("snapshot", stream.hub.end, None)
-        held = await self._take(stream.hub, wanted, stream.principal, standing, opening)
-        self._hold(stream, held, wanted.view)
-        return opening
-
-    # ------------------------------------------------------------------ beginning
+        return Takeover(wanted.wish, principal, hub.key, wanted.cursor, self._subscriptions)
 
     async def _look(self, principal: Principal, key: TaskKey, within_s: float) -> Hub | None:
         """Give the hub of a task that has begun and that a principal may watch; None: there is none yet."""
@@ -307,8 +267,8 @@ class Public:
         """
         try:
             self._streams.settle(stream)
-            if wanted.wish is not None:
-                return await self._hold_late(stream, wanted)
+            if (takeover := self._takeover(stream.hub, wanted, stream.principal)) is not None:
+                return await self._take_late(stream, wanted, takeover)
         except Refused as refused:
             stream.close(
                 "limit" if refused.code == "limit" else "unavailable",
@@ -320,6 +280,17 @@ class Public:
         except Refused:  # the leader can't judge the cursor at the moment
             opening = Opening("snapshot", stream.hub.end, Gap("expired", stream.hub.oldest_cursor))
         return opening or Opening("snapshot", stream.hub.end, None)
+
+    async def _take_late(self, stream: Stream, wanted: _Wanted, takeover: Takeover) -> Opening | None:
+        """Do so for a named subscription; None: another client's stream has it."""
+        hub, view = stream.hub, wanted.view
+        if not await takeover.find(hub.epoch):
+            stream.close("displaced", view.lost(hub, "displaced"))
+            return None
+        wanted.cursor = takeover.cursor
+        opening = await self._open_at(hub, wanted, wanted.late_start) or Opening("snapshot", hub.end, None)
+        _hold(stream, await takeover.take(opening, hub.epoch, view.heartbeat_s), view)
+        return opening
 
     async def _open_at(self, hub: Hub, wanted: _Wanted, start: Start | None = None) -> Opening | None:
         return await opening_of(self._hubs, self._metrics, hub, wanted.cursor, start or wanted.start)
@@ -342,6 +313,17 @@ class Public:
         return events.busy_frame(refused.reason, reconnect_in_ms, named=named).data
 
 
+def _hold(stream: Stream, held: Held, view: BrowserView) -> None:
+    """Have a stream end when its named subscription is another's."""
+    stream.held = held
+    held.attach(lambda reason: stream.close(reason, view.lost(stream.hub, reason)))
+
+
+def _nothing() -> web.Response:
+    """Give the answer that keeps an EventSource from coming again."""
+    return web.Response(status=204, headers={"Cache-Control": "no-store"})
+
+
 class _Wanted:
     """What a request asks of its stream.
 
@@ -355,7 +337,6 @@ class _Wanted:
             raise Refused("bad-request", f"from must be one of {', '.join(STARTS)}")
         self.start: Start = start  # type: ignore[assignment]
         self.cursor = request.headers.get("Last-Event-ID") or request.query.get("last_event_id") or None
-        self.client_cursor = self.cursor  # the other becomes what its named subscription remembers
         self.wish = wish_of(request)
         self.wait_s = _seconds(request, "wait_s", settings.stream.wait_s_max)
         self.json = _accepts_json_only(request)

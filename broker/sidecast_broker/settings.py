@@ -615,8 +615,8 @@ class Stream(Struct, frozen=True):
         Meta(
             ge=1,
             le=2_592_000,
-            description="Time after which a named subscription that nobody has open is forgotten, in seconds; "
-            "no use beyond `nats.max_age_s`.",
+            description="Time after which a named subscription that nobody has open is forgotten, in "
+            "seconds; no use beyond `nats.max_age_s`.",
         ),
     ] = 86_400.0
 

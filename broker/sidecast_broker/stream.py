@@ -27,12 +27,12 @@ from sidecast_broker.core.frame import HEARTBEAT, chunk
 from sidecast_broker.core.log import Record
 from sidecast_broker.core.pace import Bucket, Pace
 from sidecast_broker.core.views.shapes import StreamGapReason
+from sidecast_broker.holds import Held
 from sidecast_broker.hub import Hub
 from sidecast_broker.hubs import Hubs
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.settings import Stream as StreamSettings
 from sidecast_broker.subscriber import Subscriber, View, Wake
-from sidecast_broker.subscriptions import Held
 from sidecast_schemas.subjects import TaskKey
 
 logger = structlog.get_logger(__name__)

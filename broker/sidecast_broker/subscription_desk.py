@@ -18,12 +18,12 @@ from sidecast_broker.core.cursor import Cursor, MalformedCursor, parse_cursor
 from sidecast_broker.core.strict_json import read_strictly
 from sidecast_broker.core.subscriptions import State, Subscription, check_name, described, owned_prefix
 from sidecast_broker.cors import has_json
-from sidecast_broker.jetstream import JetStream
 from sidecast_broker.paths import path_segment, query_value
 from sidecast_broker.refused import Refused, unknown
 from sidecast_broker.router import Route, delete, get, post
 from sidecast_broker.settings import Settings
-from sidecast_broker.subscriptions import Subscriptions, who_of
+from sidecast_broker.subscriptions import Subscriptions, unavailable
+from sidecast_broker.takeover import who_of
 from sidecast_schemas import headers as names
 from sidecast_schemas.subjects import InvalidId, TaskKey, encode_token, parse_subject
 
@@ -43,16 +43,13 @@ class SubscriptionDesk:
     Args:
         settings: whose tasks there are.
         access: who may watch what.
-        stream: the leader says which task an event id is of, and where the stream ends.
         subscriptions: the named ones.
     """
 
-    def __init__(
-        self, settings: Settings, access: Access, stream: JetStream, subscriptions: Subscriptions
-    ) -> None:
+    def __init__(self, settings: Settings, access: Access, subscriptions: Subscriptions) -> None:
         self._agent = settings.agent.name
         self._access = access
-        self._stream = stream
+        self._stream = subscriptions.stream
         self._subscriptions = subscriptions
 
     def routes(self) -> list[Route]:
@@ -82,7 +79,7 @@ class SubscriptionDesk:
             deleted = await self._subscriptions.consumers.delete(subscription.consumer)
             await self._subscriptions.consumers.say_taken(subscription, "")
         except Away as away:
-            raise _unavailable(away) from away
+            raise unavailable(away) from away
         if not deleted:
             await access.hold(arrived_s)
             raise unknown()
@@ -116,7 +113,7 @@ class SubscriptionDesk:
                 return None
             info = await self._stream.info()
         except Away as away:
-            raise _unavailable(away) from away
+            raise unavailable(away) from away
         if cursor.epoch != info.epoch or made.state.epoch != info.epoch:
             raise Refused("bad-request", "id: of another epoch", reason="epoch")
         if cursor.sequence > info.last:
@@ -128,7 +125,7 @@ class SubscriptionDesk:
         try:
             stored = await self._stream.at(cursor.sequence)
         except Away as away:
-            raise _unavailable(away) from away
+            raise unavailable(away) from away
         if stored is None:
             return None
         try:
@@ -170,7 +167,7 @@ class SubscriptionDesk:
         try:
             states = await self._subscriptions.consumers.owned(prefix)
         except Away as away:
-            raise _unavailable(away) from away
+            raise unavailable(away) from away
         tenant = self._access.tenant(principal)
         ours = [
             state
@@ -205,7 +202,3 @@ def _confirmed(body: bytes) -> _Confirmed:
         raise Refused("bad-request", "the body is no JSON") from error
     except (ValueError, msgspec.ValidationError) as error:
         raise Refused("bad-request", f"the body is not as it must be: {str(error)[:200]}") from error
-
-
-def _unavailable(away: Away) -> Refused:
-    return Refused("unavailable", str(away), retry_after_s=1)
