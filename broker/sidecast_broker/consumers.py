@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 import msgspec
 import nats.errors
@@ -18,16 +19,13 @@ from sidecast_broker.jetstream import JetStream
 from sidecast_broker.pulls import Pulls, sequence_of
 from sidecast_broker.settings import Nats
 
-CONSUMER_NOT_FOUND = 10014
-CONSUMER_EXISTS = 10148
-CONSUMERS_FULL = 10026
+CONSUMER_NOT_FOUND, CONSUMER_EXISTS, CONSUMERS_FULL = 10014, 10148, 10026
 PULL_MAX = 256
 ACK_WAIT_S = 2.0
 """After which what a broker pulled and neither acknowledged nor gave back, because it was killed, is
 delivered again: until then a position within that can't be stored."""
 PAUSE_S = 0.05
-NAMES_AT_ONCE = 2
-INFOS_AT_ONCE = 16
+NAMES_AT_ONCE, INFOS_AT_ONCE = 2, 16
 
 
 class Exists(Exception):  # noqa: N818
@@ -90,7 +88,7 @@ class Consumers:
         self._request_s = settings.request_s
         self._pulls = Pulls(stream, settings)
         self._inactive_s = inactive_s
-        self._locks: dict[str, _Lock] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._naming = asyncio.Semaphore(NAMES_AT_ONCE)
 
     async def get(self, name: str) -> Made | None:
@@ -226,13 +224,12 @@ class Consumers:
         Raises:
             Away: it may be stored or not.
         """
-        with self._lock(subscription.consumer) as lock:
-            async with lock.lock:
-                try:
-                    async with asyncio.timeout(self._request_s + ACK_WAIT_S):
-                        return await self._advance(subscription, sequence)
-                except TimeoutError as error:
-                    raise Away("the position could not be stored in time") from error
+        async with self._lock(subscription):
+            try:
+                async with asyncio.timeout(self._request_s + ACK_WAIT_S):
+                    return await self._advance(subscription, sequence)
+            except TimeoutError as error:
+                raise Away("the position could not be stored in time") from error
 
     async def _advance(self, subscription: Subscription, sequence: int) -> State | None:
         name = subscription.consumer
@@ -251,7 +248,7 @@ class Consumers:
         return None if made is None else made.state
 
     async def _pull_up_to(self, name: str, sequence: int, distance: int) -> bool:
-        """Pull records and acknowledge the last up to a sequence; False: what follows lies beyond, or is away."""
+        """Pull records and acknowledge the last up to a sequence; False: no more are to be had."""
         # At most as many records of the subject lie there as there are sequences.
         pulled = await self._pulls.pull(name, min(distance, PULL_MAX))
         below = [each for each in pulled if sequence_of(each) <= sequence]
@@ -268,10 +265,9 @@ class Consumers:
         Raises:
             Away: no answer.
         """
-        with self._lock(subscription.consumer) as lock:
-            async with lock.lock:
-                for pulled in await self._pulls.pull(subscription.consumer, 1):
-                    await self._pulls.give_back(pulled)
+        async with self._lock(subscription):
+            for pulled in await self._pulls.pull(subscription.consumer, 1):
+                await self._pulls.give_back(pulled)
 
     async def say_taken(self, subscription: Subscription, token: str) -> None:
         """Have whoever held a subscription ask who holds it; they may miss it.
@@ -284,30 +280,12 @@ class Consumers:
         except (nats.errors.Error, OSError) as error:
             raise Away(f"can't say who holds it: {error}") from error
 
-    def _lock(self, name: str) -> _Lock:
-        lock = self._locks.get(name)
+    def _lock(self, subscription: Subscription) -> asyncio.Lock:
+        """Give what lets one at a time at a consumer; it lives as long as somebody has it or waits for it."""
+        lock = self._locks.get(subscription.consumer)
         if lock is None:
-            lock = self._locks[name] = _Lock(self._locks, name)
+            lock = self._locks[subscription.consumer] = asyncio.Lock()
         return lock
-
-
-class _Lock:
-    """One at a time per consumer; forgotten when nobody waits any more, which a context manager counts."""
-
-    def __init__(self, locks: dict[str, _Lock], name: str) -> None:
-        self.lock = asyncio.Lock()
-        self._locks = locks
-        self._name = name
-        self._users = 0
-
-    def __enter__(self) -> _Lock:
-        self._users += 1
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._users -= 1
-        if not self._users:
-            del self._locks[self._name]
 
 
 def _made(answer: _Answer) -> Made | None:

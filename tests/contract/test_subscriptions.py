@@ -1,4 +1,4 @@
-"""Named subscriptions at a real nats-server: the position is exact, survives everything, and has one holder."""
+"""Named subscriptions at a real nats-server: an exact position that survives, and one holder."""
 
 from __future__ import annotations
 
