@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from askers import Askers, bearer
 from brokers import (
     OTHER,
     TASK,
@@ -26,6 +27,9 @@ from brokers import (
 )
 from nats_server import request_api
 from sse import Frame, Watch, kinds
+
+from sidecast_broker.core.auth.principal import Grant, Principal
+from sidecast_schemas import headers as names
 
 JSON = {"Content-Type": "application/json"}
 
@@ -560,3 +564,48 @@ async def test_a_foreign_consumer_is_no_subscription(real: RealBackend) -> None:
         assert await listed(running) == []
         code, _answer = await running.get(f"/tasks/{TASK}/events?subscription=s&refusal=status")
         assert code == 503
+
+
+# --- who may
+
+
+async def test_each_principal_has_their_own_and_strangers_learn_nothing(real: RealBackend) -> None:
+    await real.delete_bucket("SIDECAST_REVOKED")
+    await real.publish(task_record(), *numbered(3), headers={names.OWNER: "alice"})
+    both = Principal("bob", "jwt", grants=(Grant(None, None, TASK),))
+    askers = Askers(Principal("alice", "jwt"), both, Principal("eve", "jwt"))
+    changes: dict[str, Any] = {"auth__required": "true", "authenticator": askers}
+    async with broker(real, **changes) as running:
+        for who in ("alice", "bob"):
+            stream = await running.watch(headers=bearer(who), subscription="s", ack="client")
+            await stream.take(2)
+        assert len(await consumers(real)) == 2  # one name, two subscriptions, and nobody is displaced
+
+        async def confirm(who: str, name: str, **more: str) -> tuple[int, Any]:
+            body = json.dumps({"id": "epoch1-4", **more}).encode()
+            return await ask("POST", f"{running.url}/subscriptions/{name}/ack", body, JSON | bearer(who))
+
+        assert (await confirm("bob", "s"))[0] == 200
+        positions = [
+            [
+                found["acknowledged"]
+                for found in (await running.get("/subscriptions", bearer(who)))[1]["subscriptions"]
+            ]
+            for who in ("alice", "bob", "eve")
+        ]
+        assert positions == [[None], ["epoch1-4"], []]
+        answers = [
+            await confirm("eve", "s"),
+            await confirm("eve", "s", task=TASK),
+            await confirm("eve", "s", task="missing"),
+            await confirm("bob", "missing"),
+            await ask("DELETE", f"{running.url}/subscriptions/s", b"", bearer("eve")),
+            await ask("DELETE", f"{running.url}/subscriptions/s?task={TASK}", b"", bearer("eve")),
+            await ask("DELETE", f"{running.url}/subscriptions/s?task=missing", b"", bearer("eve")),
+            await running.get(f"/tasks/{TASK}/events?subscription=s", bearer("eve")),
+        ]
+        assert [code for code, _answer in answers] == [404] * 8
+        assert len({json.dumps(answer) for _code, answer in answers}) == 1
+        assert len(await consumers(real)) == 2
+        for method, path in (("GET", ""), ("POST", "/s/ack"), ("DELETE", "/s")):
+            assert (await ask(method, f"{running.url}/subscriptions{path}"))[0] == 401
