@@ -48,6 +48,8 @@ from sidecast_broker.router import Router
 from sidecast_broker.routes import Public
 from sidecast_broker.settings import Nats, Settings
 from sidecast_broker.streams import Streams
+from sidecast_broker.subscription_desk import SubscriptionDesk
+from sidecast_broker.subscriptions import Subscriptions
 from sidecast_broker.task_list import TaskLists
 from sidecast_broker.ticket_desk import TicketDesk
 from sidecast_broker.turns import Turns
@@ -123,7 +125,8 @@ async def serving(
     if settings.agent.capture == "proxy" and agent.configured:
         capture = Capture(stream, hubs, AgentTasks(calls), settings.agent.name, metrics)
     adoption = Adoption(hubs, capture)
-    public = Public(settings, hubs, streams, adoption, access, metrics)
+    subscriptions = Subscriptions(stream, settings.nats, settings.stream, metrics)
+    public = Public(settings, hubs, streams, adoption, access, subscriptions, metrics)
     messages = _messages(stream, settings)
     turns = Turns(calls, messages, capture)
     a2a_streams = A2AStreams(settings, hubs, streams, turns, adoption, access, metrics)
@@ -133,7 +136,8 @@ async def serving(
     cors = Cors(server)
     gateway = Gateway(settings, a2a_streams, relay, agent, cards, access, metrics, cors.origins)
     desk = TicketDesk(settings, access, tickets, limits)
-    routes = [*public.routes(), *page.routes(), *cards.routes(), *desk.routes()]
+    subscription_desk = SubscriptionDesk(settings, access, subscriptions)
+    routes = [*public.routes(), *page.routes(), *cards.routes(), *desk.routes(), *subscription_desk.routes()]
     open_to_all = Listener(Router(routes, gateway.answer), settings, metrics, cors=cors, public=True)
     for_operators = Listener(Router([*internal.routes(), *administration.routes()]), settings, metrics)
     for_probes = Listener(Router(internal.probes()), settings, metrics)
@@ -155,6 +159,7 @@ async def serving(
             revocations.start()
         hubs.start()
         streams.start()
+        subscriptions.start()
         if capture is not None:
             capture.start()
         yield Listening(url, internal_url, probe_url, streams)
@@ -175,6 +180,7 @@ async def serving(
         await credentials.close()
         await agent.close()
         await streams.close()
+        await subscriptions.close()
         await hubs.close()
         if revocations is not None:
             await revocations.close()

@@ -163,6 +163,10 @@ class BrowserView(Struct, frozen=True):
         state = hub.fold.state if end == "expired" else None
         return events.end_frame(state, end, named=self.named, task_id=hub.key.task).data
 
+    def lost(self, hub: Hub, reason: str) -> bytes:
+        """Give the end of a stream that doesn't hold its named subscription any more."""
+        return events.end_frame(hub.fold.state, reason, named=self.named, task_id=hub.key.task).data
+
     def ended(self, hub: Hub, cursor: int) -> bool:
         """Tell whether the task is over and a cursor beyond its last event."""
         return hub.ends_at(cursor)

@@ -19,7 +19,8 @@ PREFLIGHT_S = 600
 
 _A2A_HEADERS = (VERSION_HEADER, *EXTENSIONS_HEADERS)
 _SENT = ("Accept", "Authorization", "Cache-Control", "Content-Type", "Last-Event-ID", "X-API-Key")
-_REQUEST_HEADERS = ", ".join((*_SENT, *_A2A_HEADERS))
+_OURS = ("Sidecast-Subscription",)
+_REQUEST_HEADERS = ", ".join((*_SENT, *_OURS, *_A2A_HEADERS))
 _EXPOSED_HEADERS = ", ".join(("ETag", "Retry-After", "WWW-Authenticate", *_A2A_HEADERS))
 _OTHER_SITES = ("cross-site", "same-site")
 

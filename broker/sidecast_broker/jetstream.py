@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -90,7 +90,7 @@ class JetStream:
         self._read_inbox = ""
         self._history_slots = asyncio.Semaphore(settings.history_reads_max)
         self._resubscribe: dict[object, tuple[str, Callable[[Stored], None]]] = {}
-        self._attended: dict[object, str] = {}
+        self._attended: dict[object, tuple[str, Callable[[Msg], Awaitable[None]]]] = {}
         self._subscriptions: dict[object, Subscription] = {}
         self._reported: object = None
         self._examined: object = None
@@ -174,8 +174,8 @@ class JetStream:
         subscriptions = {}
         for token, (subject, handler) in list(self._resubscribe.items()):
             subscriptions[token] = await client.receive(subject, _live(handler))
-        for token, subject in list(self._attended.items()):
-            subscriptions[token] = await client.subscribe(subject, cb=_answer)
+        for token, (subject, attend) in list(self._attended.items()):
+            subscriptions[token] = await client.subscribe(subject, cb=attend)
         while (
             dropped := subscriptions.keys() - self._resubscribe.keys() - self._attended.keys()
         ):  # while others were subscribed
@@ -248,10 +248,25 @@ class JetStream:
         Raises:
             Away: NATS can't be reached.
         """
+        await self._attend(token, subject, _answer)
+
+    async def listen(self, token: object, subject: str, heard: Callable[[], None]) -> None:
+        """Call `heard` for each message on a subject, also after a reconnect, until `unsubscribe(token)`.
+
+        Raises:
+            Away: NATS can't be reached.
+        """
+
+        async def hear(_message: Msg) -> None:
+            heard()
+
+        await self._attend(token, subject, hear)
+
+    async def _attend(self, token: object, subject: str, attend: Callable[[Msg], Awaitable[None]]) -> None:
         client = self._ready_client()
-        self._attended[token] = subject
+        self._attended[token] = (subject, attend)
         try:
-            self._subscriptions[token] = await client.subscribe(subject, cb=_answer)
+            self._subscriptions[token] = await client.subscribe(subject, cb=attend)
             await self._round_trip(client)
         except (TimeoutError, nats.errors.Error, OSError) as error:
             await self.unsubscribe(token)
@@ -411,6 +426,14 @@ class JetStream:
         except (TimeoutError, nats.errors.Error, OSError) as error:
             raise Away(f"{path}: {str(error) or type(error).__name__}") from error
         return answer.data
+
+    def client(self) -> ShortClient:
+        """Give the connection, for what its own module asks of NATS.
+
+        Raises:
+            Away: it doesn't stand.
+        """
+        return self._ready_client()
 
     def _ready_client(self) -> ShortClient:
         if self._client is None or not self._client.is_connected:

@@ -169,6 +169,15 @@ class Metrics:
             ["outcome"],
             registry=registry,
         )
+        self.subscriptions = Gauge(
+            "sidecast_subscriptions", "Named subscriptions that a stream here holds.", registry=registry
+        )
+        self.subscription_acks = Counter(
+            "sidecast_subscription_acks",
+            "Positions of named subscriptions stored, by what confirmed them: client, cursor or tcp.",
+            ["by"],
+            registry=registry,
+        )
         self.tasks = Gauge("sidecast_tasks", "Tasks in memory.", registry=registry)
         self.log_bytes = Gauge(
             "sidecast_log_bytes", "Memory of the logs and folds of all tasks.", registry=registry

@@ -48,6 +48,11 @@ def post(path: str, handler: Handler) -> Route:
     return Route("POST", path, handler)
 
 
+def delete(path: str, handler: Handler) -> Route:
+    """Give the route of a DELETE."""
+    return Route("DELETE", path, handler)
+
+
 class Router:
     """Finds the handler of a request.
 

@@ -22,6 +22,7 @@ from sidecast_broker.core.cursor import Gap
 from sidecast_broker.core.pace import BadPace, parse_pace
 from sidecast_broker.core.resume import STARTS, Opening, Start
 from sidecast_broker.core.views import events
+from sidecast_broker.holds import Held
 from sidecast_broker.hub import Hub
 from sidecast_broker.hubs import Hubs
 from sidecast_broker.limits import Asker, asker_of
@@ -33,6 +34,8 @@ from sidecast_broker.router import Handler, Route, get
 from sidecast_broker.settings import Settings
 from sidecast_broker.stream import Look, Stream
 from sidecast_broker.streams import Streams
+from sidecast_broker.subscriptions import Subscriptions
+from sidecast_broker.takeover import Takeover, wish_of
 from sidecast_schemas.subjects import InvalidId, TaskKey, encode_token
 
 logger = structlog.get_logger(__name__)
@@ -49,6 +52,7 @@ class Public:
         streams: the open streams.
         adoption: finds tasks that the log lacks.
         access: who may watch what.
+        subscriptions: the named ones.
         metrics: where to count.
     """
 
@@ -59,6 +63,7 @@ class Public:
         streams: Streams,
         adoption: Adoption,
         access: Access,
+        subscriptions: Subscriptions,
         metrics: Metrics,
     ) -> None:
         self._settings = settings
@@ -66,6 +71,7 @@ class Public:
         self._hubs = hubs
         self._streams = streams
         self._adoption = adoption
+        self._subscriptions = subscriptions
         self._metrics = metrics
 
     def routes(self) -> list[Route]:
@@ -104,6 +110,8 @@ class Public:
         finally:
             self._streams.remove(answer)
             self._hubs.release(answer.hub)
+            if answer.held is not None:
+                await self._subscriptions.release(answer.held)
         return answer.response
 
     async def _open(
@@ -155,12 +163,20 @@ class Public:
     ) -> Stream | web.StreamResponse:
         """Begin the stream of a hub in use; it is released where no stream comes of it."""
         with self._hubs.using(hub) as use:
+            takeover = self._takeover(hub, wanted, principal)
+            if takeover is not None and hub.first is not None:
+                if not await takeover.find(hub.epoch):
+                    return _nothing()
+                wanted.cursor = takeover.cursor
             opening = await self._open_at(hub, wanted) if hub.first is not None else None
             if hub.first is None or opening is not None:
                 # Who may not look at a task yet is not told how many watch it, and keeps nobody from it.
                 key = hub.key if look is None else None
                 # Of those who came at once, some may have filled it meanwhile.
                 self._streams.admit(asker, key, waits=opening is None)
+                held = None
+                if takeover is not None and opening is not None:
+                    held = await takeover.take(opening, hub.epoch, wanted.view.heartbeat_s)
                 settings, metrics = self._settings.stream, self._metrics
                 stream = Stream(
                     hub.key,
@@ -173,12 +189,27 @@ class Public:
                     pace=wanted.pace,
                 )
                 stream.unfed = look is not None
-                await stream.start(request)
+                try:
+                    await stream.start(request)
+                except BaseException:
+                    if held is not None:
+                        await self._subscriptions.release(held)
+                    raise
                 self._streams.add(stream, opening, asker, key)
+                if held is not None:
+                    _hold(stream, held, wanted.view)
                 await self._begin(stream, wanted, opening, look)
                 use.keep()
                 return stream
-        return web.Response(status=204, headers={"Cache-Control": "no-store"})
+            if takeover is not None and hub.fold.terminal_sequence is not None:
+                await takeover.confirm_end(hub.fold.terminal_sequence)
+        return _nothing()
+
+    def _takeover(self, hub: Hub, wanted: _Wanted, principal: Principal) -> Takeover | None:
+        """Give the way to the named subscription a request asks for; None: it asks for none."""
+        if wanted.wish is None:
+            return None
+        return Takeover(wanted.wish, principal, hub.key, wanted.cursor, self._subscriptions)
 
     async def _look(self, principal: Principal, key: TaskKey, within_s: float) -> Hub | None:
         """Give the hub of a task that has begun and that a principal may watch; None: there is none yet."""
@@ -236,15 +267,30 @@ class Public:
         """
         try:
             self._streams.settle(stream)
+            if (takeover := self._takeover(stream.hub, wanted, stream.principal)) is not None:
+                return await self._take_late(stream, wanted, takeover)
         except Refused as refused:
-            stream.close("limit", self._busy_frame(refused, named=wanted.view.named))
+            stream.close(
+                "limit" if refused.code == "limit" else "unavailable",
+                self._busy_frame(refused, named=wanted.view.named),
+            )
             return None
-        start: Start = "start" if wanted.start == "now" else wanted.start
         try:
-            opening = await self._open_at(stream.hub, wanted, start)
+            opening = await self._open_at(stream.hub, wanted, wanted.late_start)
         except Refused:  # the leader can't judge the cursor at the moment
             opening = Opening("snapshot", stream.hub.end, Gap("expired", stream.hub.oldest_cursor))
         return opening or Opening("snapshot", stream.hub.end, None)
+
+    async def _take_late(self, stream: Stream, wanted: _Wanted, takeover: Takeover) -> Opening | None:
+        """Do so for a named subscription; None: another client's stream has it."""
+        hub, view = stream.hub, wanted.view
+        if not await takeover.find(hub.epoch):
+            stream.close("displaced", view.lost(hub, "displaced"))
+            return None
+        wanted.cursor = takeover.cursor
+        opening = await self._open_at(hub, wanted, wanted.late_start) or Opening("snapshot", hub.end, None)
+        _hold(stream, await takeover.take(opening, hub.epoch, view.heartbeat_s), view)
+        return opening
 
     async def _open_at(self, hub: Hub, wanted: _Wanted, start: Start | None = None) -> Opening | None:
         return await opening_of(self._hubs, self._metrics, hub, wanted.cursor, start or wanted.start)
@@ -267,6 +313,17 @@ class Public:
         return events.busy_frame(refused.reason, reconnect_in_ms, named=named).data
 
 
+def _hold(stream: Stream, held: Held, view: BrowserView) -> None:
+    """Have a stream end when its named subscription is another's."""
+    stream.held = held
+    held.attach(lambda reason: stream.close(reason, view.lost(stream.hub, reason)))
+
+
+def _nothing() -> web.Response:
+    """Give the answer that keeps an EventSource from coming again."""
+    return web.Response(status=204, headers={"Cache-Control": "no-store"})
+
+
 class _Wanted:
     """What a request asks of its stream.
 
@@ -280,6 +337,7 @@ class _Wanted:
             raise Refused("bad-request", f"from must be one of {', '.join(STARTS)}")
         self.start: Start = start  # type: ignore[assignment]
         self.cursor = request.headers.get("Last-Event-ID") or request.query.get("last_event_id") or None
+        self.wish = wish_of(request)
         self.wait_s = _seconds(request, "wait_s", settings.stream.wait_s_max)
         self.json = _accepts_json_only(request)
         try:
@@ -302,6 +360,11 @@ class _Wanted:
         except BadPace as error:
             raise Refused("bad-request", str(error)) from error
         _one_of(request, "refusal", ("stream", "status"))
+
+    @property
+    def late_start(self) -> Start:
+        """Where the stream of a task begins that began after the client came: all of it is new."""
+        return "start" if self.start == "now" else self.start
 
 
 @lru_cache(maxsize=256)

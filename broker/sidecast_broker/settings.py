@@ -648,6 +648,33 @@ class Stream(Struct, frozen=True):
             description="The same for one principal, where they are told apart. 0: no limit.",
         ),
     ] = 5_000
+    subscriptions_max: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=100_000,
+            description="Streams of named subscriptions open at once in one process: each costs the NATS "
+            "server. 0: no limit.",
+        ),
+    ] = 200
+    subscriptions_per_principal_max: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=100_000,
+            description="Named subscriptions of one principal, at all brokers, open or not; of all clients "
+            "together where no credential is needed. 0: no limit.",
+        ),
+    ] = 200
+    subscription_inactive_s: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=2_592_000,
+            description="Time after which a named subscription that nobody has open is forgotten, in "
+            "seconds; no use beyond `nats.max_age_s`.",
+        ),
+    ] = 86_400.0
 
 
 class Pace(Struct, frozen=True):

@@ -28,6 +28,7 @@ from sidecast_broker.core.frame import HEARTBEAT, chunk
 from sidecast_broker.core.log import Record
 from sidecast_broker.core.pace import Bucket, Pace
 from sidecast_broker.core.views.shapes import StreamGapReason
+from sidecast_broker.holds import Held
 from sidecast_broker.hub import Hub
 from sidecast_broker.hubs import Hubs
 from sidecast_broker.metrics import Metrics
@@ -125,6 +126,7 @@ class Stream:
 
     Attributes:
         life: how long it may live; None: nobody looks after that.
+        held: its named subscription; None: it has none.
         unfed: whether it waits for a task that may not be seen yet.
         response: what the client gets; prepared by `start`.
         closed_because: the reason in log and metric, once it has ended.
@@ -149,6 +151,7 @@ class Stream:
         "_waiter",
         "_writer",
         "closed_because",
+        "held",
         "key",
         "lags",
         "life",
@@ -179,6 +182,7 @@ class Stream:
         self.principal = principal
         self.life: Life | None = None
         self.unfed = False
+        self.held: Held | None = None
         self.pace = pace
         self.key = key
         self.view = view
@@ -545,6 +549,8 @@ class Stream:
         settled = self._marked_at_s is None and self._marked_bytes == subscriber.bytes_sent and not unsent
         pending = 0 if settled else unsent + _unacknowledged(self._fd)
         acknowledged = subscriber.bytes_sent - pending
+        if self.held is not None:
+            self.held.look(subscriber.cursor, subscriber.bytes_sent, acknowledged, now)
         if not pending or self._marked_at_s is None or acknowledged >= self._marked_bytes:
             self._marked_bytes = subscriber.bytes_sent
             self._marked_at_s = now if pending else None

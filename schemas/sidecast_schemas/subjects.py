@@ -13,6 +13,7 @@ from typing import NamedTuple
 EVENTS_PREFIX = "sidecast.v1.events"
 LIVE_PREFIX = "sidecast.v1.live"
 CAPTORS_PREFIX = "sidecast.v1.captors"
+SUBSCRIPTIONS_PREFIX = "sidecast.v1.subscriptions"
 
 ID_BYTES_MAX = 256
 """Longest id in UTF-8 bytes: four encoded ids and a prefix stay far below the server's 4 KiB control line."""

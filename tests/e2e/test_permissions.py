@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import aiohttp
@@ -11,7 +13,7 @@ import pytest
 from a2a_rig.processes import Agent
 from a2a_rig.wire import V1_REST, Door, numbers, outline, text_after
 from askers import Askers, bearer
-from brokers import ENVIRON, ask, until
+from brokers import ENVIRON, TASK, OwnBroker, ask, status, task_record, until
 from documented_permissions import configuration
 from e2e.broker import Broker
 from nats_server import NatsServer
@@ -19,6 +21,7 @@ from nats_server import NatsServer
 from sidecast_broker.app import serving
 from sidecast_broker.configuration import load
 from sidecast_broker.core.auth.principal import Principal
+from sidecast_schemas.subjects import TaskKey, events_subject
 
 
 @pytest.fixture
@@ -95,3 +98,31 @@ async def test_they_are_enough_to_revoke(server: NatsServer) -> None:
         for revision in (1, 2):
             status, answer = await ask("POST", url, b'{"principal":"alice"}', headers)
             assert (status, answer["stored"]["revision"]) == (200, revision)
+
+
+async def test_they_are_enough_for_named_subscriptions(server: NatsServer) -> None:
+    key = TaskKey("", "planner", TASK)
+    settings = load(
+        None, ENVIRON | {"SIDECAST_NATS_URL": url_of(server, "broker")}, {"agent.name": "planner"}
+    )
+    async with AsyncExitStack() as stack:
+        one, other = [OwnBroker(await stack.enter_async_context(serving(settings))) for _ in range(2)]
+        for running in (one, other):
+            await running.ready()
+            stack.push_async_callback(running.leave)
+        agent = await nats.connect(url_of(server, "agent"))
+        stack.push_async_callback(agent.close)
+        for payload in (task_record(), status("one")):
+            await agent.request(events_subject(key), payload)
+        first = await one.watch(subscription="s", ack="client")
+        _opened, snapshot = await first.take(2)
+        body = json.dumps({"id": snapshot.id}).encode()
+        code, _answer = await ask(
+            "POST", f"{one.url}/subscriptions/s/ack", body, {"Content-Type": "application/json"}
+        )
+        assert code == 200
+        second = await other.watch(subscription="s", ack="client")
+        assert (await second.next())["cursor"] == snapshot.id
+        assert (await first.rest())[-1]["reason"] == "displaced"
+        assert (await ask("DELETE", f"{one.url}/subscriptions/s"))[0] == 204
+        assert (await second.rest())[-1]["reason"] == "deleted"

@@ -7,7 +7,13 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from sidecast_schemas.subjects import CAPTORS_PREFIX, EVENTS_PREFIX, LIVE_PREFIX, agent_tokens
+from sidecast_schemas.subjects import (
+    CAPTORS_PREFIX,
+    EVENTS_PREFIX,
+    LIVE_PREFIX,
+    SUBSCRIPTIONS_PREFIX,
+    agent_tokens,
+)
 
 Direction = Literal["publish", "subscribe"]
 
@@ -93,4 +99,19 @@ def needed(
             found.append(
                 Permission("publish", f"$JS.API.STREAM.CREATE.KV_{bucket}", f"create the bucket {bucket}")
             )
+    use = "keep named subscriptions"
+    consumers = "$JS.API.CONSUMER"
+    found += [
+        Permission("publish", subject, use, essential=False)
+        for subject in (
+            f"{consumers}.CREATE.{stream}.*.{EVENTS_PREFIX}.{place}",
+            f"{consumers}.INFO.{stream}.*",
+            f"{consumers}.DELETE.{stream}.*",
+            f"{consumers}.NAMES.{stream}",
+            f"{consumers}.MSG.NEXT.{stream}.*",
+            f"$JS.ACK.{stream}.>",
+            f"{SUBSCRIPTIONS_PREFIX}.{place}",
+        )
+    ]
+    found.append(Permission("subscribe", f"{SUBSCRIPTIONS_PREFIX}.{place}", use, essential=False))
     return found
