@@ -30,7 +30,7 @@ RECORDS_MIN = 32
 RECORDS_MAX = 256
 LOOK_MAX = 2048
 """Records looked at for one write: few where few are allowed, and as many as make some 64 KiB, what the
-kernel takes at once. Of a thinned format many become few; these take 5 ms, and a slower client falls behind."""
+kernel takes at once. Of a thinned format many become few; these take 5 ms; who is slower falls behind."""
 WRITE_BYTES_MAX = 64 * 1024
 
 
@@ -103,7 +103,8 @@ class Hub:
         self._soon = soon
         self.on_growth = on_growth
         self._fanout = Fanout(self, metrics.deliveries, soon, afterwards, clock)
-        self.pacer = Pacer(self, metrics.deliveries, soon, timers or Timers(clock), clock)
+        timers = Timers(clock) if timers is None else timers  # one with nothing to run is falsy
+        self.pacer = Pacer(self, metrics.deliveries, soon, timers, clock)
         self._scheduled = False
         self._lost = False
         self._reloading = False

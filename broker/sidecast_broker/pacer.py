@@ -237,12 +237,8 @@ class Pacer:
 
     def _serve(self, subscriber: Subscriber) -> None:
         """Write one batch to a subscriber, and set the time of its next one where more is waiting."""
-        log, transport, bucket, pace = (
-            self._source.log,
-            subscriber.transport,
-            subscriber.bucket,
-            subscriber.pace,
-        )
+        log, transport = self._source.log, subscriber.transport
+        bucket, pace = subscriber.bucket, subscriber.pace
         assert pace is not None
         subscriber.due_s = NEVER
         if transport.is_closing():

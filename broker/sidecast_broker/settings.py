@@ -528,8 +528,8 @@ class Stream(Struct, frozen=True):
         Meta(
             ge=0.1,
             le=3600,
-            description="Time a client with `?slow=snapshot` may be behind before it is sent the task as it stands "
-            "instead of what it has missed, in seconds.",
+            description="Time a client with `?slow=snapshot` may be behind before it is sent the task as it "
+            "stands instead of what it has missed, in seconds.",
         ),
     ] = 1.0
     wait_s_max: Annotated[
@@ -642,8 +642,8 @@ class Pace(Struct, frozen=True):
     rates: Annotated[
         str,
         Meta(
-            description="The same for single principals: `NAME=EVENTS_PER_S`, separated by commas, for example "
-            "`alice=10,reports=0`; the others have `pace.rate`."
+            description="The same for single principals: `NAME=EVENTS_PER_S`, separated by commas, for "
+            "example `alice=10,reports=0`; the others have `pace.rate`."
         ),
     ] = ""
     burst: Annotated[
@@ -659,7 +659,7 @@ class Pace(Struct, frozen=True):
         Meta(
             ge=1,
             le=86400,
-            description="How late a client with a rate may be because of it before `?slow=` acts, in seconds.",
+            description="How late a client with a rate may be by that before `?slow=` acts, in seconds.",
         ),
     ] = 300.0
 

@@ -46,7 +46,7 @@ LOOK_S_MAX = 1.0
 has just begun one."""
 SHORT_READS_MAX = 5
 SKIP_BYTES_MAX = 64 * 1024
-"""Write buffer of a client that wants the task as it stands when it is slow: what is in it comes before that."""
+"""Write buffer of a client that wants the task as it stands when it is slow: it comes after all that."""
 
 
 class StreamView(View, Protocol):
@@ -414,7 +414,7 @@ class Stream:
         return 0.0 if bucket is None or pace is None else bucket.due_s(self._clock(), pace.replayed_at_once)
 
     async def _sleep_until(self, due_s: float) -> None:
-        """Wait for a time, or until something is to be looked at; what has become of the task is looked at then."""
+        """Wait for a time, or until something is to be looked at."""
         waiter = self._waiter = asyncio.get_running_loop().create_future()
         self._hub.pacer.sleep(due_s, partial(_resolve, waiter))
         await waiter
@@ -590,7 +590,7 @@ class Stream:
             self._hub.beat(subscriber, self.view.heartbeat(), self.view.heartbeat_s, now)
 
     def _look_how_late(self, now: float) -> None:
-        """Act on a client whose own rate is too low for the task: what came so long ago is still to be sent."""
+        """Act on a client whose own rate is too low: what came so long ago is still to be sent."""
         if self.subscriber.cursor >= self._late_cursor:
             self._late_cursor, self._late_since_s = self._hub.end, now
         elif now - self._late_since_s > self._late_s_max:
