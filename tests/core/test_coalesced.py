@@ -1,4 +1,4 @@
-"""Fewer frames that say the same: the fold of the thinned stream is that of the full one at every resume point."""
+"""The fold of the thinned stream is that of the full one, at every resume point."""
 
 from __future__ import annotations
 

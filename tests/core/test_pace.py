@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -186,4 +188,4 @@ def test_an_event_waits_no_longer_than_a_window_and_writes_are_a_window_apart(
             window.send(now_s)
             writes.append(now_s)
             due_s = oldest_s = None
-    assert all(later - earlier >= 0.1 - 1e-9 for earlier, later in zip(writes, writes[1:], strict=False))
+    assert all(later - earlier >= 0.1 - 1e-9 for earlier, later in itertools.pairwise(writes))
