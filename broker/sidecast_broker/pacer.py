@@ -10,6 +10,8 @@ from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Literal, NamedTuple, Protocol
 
+from msgspec import Struct
+
 from sidecast_broker.core.frame import chunk
 from sidecast_broker.core.log import Log
 from sidecast_broker.core.pace import Pace, Window
@@ -38,6 +40,27 @@ class Batch(NamedTuple):
     cursor: int
     data: bytes
     events: int
+
+
+class _Made(Struct):
+    """A batch, and for whom it was made.
+
+    Attributes:
+        view: theirs.
+        start: the cursor it follows.
+        count_max: of its events.
+        chunked: its data as an HTTP chunk.
+        ended: whether nothing follows it, ever.
+    """
+
+    view: View
+    start: int
+    count_max: int | None
+    cursor: int
+    data: bytes
+    chunked: bytes
+    events: int
+    ended: bool
 
 
 class Source(Protocol):
@@ -96,7 +119,8 @@ class Pacer:
         self._due: deque[Subscriber] = deque()
         self._running = False
         # What is made in a run is gone with it: it counts in no account of memory.
-        self._made: dict[Hashable, tuple[Batch, bytes]] = {}
+        self._made: dict[Hashable, _Made] = {}
+        self._newest: _Made | None = None
         self._made_bytes = 0
 
     def __bool__(self) -> bool:
@@ -189,6 +213,10 @@ class Pacer:
     def _open(self, group: _Group, now_s: float) -> None:
         """Have all of a group written to: at once, or when the rate of each allows it."""
         group.window.send(now_s)
+        if not group.pace.rate:
+            # What most groups are: no member has a time of its own, but for those who are in the queue.
+            self._queue([each for each in group.members if each.due_s != _QUEUED])
+            return
         for subscriber in group.members:
             bucket = subscriber.bucket
             self._schedule(subscriber, now_s if bucket is None else bucket.due_s(now_s), now_s)
@@ -198,18 +226,20 @@ class Pacer:
         if due_s >= subscriber.due_s:
             return
         if due_s <= now_s:
-            subscriber.due_s = _QUEUED
-            self._due.append(subscriber)
-            self._run_soon()
+            self._queue([subscriber])
         else:
             subscriber.due_s = due_s
             self._timers.at(due_s, partial(self._come_due, subscriber, due_s))
 
     def _come_due(self, subscriber: Subscriber, due_s: float) -> None:
         if subscriber.due_s == due_s:  # else it has been given an earlier time since, or has left
+            self._queue([subscriber])
+
+    def _queue(self, subscribers: list[Subscriber]) -> None:
+        for subscriber in subscribers:
             subscriber.due_s = _QUEUED
-            self._due.append(subscriber)
-            self._run_soon()
+        self._due += subscribers
+        self._run_soon()
 
     def _run_soon(self) -> None:
         if not self._running:
@@ -220,48 +250,52 @@ class Pacer:
 
     def _run(self) -> None:
         """Write to those whose time has come, in slices, so that other tasks wait no longer than one."""
-        until_s = self._clock() + SLICE_S
+        due, clock = self._due, self._clock
+        now_s = clock()
+        until_s = now_s + SLICE_S
         try:
-            for _ in range(min(SLICE_SUBSCRIBERS, len(self._due))):
-                subscriber = self._due.popleft()
+            for _ in range(min(SLICE_SUBSCRIBERS, len(due))):
+                subscriber = due.popleft()
                 if subscriber.joined and subscriber.due_s == _QUEUED:
-                    self._serve(subscriber)
-                if self._clock() > until_s:
+                    self._serve(subscriber, now_s)
+                now_s = clock()
+                if now_s > until_s:
                     break
         finally:
             self._running = False
-            if self._due:
+            if due:
                 self._run_soon()
             else:
                 self._forget_made()
 
-    def _serve(self, subscriber: Subscriber) -> None:
+    def _serve(self, subscriber: Subscriber, now_s: float) -> None:
         """Write one batch to a subscriber, and set the time of its next one where more is waiting."""
-        log, transport = self._source.log, subscriber.transport
-        bucket, pace = subscriber.bucket, subscriber.pace
+        log, bucket, pace = self._source.log, subscriber.bucket, subscriber.pace
         assert pace is not None
         subscriber.due_s = NEVER
-        if transport.is_closing():
+        if subscriber.transport.is_closing():
             self.leave(subscriber)  # its stream is about to notice
             return
         if subscriber.cursor < log.floor:
             self._hand_back(subscriber)
             return
-        now_s = self._clock()
         count_max = pace.batch_max if pace.batch_s else None
         if bucket is not None:
             allowed = bucket.available(now_s)
             count_max = allowed if count_max is None else min(allowed, count_max)
         if subscriber.cursor < log.end and count_max != 0:
-            batch, chunked = self._batch(subscriber, count_max)
-            subscriber.cursor = batch.cursor
-            if batch.data:
-                self._write(subscriber, batch, chunked, now_s)
+            made = self._batch(subscriber, count_max)
+            subscriber.cursor, ended, unsent = made.cursor, made.ended, 0
+            if made.events:
+                unsent = self._write(subscriber, made, now_s)
                 if bucket is not None:
-                    bucket.take(batch.events, now_s)
-        if self._source.last_frame(subscriber.view, subscriber.cursor) is not None:
+                    bucket.take(made.events, now_s)
+        else:
+            ended = self._source.last_frame(subscriber.view, subscriber.cursor) is not None
+            unsent = 1
+        if ended:
             self._hand_back(subscriber)  # the end is told by its stream
-        elif transport.get_write_buffer_size() > subscriber.buffer_bytes_max:
+        elif unsent and subscriber.transport.get_write_buffer_size() > subscriber.buffer_bytes_max:
             self._hand_back(subscriber)
         elif subscriber.cursor < log.end:
             self._schedule(subscriber, self._next_s(subscriber, pace, now_s), now_s)
@@ -277,34 +311,41 @@ class Pacer:
             due_s = max(due_s, self._group(subscriber).window.closes_at_s)
         return due_s
 
-    def _batch(self, subscriber: Subscriber, count_max: int | None) -> tuple[Batch, bytes]:
-        """Give what follows a cursor, plain and as an HTTP chunk: made once for those at the same place."""
-        place = (subscriber.view.key, subscriber.cursor, count_max)
+    def _batch(self, subscriber: Subscriber, count_max: int | None) -> _Made:
+        """Give what follows a cursor: made once for those at the same place, who mostly come in a row."""
+        made, view, cursor = self._newest, subscriber.view, subscriber.cursor
+        if made is not None and made.view is view and made.start == cursor and made.count_max == count_max:
+            return made
+        place = (view.key, cursor, count_max)
         made = self._made.get(place)
         if made is None:
-            batch = self._source.batch(subscriber.view, subscriber.cursor, count_max)
-            made = batch, chunk(batch.data)
+            end, data, events = self._source.batch(view, cursor, count_max)
+            ended = self._source.last_frame(view, end) is not None
+            made = _Made(view, cursor, count_max, end, data, chunk(data), events, ended)
             if self._made_bytes > MADE_BYTES_MAX:
                 self._forget_made()
-            self._made_bytes += 2 * len(batch.data)
+            self._made_bytes += 2 * len(data)
             self._made[place] = made
+        self._newest = made
         return made
 
     def _forget_made(self) -> None:
         self._made.clear()
         self._made_bytes = 0
+        self._newest = None
 
-    def _write(self, subscriber: Subscriber, batch: Batch, chunked: bytes, now_s: float) -> None:
+    def _write(self, subscriber: Subscriber, made: _Made, now_s: float) -> int:
+        """Write a batch; give the bytes that the socket did not take at once."""
         if subscriber.insert is not None:
-            data = batch.data.replace(b"\0", subscriber.insert)
+            data = made.data.replace(b"\0", subscriber.insert)
             data = chunk(data) if subscriber.chunked else data
         else:
-            data = chunked if subscriber.chunked else batch.data
-        subscriber.send(data)
+            data = made.chunked if subscriber.chunked else made.data
         subscriber.written_at_s = now_s
-        subscriber.events += batch.events
-        self._deliveries.events[subscriber.view.format] += batch.events
+        subscriber.events += made.events
+        self._deliveries.events[subscriber.view.format] += made.events
         self._deliveries.bytes_sent += len(data)
+        return subscriber.send(data)
 
     def _hand_back(self, subscriber: Subscriber) -> None:
         self.leave(subscriber)

@@ -134,8 +134,8 @@ class Subscriber:
         self.bucket = Bucket(pace.rate, pace.burst) if pace is not None and pace.rate else None
         self.due_s = NEVER
 
-    def send(self, data: bytes) -> None:
-        """Send bytes past the transport's queue; what the socket doesn't take at once goes through it.
+    def send(self, data: bytes) -> int:
+        """Send bytes past the transport's queue; give how many the socket didn't take, which go through it.
 
         What the system call says of an error the transport finds for itself. Not for a closing one.
         """
@@ -148,3 +148,4 @@ class Subscriber:
                 pass
         if unsent:
             self.transport.write(data[-unsent:])
+        return unsent

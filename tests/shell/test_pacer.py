@@ -221,7 +221,7 @@ async def test_an_urgent_event_overtakes_nothing_and_keeps_the_rate() -> None:
     there.go(1)
     assert client.got == list(range(2, 13))
     at_error = next(at for at, got in client.writes if 12 in got)
-    assert 0.6 <= at_error < 0.63  # six tokens after the burst
+    assert 0.6 <= at_error < 0.65  # six tokens after the burst
 
 
 async def test_a_client_that_leaves_and_joins_again_is_written_to_once() -> None:

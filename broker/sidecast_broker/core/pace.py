@@ -15,6 +15,10 @@ from msgspec import Struct
 RATE_MIN = 0.1
 """Slowest rate a client may ask for, in events per second: fewer than one in ten seconds is no stream."""
 
+SLACK = 0.02
+"""Tokens come back so much slower than asked for: frames that reach a client early or late, or two at once
+because only both make a resume point, are then still no more in ten seconds than it asked for."""
+
 TICK_S = 1e-6
 """Less than this is no waiting: sums of intervals are not exact."""
 
@@ -154,7 +158,7 @@ class Bucket:
     __slots__ = ("_burst", "_full_at_s", "_interval_s")
 
     def __init__(self, rate: float, burst: int) -> None:
-        self._interval_s = 1.0 / rate
+        self._interval_s = (1.0 + SLACK) / rate
         self._burst = burst
         self._full_at_s = 0.0
 
