@@ -11,12 +11,13 @@ from typing import Literal
 
 import structlog
 
+from sidecast_broker.batches import Content
 from sidecast_broker.core.fold import Fold
 from sidecast_broker.core.log import Log, Record, Stored, at_milliseconds
 from sidecast_broker.core.views.shapes import StreamGapReason
 from sidecast_broker.fanout import Fanout
 from sidecast_broker.metrics import Metrics
-from sidecast_broker.pacer import Batch, Pacer
+from sidecast_broker.pacer import Pacer
 from sidecast_broker.subscriber import Subscriber, View
 from sidecast_broker.timers import Timers
 from sidecast_schemas import headers as names
@@ -323,7 +324,7 @@ class Hub:
             if record.deliverable and (frame := view.record(self, record))
         ]
 
-    def batch(self, view: View, cursor: int, count_max: int | None) -> Batch:
+    def content(self, view: View, cursor: int, count_max: int | None) -> Content:
         """Give what goes out in one write after a cursor.
 
         Args:
@@ -341,12 +342,12 @@ class Hub:
                 break
             size *= 4
         if not records:
-            return Batch(self.log.end, b"", 0)
+            return Content(self.log.end, b"", 0)
         end = records[-1].sequence
         if count_max is not None and (kept := cut(pieces, count_max)) < len(pieces):
             del pieces[kept:]
             end = pieces[-1][0]
-        return Batch(end, view.joined(self, pieces), len(pieces))
+        return Content(end, view.joined(self, pieces), len(pieces))
 
     def last_frame(self, view: View, cursor: int) -> bytes | None:
         """Give what ends a stream that has been sent all up to a cursor; None: more may follow."""

@@ -8,73 +8,19 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Hashable
 from functools import partial
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal
 
-from msgspec import Struct
-
+from sidecast_broker.batches import Batch, Batches, Source
 from sidecast_broker.core.frame import chunk
-from sidecast_broker.core.log import Log
 from sidecast_broker.core.pace import Pace, Window
 from sidecast_broker.core.urgent import is_urgent
 from sidecast_broker.core.views.shapes import StreamGapReason
 from sidecast_broker.fanout import SLICE_S, SLICE_SUBSCRIBERS
 from sidecast_broker.metrics import Deliveries
-from sidecast_broker.subscriber import NEVER, Subscriber, View
+from sidecast_broker.subscriber import NEVER, Subscriber
 from sidecast_broker.timers import Timers
 
-MADE_BYTES_MAX = 1 << 20
-"""What is made for some and kept for others that are written to in the same run."""
-
 _QUEUED = -1.0
-
-
-class Batch(NamedTuple):
-    """What goes out in one write.
-
-    Attributes:
-        cursor: what a client that has it has been sent.
-        data: frames.
-        events: how many.
-    """
-
-    cursor: int
-    data: bytes
-    events: int
-
-
-class _Made(Struct):
-    """A batch, and for whom it was made.
-
-    Attributes:
-        view: theirs.
-        start: the cursor it follows.
-        count_max: of its events.
-        chunked: its data as an HTTP chunk.
-        ended: whether nothing follows it, ever.
-    """
-
-    view: View
-    start: int
-    count_max: int | None
-    cursor: int
-    data: bytes
-    chunked: bytes
-    events: int
-    ended: bool
-
-
-class Source(Protocol):
-    """What a pacer asks about the task."""
-
-    @property
-    def log(self) -> Log:
-        """The task's records."""
-
-    def batch(self, view: View, cursor: int, count_max: int | None) -> Batch:
-        """Give what goes out in one write after a cursor, of so many frames; None: no matter how many."""
-
-    def last_frame(self, view: View, cursor: int) -> bytes | None:
-        """Give what ends a stream that has been sent all up to a cursor; None: more may follow."""
 
 
 class _Group:
@@ -109,7 +55,6 @@ class Pacer:
         clock: Callable[[], float],
     ) -> None:
         self._source = source
-        self._deliveries = deliveries
         self._soon = soon
         self._timers = timers
         self._clock = clock
@@ -118,10 +63,7 @@ class Pacer:
         self._urgent = 0
         self._due: deque[Subscriber] = deque()
         self._running = False
-        # What is made in a run is gone with it: it counts in no account of memory.
-        self._made: dict[Hashable, _Made] = {}
-        self._newest: _Made | None = None
-        self._made_bytes = 0
+        self._batches = Batches(source, deliveries)
 
     def __bool__(self) -> bool:
         return bool(self._groups)
@@ -158,7 +100,7 @@ class Pacer:
         """Hand every subscriber back to its stream, which tells it of the gap, or breaks off."""
         self._flushed = self._source.log.end
         self._urgent = 0
-        self._forget_made()
+        self._batches.forget()
         for group in list(self._groups.values()):
             for subscriber in list(group.members):
                 self.leave(subscriber)
@@ -176,7 +118,7 @@ class Pacer:
         """Take notice of what has come since the last flush: it goes out now, or has its time set."""
         log, now_s = self._source.log, self._clock()
         start, self._flushed = self._flushed, log.end
-        self._forget_made()
+        self._batches.forget()
         if start < log.floor:
             for group in list(self._groups.values()):
                 for subscriber in list(group.members):
@@ -266,7 +208,7 @@ class Pacer:
             if due:
                 self._run_soon()
             else:
-                self._forget_made()
+                self._batches.forget()
 
     def _serve(self, subscriber: Subscriber, now_s: float) -> None:
         """Write one batch to a subscriber, and set the time of its next one where more is waiting."""
@@ -284,7 +226,7 @@ class Pacer:
             allowed = bucket.available(now_s)
             count_max = allowed if count_max is None else min(allowed, count_max)
         if subscriber.cursor < log.end and count_max != 0:
-            made = self._batch(subscriber, count_max)
+            made = self._batches.after(subscriber.cursor, subscriber.view, count_max)
             subscriber.cursor, ended, unsent = made.cursor, made.ended, 0
             if made.events:
                 unsent = self._write(subscriber, made, now_s)
@@ -311,30 +253,7 @@ class Pacer:
             due_s = max(due_s, self._group(subscriber).window.closes_at_s)
         return due_s
 
-    def _batch(self, subscriber: Subscriber, count_max: int | None) -> _Made:
-        """Give what follows a cursor: made once for those at the same place, who mostly come in a row."""
-        made, view, cursor = self._newest, subscriber.view, subscriber.cursor
-        if made is not None and made.view is view and made.start == cursor and made.count_max == count_max:
-            return made
-        place = (view.key, cursor, count_max)
-        made = self._made.get(place)
-        if made is None:
-            end, data, events = self._source.batch(view, cursor, count_max)
-            ended = self._source.last_frame(view, end) is not None
-            made = _Made(view, cursor, count_max, end, data, chunk(data), events, ended)
-            if self._made_bytes > MADE_BYTES_MAX:
-                self._forget_made()
-            self._made_bytes += 2 * len(data)
-            self._made[place] = made
-        self._newest = made
-        return made
-
-    def _forget_made(self) -> None:
-        self._made.clear()
-        self._made_bytes = 0
-        self._newest = None
-
-    def _write(self, subscriber: Subscriber, made: _Made, now_s: float) -> int:
+    def _write(self, subscriber: Subscriber, made: Batch, now_s: float) -> int:
         """Write a batch; give the bytes that the socket did not take at once."""
         if subscriber.insert is not None:
             data = made.data.replace(b"\0", subscriber.insert)
@@ -343,8 +262,7 @@ class Pacer:
             data = made.chunked if subscriber.chunked else made.data
         subscriber.written_at_s = now_s
         subscriber.events += made.events
-        self._deliveries.events[subscriber.view.format] += made.events
-        self._deliveries.bytes_sent += len(data)
+        made.written += 1
         return subscriber.send(data)
 
     def _hand_back(self, subscriber: Subscriber) -> None:

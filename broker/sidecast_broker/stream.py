@@ -388,13 +388,15 @@ class Stream:
                 if (due_s := self._replay_due_s()) > self._clock():
                     await self._sleep_until(due_s)
                 else:
-                    await self._replay_from_stream()
+                    await self.write(await self._read_from_stream())
             elif subscriber.bucket is not None and subscriber.cursor < hub.end:
                 # What memory holds is written by the hub, at this client's rate.
                 await self._writer_drained()
                 return True
             elif records := hub.log.after(subscriber.cursor, WRITE_RECORDS_MAX):
-                await self._send(records, "memory")
+                data = self._take(records, "memory")
+                records = []  # what a slow client waits for is its bytes alone
+                await self.write(data)
             else:
                 subscriber.cursor = max(subscriber.cursor, hub.end)
                 self._behind_since_s = None
@@ -432,8 +434,8 @@ class Stream:
         assert self._writer is not None
         await self._writer.drain()
 
-    async def _send(self, records: list[Record], source: str) -> None:
-        """Send older records: of a client with a rate, as many as that allows now, and at least one."""
+    def _take(self, records: list[Record], source: str) -> bytes:
+        """Give older records to be sent: to a client with a rate, as many as that allows, and at least one."""
         hub, subscriber = self._hub, self.subscriber
         pieces = hub.pieces(self.view, records)
         end = records[-1].sequence
@@ -453,10 +455,10 @@ class Stream:
         self._anchored = True
         self._metrics.replayed_events.labels(source).inc(count)
         self._metrics.deliveries.events[self.view.format] += count
-        await self.write(self.view.joined(hub, pieces))
+        return self.view.joined(hub, pieces)
 
-    async def _replay_from_stream(self) -> None:
-        """Send the next page of what the log doesn't hold any more."""
+    async def _read_from_stream(self) -> bytes:
+        """Give the next page of what the log doesn't hold any more, to be sent."""
         tail, cursor = self._hubs.tail(self.key), self.subscriber.cursor
         # No page waits for its time: a client with a rate has as much read as it is sent, and its own record.
         count_max = None if self.pace is None or not self.pace.rate else self.pace.replayed_at_once + 1
@@ -473,25 +475,25 @@ class Stream:
             except Away:
                 page, first = None, 0
             if self._ending is not None or self._hub.epoch != self._epoch or cursor < self._hub.gap_below:
-                return
+                return b""
             if page is not None and len(page.records) > (first == cursor):
                 break
             await asyncio.sleep(pause_s)
             pause_s *= 2
         else:
             self._ending = Ending("unavailable", self.view.unavailable())
-            return
+            return b""
         if first != cursor and (self._anchored or cursor < self._hub.oldest_cursor):
             self.subscriber.gap = "expired"
-            return
+            return b""
         # Not beyond the hub's end: whether what follows there is still deliverable only its fold will say.
         end = self._hub.end
         between = [stored for stored in page.records if cursor < stored.sequence <= end]
         records = [self._hub.past_record(stored) for stored in between]
         if records:
-            await self._send(records, "stream")
-        else:
-            self.subscriber.cursor = end
+            return self._take(records, "stream")
+        self.subscriber.cursor = end
+        return b""
 
     async def _tell_gap(self) -> None:
         """Tell of the hole, then send the task as it stands, once that is known."""

@@ -29,11 +29,11 @@ from shell.test_hub_faults import KEY, Numbers, Sink, Turns, stored
 from shell.test_timers import Clock
 from sse import kinds
 
+from sidecast_broker.batches import MADE_BYTES_MAX
 from sidecast_broker.core.auth.principal import Principal
 from sidecast_broker.core.pace import Pace
 from sidecast_broker.hub import Hub
 from sidecast_broker.metrics import Metrics
-from sidecast_broker.pacer import MADE_BYTES_MAX
 from sidecast_broker.subscriber import Subscriber, Wake
 from sidecast_broker.timers import Timers
 
@@ -297,8 +297,14 @@ async def test_what_is_made_for_a_run_is_gone_after_it_and_bounded_in_it() -> No
 
     class Large(Numbers):
         def record(self, _hub: Hub, record: Any) -> bytes:
-            held.append(pacer._made_bytes)
-            return b"%d;" % record.sequence + b"x" * 300_000
+            return b"%d;" % record.sequence + b"x" * 20_000
+
+        def end(self, hub: Hub) -> bytes:
+            raise AssertionError("it goes on")
+
+        def ended(self, hub: Hub, cursor: int) -> bool:
+            held.append(pacer._batches.size_bytes)
+            return super().ended(hub, cursor)
 
     clients = []
     for number in range(20):  # each at a place of its own
@@ -312,8 +318,8 @@ async def test_what_is_made_for_a_run_is_gone_after_it_and_bounded_in_it() -> No
     for client in clients:
         there.hub.join(client.subscriber)
     there.turns.run()
-    assert 0 < max(held) <= MADE_BYTES_MAX + 2 * 20 * 300_010
-    assert (pacer._made, pacer._made_bytes) == ({}, 0)
+    assert 0 < max(held) <= MADE_BYTES_MAX + 2 * 20 * 20_010
+    assert (len(pacer._batches), pacer._batches.size_bytes) == (0, 0)
 
 
 async def test_a_view_that_fails_stops_neither_the_others_nor_the_next_event() -> None:
