@@ -337,7 +337,8 @@ class Hub:
         while True:
             records = self.log.after(cursor, size)
             pieces = self.pieces(view, records)
-            enough = count_max is not None and len(pieces) > count_max
+            # The last frame of a thinned format may hold more of what follows, and those up to its position.
+            enough = count_max is not None and cut(pieces, count_max) < len(pieces)
             if enough or len(records) < size or size >= LOOK_MAX or _too_large(pieces):
                 break
             size *= 4

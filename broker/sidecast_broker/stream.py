@@ -435,7 +435,7 @@ class Stream:
         await self._writer.drain()
 
     def _take(self, records: list[Record], source: str) -> bytes:
-        """Give older records to be sent: to a client with a rate, as many as that allows, and at least one."""
+        """Give older records to be sent: to one with a rate, as many as that allows, and at least one."""
         hub, subscriber = self._hub, self.subscriber
         pieces = hub.pieces(self.view, records)
         end = records[-1].sequence

@@ -241,12 +241,26 @@ async def test_a_slow_rate_gets_to_see_more_than_one_page_at_once() -> None:
         def pieces(self, _hub: Hub, records: list[Any]) -> Any:
             return [(records[-1].sequence, b"%d;" % records[-1].sequence)] if records else []
 
+    class Woven(Numbers):
+        """Two frames of however many records, of which the first is no place to go on from."""
+
+        @property
+        def key(self) -> str:
+            return "woven"
+
+        def pieces(self, _hub: Hub, records: list[Any]) -> Any:
+            last = records[-1].sequence
+            return [(0, b"0;"), (last, b"%d;" % last)] if records else []
+
     there = There()
+    woven = there.join(Pace(rate=0.5, burst=2), Woven())
     client = there.join(Pace(rate=0.5, burst=1), Thinned())
     there.append(status())
     there.append(*[status()] * 1500)
     there.go(2.1)
     assert client.got == [2, 1502]
+    there.go(2.1)
+    assert woven.got == [0, 2, 0, 1502]
 
 
 # --- faults and bounds
