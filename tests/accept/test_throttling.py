@@ -59,7 +59,8 @@ async def follow(there: Stage, path: str, headers: dict[str, str], seen: Seen) -
                 frame = await watch.next(60)
             except EndOfStream:
                 return
-            if "snapshot" not in frame.data[:40]:
+            # Not the Task that each stream begins with.
+            if "task.snapshot" not in frame.data[:40] and '"task":' not in frame.data[:40]:
                 seen.append((time.monotonic(), [number for _task, number in labels_in(frame.data)]))
 
 
@@ -102,7 +103,7 @@ async def test_a_rate(tmp_path: Path, report: Callable[[str], None]) -> None:
     report(
         f"at most {most} frames in {WINDOW_S:g} s after the burst; coalesced state at most {max(ages):.2f} s "
         f"old at the end of a second, in {len(thinned)} frames for {len(published)} events; A2A: {len(told)} "
-        f"events, all in order, {(ended_s - published[told[-1] - 1]):.1f} s late"
+        f"events, {(ended_s - published[told[-1] - 1]):.1f} s late"
     )
     assert max(most.values()) <= MAX_RATE * WINDOW_S
     assert max(ages) <= STATE_S
