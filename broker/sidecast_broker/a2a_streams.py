@@ -16,6 +16,7 @@ from sidecast_broker.asked import Asked, cursor_of, message_id_of, v1_params
 from sidecast_broker.auth.access import Access
 from sidecast_broker.core.a2a.errors import EVENT_STREAM, A2AError, ErrorKind
 from sidecast_broker.core.a2a.translate.raw import Untranslatable
+from sidecast_broker.core.auth.principal import Principal
 from sidecast_broker.core.cursor import MalformedCursor, parse_cursor
 from sidecast_broker.core.pace import BadPace, Pace, parse_pace
 from sidecast_broker.core.resume import Opening
@@ -68,7 +69,7 @@ class A2AStreams:
 
     async def subscribe(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
         """Serve a task from the log: a Task first, then what follows it (C01 to C05, C29 to C32)."""
-        pace = self._pace(request)
+        pace = self._pace(request, asked.principal)
         self._enter(request, asked)
         hub = await self._open(asked)
         with self._hubs.using(hub):
@@ -80,16 +81,27 @@ class A2AStreams:
             return await self._stream(request, asked, stream, opening, head or view.snapshot(hub), after)
 
     def _stream_of(self, asked: Asked, hub: Hub, view: A2AView, pace: Pace | None) -> Stream:
-        settings, metrics = self._settings.stream, self._metrics
-        return Stream(hub.key, hub, self._hubs, view, settings, metrics, principal=asked.principal, pace=pace)
+        return Stream(
+            hub.key,
+            hub,
+            self._hubs,
+            view,
+            self._settings.stream,
+            self._metrics,
+            principal=asked.principal,
+            pace=pace,
+            late_s_max=self._settings.pace.late_s_max,
+        )
 
-    def _pace(self, request: web.BaseRequest) -> Pace | None:
+    def _pace(self, request: web.BaseRequest, principal: Principal) -> Pace | None:
         """Read how fast a client wants to be sent to; what would change its frames is not for this format."""
         for name in ("batch", "coalesce"):
             if name in request.query:
                 raise A2AError(ErrorKind.INVALID_PARAMS, f"{name} is for the browser format only")
+        if request.query.get("slow", "disconnect") != "disconnect":
+            raise A2AError(ErrorKind.INVALID_PARAMS, "slow can be nothing but disconnect in this format")
         try:
-            return parse_pace(request.query, self._settings.pace.bounds)
+            return parse_pace(request.query, self._settings.pace.bounds(principal))
         except BadPace as error:
             raise A2AError(ErrorKind.INVALID_PARAMS, str(error)) from error
 
@@ -153,7 +165,7 @@ class A2AStreams:
 
     async def send(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
         """Start a turn at the agent, or attach to the one this message has begun, and serve the log of it."""
-        pace = self._pace(request)  # before the message is sent on
+        pace = self._pace(request, asked.principal)  # before the message is sent on
         self._enter(request, asked)
         message_id = message_id_of(asked.params)
         cursor = cursor_of(request, asked.params)

@@ -16,6 +16,7 @@ from sidecast_broker.core.auth.life import End
 from sidecast_broker.core.cursor import format_cursor
 from sidecast_broker.core.frame import HEARTBEAT
 from sidecast_broker.core.log import Record
+from sidecast_broker.core.pace import Slow
 from sidecast_broker.core.views.a2a import EVENT_BYTES_MAX, RPC_ID, TOO_LARGE, event_frame, marked, task_frame
 from sidecast_broker.core.views.shapes import StreamGapReason
 from sidecast_broker.hub import Hub
@@ -157,7 +158,12 @@ class A2AView(Struct, frozen=True):
             return None
         return self.anew(hub, reason, requested)
 
-    def lag(self, behind_events: int) -> bytes:
+    @property
+    def thins(self) -> bool:
+        """Say that each record is a frame (C23)."""
+        return False
+
+    def lag(self, behind_events: int, policy: Slow) -> bytes:
         """Say nothing: there is no frame for it."""
         return b""
 

@@ -13,6 +13,7 @@ from sidecast_broker.core.auth.life import End
 from sidecast_broker.core.cursor import format_cursor
 from sidecast_broker.core.frame import HEARTBEAT
 from sidecast_broker.core.log import Record
+from sidecast_broker.core.pace import Slow
 from sidecast_broker.core.resume import Mode, Opening
 from sidecast_broker.core.views import events
 from sidecast_broker.core.views.coalesced import Piece, coalesce
@@ -72,6 +73,11 @@ class BrowserView(Struct, frozen=True):
             hub.log.grow(record, len(frame.data))
         assert isinstance(frame, EncodedFrame)
         return frame
+
+    @property
+    def thins(self) -> bool:
+        """Whether several records may become one frame."""
+        return self.coalesce
 
     def pieces(self, hub: Hub, records: list[Record]) -> list[tuple[int, bytes]] | None:
         """Give frames and the positions they lead up to, fewer where asked for; None: each record is one."""
@@ -146,9 +152,9 @@ class BrowserView(Struct, frozen=True):
             task_id=hub.key.task,
         ).data
 
-    def lag(self, behind_events: int) -> bytes:
-        """Give the frame that tells a client it is slow."""
-        return events.lag_frame(behind_events, "disconnect", named=self.named).data
+    def lag(self, behind_events: int, policy: Slow) -> bytes:
+        """Give the frame that tells a client it is slow, and what becomes of it."""
+        return events.lag_frame(behind_events, policy, named=self.named).data
 
     def drain(self, reconnect_in_ms: int) -> bytes:
         """Give the frame that sends a client to another broker."""

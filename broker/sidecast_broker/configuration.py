@@ -18,7 +18,7 @@ import msgspec
 
 from sidecast_broker.core.forwarded import parse_networks
 from sidecast_broker.core.origins import is_origin
-from sidecast_broker.core.pace import RATE_MIN
+from sidecast_broker.core.pace import RATE_MIN, parse_rates
 from sidecast_broker.settings import (
     ALGORITHMS,
     ENV_PREFIX,
@@ -218,6 +218,11 @@ def _contradictions(settings: Settings) -> Iterator[str]:
             yield f"pace.{name}: must not exceed pace.{name}_max"
     if 0 < pace.rate < RATE_MIN or pace.rate > pace.rate_max:
         yield f"pace.rate: must be 0, or from {RATE_MIN:g} to pace.rate_max"
+    try:
+        if any(rate > pace.rate_max for rate in parse_rates(pace.rates).values()):
+            yield "pace.rates: none may exceed pace.rate_max"
+    except ValueError as error:
+        yield f"pace.rates: {error}"
     if log.task_bytes_max > log.bytes_max:
         yield "log.task_bytes_max: must not exceed log.bytes_max"
     yield from _address_contradictions(settings)

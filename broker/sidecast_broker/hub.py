@@ -11,18 +11,40 @@ from typing import Literal
 
 import structlog
 
+from sidecast_broker.batches import Content
 from sidecast_broker.core.fold import Fold
 from sidecast_broker.core.log import Log, Record, Stored, at_milliseconds
 from sidecast_broker.core.views.shapes import StreamGapReason
 from sidecast_broker.fanout import Fanout
 from sidecast_broker.metrics import Metrics
-from sidecast_broker.pacer import Pacer, Timers
+from sidecast_broker.pacer import Pacer
 from sidecast_broker.subscriber import Subscriber, View
+from sidecast_broker.timers import Timers
 from sidecast_schemas import headers as names
 from sidecast_schemas.codec import Event, InvalidEvent, decode_event
 from sidecast_schemas.subjects import TaskKey
 
 logger = structlog.get_logger(__name__)
+
+
+RECORDS_MIN = 32
+RECORDS_MAX = 256
+LOOK_MAX = 2048
+"""Records looked at for one write: few where few are allowed, and as many as make some 64 KiB, what the
+kernel takes at once. Of a thinned format many become few; these take 5 ms; who is slower falls behind."""
+WRITE_BYTES_MAX = 64 * 1024
+
+
+def cut(pieces: list[tuple[int, bytes]], count_max: int) -> int:
+    """Tell how many of a view's pieces to send: at most so many, or on to the next position."""
+    kept = min(count_max, len(pieces))
+    while kept < len(pieces) and not pieces[kept - 1][0]:
+        kept += 1
+    return kept
+
+
+def _too_large(pieces: list[tuple[int, bytes]]) -> bool:
+    return sum(len(data) for _sequence, data in pieces) > WRITE_BYTES_MAX
 
 
 def ignore_growth(_bytes: int) -> None:
@@ -82,7 +104,8 @@ class Hub:
         self._soon = soon
         self.on_growth = on_growth
         self._fanout = Fanout(self, metrics.deliveries, soon, afterwards, clock)
-        self.pacer = Pacer(self, metrics.deliveries, soon, timers or Timers(clock), clock)
+        timers = Timers(clock) if timers is None else timers  # one with nothing to run is falsy
+        self.pacer = Pacer(self, metrics.deliveries, soon, timers, clock)
         self._scheduled = False
         self._lost = False
         self._reloading = False
@@ -301,19 +324,31 @@ class Hub:
             if record.deliverable and (frame := view.record(self, record))
         ]
 
-    def batch(self, view: View, records: list[Record], count_max: int | None) -> tuple[int, bytes, int]:
-        """Give the position that at most so many frames lead up to, the frames joined, how many there are.
+    def content(self, view: View, cursor: int, count_max: int | None) -> Content:
+        """Give what goes out in one write after a cursor.
 
         Args:
             view: the format.
-            records: at least one, in order.
-            count_max: at least 1; None: all of them.
+            cursor: at or above the log's floor.
+            count_max: at most so many frames, at least 1, or a few more where only those make a position to
+                continue from; None: all there are, up to what one write takes.
         """
-        pieces = self.pieces(view, records)
-        if count_max is None or len(pieces) <= count_max:
-            return records[-1].sequence, view.joined(self, pieces), len(pieces)
-        del pieces[count_max:]
-        return pieces[-1][0], view.joined(self, pieces), count_max
+        size = RECORDS_MIN if count_max is not None else RECORDS_MAX
+        while True:
+            records = self.log.after(cursor, size)
+            pieces = self.pieces(view, records)
+            # The last frame of a thinned format may hold more of what follows, and those up to its position.
+            enough = count_max is not None and cut(pieces, count_max) < len(pieces)
+            if enough or len(records) < size or size >= LOOK_MAX or _too_large(pieces):
+                break
+            size *= 4
+        if not records:
+            return Content(self.log.end, b"", 0)
+        end = records[-1].sequence
+        if count_max is not None and (kept := cut(pieces, count_max)) < len(pieces):
+            del pieces[kept:]
+            end = pieces[-1][0]
+        return Content(end, view.joined(self, pieces), len(pieces))
 
     def last_frame(self, view: View, cursor: int) -> bytes | None:
         """Give what ends a stream that has been sent all up to a cursor; None: more may follow."""

@@ -19,10 +19,10 @@ from sidecast_broker.core.log import Stored
 from sidecast_broker.hub import Hub, ignore_growth
 from sidecast_broker.jetstream import JetStream
 from sidecast_broker.metrics import Metrics
-from sidecast_broker.pacer import Timers
 from sidecast_broker.positioner import Positioner
 from sidecast_broker.settings import Log
 from sidecast_broker.tail import Cause, Tail
+from sidecast_broker.timers import Timers
 from sidecast_broker.turn import Turn
 from sidecast_broker.use import Use
 from sidecast_schemas import headers as names

@@ -9,6 +9,7 @@ import asyncio
 import random
 import re
 from functools import lru_cache, partial
+from typing import get_args
 
 import structlog
 from aiohttp import hdrs, web
@@ -19,7 +20,7 @@ from sidecast_broker.auth.access import Access
 from sidecast_broker.browser import BrowserView
 from sidecast_broker.core.auth.principal import ANYBODY, Principal
 from sidecast_broker.core.cursor import Gap
-from sidecast_broker.core.pace import BadPace, parse_pace
+from sidecast_broker.core.pace import BadPace, Slow, parse_pace
 from sidecast_broker.core.resume import STARTS, Opening, Start
 from sidecast_broker.core.views import events
 from sidecast_broker.holds import Held
@@ -124,7 +125,7 @@ class Public:
         principal = await access.who(request) if access.on else ANYBODY
         task = query_value(request, "taskId") if segment is None else path_segment(request, segment)
         key = self._key(access.tenant(principal), task)
-        wanted = _Wanted(request, named=named, settings=self._settings)
+        wanted = _Wanted(request, named=named, settings=self._settings, principal=principal)
         asker = asker_of(request, principal)
         self._streams.enter(asker)
         waits = wanted.wait_s > 0 and not wanted.json
@@ -187,6 +188,8 @@ class Public:
                     metrics,
                     principal=principal,
                     pace=wanted.pace,
+                    slow=wanted.slow,
+                    late_s_max=self._settings.pace.late_s_max,
                 )
                 stream.unfed = look is not None
                 try:
@@ -331,7 +334,9 @@ class _Wanted:
         Refused: a parameter has no meaning here.
     """
 
-    def __init__(self, request: web.BaseRequest, *, named: bool, settings: Settings) -> None:
+    def __init__(
+        self, request: web.BaseRequest, *, named: bool, settings: Settings, principal: Principal
+    ) -> None:
         start = request.query.get("from", "snapshot")
         if start not in STARTS:
             raise Refused("bad-request", f"from must be one of {', '.join(STARTS)}")
@@ -356,9 +361,10 @@ class _Wanted:
             _one_of(request, "batch", ("frames", "array")) == "array",
         )
         try:
-            self.pace = parse_pace(request.query, settings.pace.bounds)
+            self.pace = parse_pace(request.query, settings.pace.bounds(principal))
         except BadPace as error:
             raise Refused("bad-request", str(error)) from error
+        self.slow: Slow = _one_of(request, "slow", get_args(Slow))  # type: ignore[assignment]
         _one_of(request, "refusal", ("stream", "status"))
 
     @property

@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, ge
 import msgspec
 from msgspec import Meta, Struct
 
-from sidecast_broker.core.auth.principal import Scheme
-from sidecast_broker.core.pace import Bounds
+from sidecast_broker.core.auth.principal import Principal, Scheme
+from sidecast_broker.core.pace import Bounds, parse_rates
 
 ENV_PREFIX = "SIDECAST_"
 
@@ -560,6 +560,15 @@ class Stream(Struct, frozen=True):
         float,
         Meta(ge=0.1, le=3600, description="Age of the oldest unsent event that counts as lag, in seconds."),
     ] = 30.0
+    skip_s: Annotated[
+        float,
+        Meta(
+            ge=0.1,
+            le=3600,
+            description="Time a client with `?slow=snapshot` may be behind before it is sent the task as it "
+            "stands instead of what it has missed, in seconds.",
+        ),
+    ] = 1.0
     wait_s_max: Annotated[
         float,
         Meta(ge=0, le=60, description="Longest `?wait_s=` for a task that does not exist yet, in seconds."),
@@ -713,6 +722,13 @@ class Pace(Struct, frozen=True):
             ge=0.1, le=100_000, description="Highest `?max_rate=` a client may ask for, in events per second."
         ),
     ] = 1_000.0
+    rates: Annotated[
+        str,
+        Meta(
+            description="The same for single principals: `NAME=EVENTS_PER_S`, separated by commas, for "
+            "example `alice=10,reports=0`; the others have `pace.rate`."
+        ),
+    ] = ""
     burst: Annotated[
         int,
         Meta(
@@ -721,11 +737,21 @@ class Pace(Struct, frozen=True):
             description="Events a client with a rate is sent at once after silence.",
         ),
     ] = 20
+    late_s_max: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=86400,
+            description="How late a client with a rate may be by that before `?slow=` acts, in seconds.",
+        ),
+    ] = 300.0
 
-    @property
-    def bounds(self) -> Bounds:
-        """The same as `parse_pace` takes them."""
-        return Bounds(**{name: getattr(self, name) for name in Bounds._fields})
+    def bounds(self, principal: Principal) -> Bounds:
+        """Give the same as `parse_pace` takes it for a principal."""
+        bounds = Bounds(**{name: getattr(self, name) for name in Bounds._fields})
+        if not self.rates or principal.anybody:
+            return bounds
+        return bounds._replace(rate=parse_rates(self.rates).get(principal.name, self.rate))
 
 
 class Log(Struct, frozen=True):

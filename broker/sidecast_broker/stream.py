@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import math
+import socket
 import struct
 import termios
 import time
@@ -26,10 +27,10 @@ from sidecast_broker.core.auth.principal import ANYBODY, Principal
 from sidecast_broker.core.forwarded import parse_address
 from sidecast_broker.core.frame import HEARTBEAT, chunk
 from sidecast_broker.core.log import Record
-from sidecast_broker.core.pace import Bucket, Pace
+from sidecast_broker.core.pace import Pace, Slow
 from sidecast_broker.core.views.shapes import StreamGapReason
 from sidecast_broker.holds import Held
-from sidecast_broker.hub import Hub
+from sidecast_broker.hub import Hub, cut
 from sidecast_broker.hubs import Hubs
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.settings import Stream as StreamSettings
@@ -46,6 +47,8 @@ LOOK_S_MAX = 1.0
 """How often who waits for a task that may not be followed yet looks for it: soon at first, for a page that
 has just begun one."""
 SHORT_READS_MAX = 5
+SKIP_BYTES_MAX = 64 * 1024
+"""Write buffer of a client that wants the task as it stands when it is slow: it comes after all that."""
 
 
 class StreamView(View, Protocol):
@@ -62,7 +65,11 @@ class StreamView(View, Protocol):
     def gap(self, hub: Hub, reason: StreamGapReason, requested: str, oldest: int) -> bytes | None:
         """Give what tells of a hole and how the task stands after it; None: this format can't say it."""
 
-    def lag(self, behind_events: int) -> bytes:
+    @property
+    def thins(self) -> bool:
+        """Whether several records may become one frame."""
+
+    def lag(self, behind_events: int, policy: Slow) -> bytes:
         """Give the frame that tells a client it is slow; empty where the format has none."""
 
     def drain(self, reconnect_in_ms: int) -> bytes:
@@ -122,6 +129,8 @@ class Stream:
         metrics: where to count.
         principal: who opened it.
         pace: the client's own; None: it is sent everything as it comes.
+        slow: what becomes of the client when it doesn't keep up.
+        late_s_max: how late it may be because of its own rate, in seconds.
         clock: seconds, monotonic.
 
     Attributes:
@@ -129,6 +138,7 @@ class Stream:
         held: its named subscription; None: it has none.
         unfed: whether it waits for a task that may not be seen yet.
         response: what the client gets; prepared by `start`.
+        skips: how often it was shown the task as it stands instead of what it had missed.
         closed_because: the reason in log and metric, once it has ended.
         retires_at_s: when it is sent away for its age (monotonic).
         lags: how often it was found to take less than is sent, and left to its own speed.
@@ -136,6 +146,7 @@ class Stream:
 
     __slots__ = (
         "_anchored",
+        "_behind_since_s",
         "_clock",
         "_ending",
         "_epoch",
@@ -143,6 +154,9 @@ class Stream:
         "_first_write",
         "_hub",
         "_hubs",
+        "_late_cursor",
+        "_late_s_max",
+        "_late_since_s",
         "_marked_at_s",
         "_marked_bytes",
         "_metrics",
@@ -161,6 +175,8 @@ class Stream:
         "principal",
         "response",
         "retires_at_s",
+        "skips",
+        "slow",
         "unfed",
         "view",
     )
@@ -176,6 +192,8 @@ class Stream:
         *,
         principal: Principal = ANYBODY,
         pace: Pace | None = None,
+        slow: Slow = "disconnect",
+        late_s_max: float = 300.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.response = Response()
@@ -184,6 +202,12 @@ class Stream:
         self.unfed = False
         self.held: Held | None = None
         self.pace = pace
+        self.slow = slow
+        self.skips = 0
+        self._late_s_max = late_s_max
+        self._late_cursor = 0
+        self._late_since_s = 0.0
+        self._behind_since_s: float | None = None
         self.key = key
         self.view = view
         self.closed_because = "client-gone"
@@ -234,11 +258,14 @@ class Stream:
         if connection is not None:
             self._fd = connection.fileno()
         self.peer = _peer(request)
+        buffer_bytes_max = self._settings.buffer_bytes_max
+        if self.slow == "snapshot":
+            buffer_bytes_max = min(buffer_bytes_max, SKIP_BYTES_MAX)
         self._subscriber = Subscriber(
             self.view,
             transport,
             chunked=request.version >= HttpVersion11,
-            buffer_bytes_max=self._settings.buffer_bytes_max,
+            buffer_bytes_max=buffer_bytes_max,
             wake=self._wake,
             insert=self.view.insert,
             pace=self.pace,
@@ -346,7 +373,12 @@ class Stream:
     def cut(self, reason: str) -> None:
         """Break the connection at once: the client takes nothing any more, and must not see a clean end."""
         self.closed_because = reason
-        self.subscriber.transport.abort()
+        transport = self.subscriber.transport
+        if not self.subscriber.chunked and self._fd >= 0 and not transport.is_closing():
+            # Without chunks the end of the connection is that of the body: only a reset says otherwise.
+            with socket.fromfd(self._fd, socket.AF_INET, socket.SOCK_STREAM) as connection:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.abort()
 
     # ------------------------------------------------------------------ following
 
@@ -361,18 +393,44 @@ class Stream:
                 await self._tell_gap()
             elif self.view.ended(hub, subscriber.cursor):
                 self._ending = Ending("ended", self.view.end(hub))
+            elif self._skips_now():
+                subscriber.gap = "slow"
             elif subscriber.cursor < hub.log.floor:
-                await self._replay_from_stream()
+                if (due_s := self._replay_due_s()) > self._clock():
+                    await self._sleep_until(due_s)
+                else:
+                    await self.write(await self._read_from_stream())
             elif subscriber.bucket is not None and subscriber.cursor < hub.end:
                 # What memory holds is written by the hub, at this client's rate.
                 await self._writer_drained()
                 return True
             elif records := hub.log.after(subscriber.cursor, WRITE_RECORDS_MAX):
-                await self._send(records, "memory")
+                data = self._take(records, "memory")
+                records = []  # what a slow client waits for is its bytes alone
+                await self.write(data)
             else:
                 subscriber.cursor = max(subscriber.cursor, hub.end)
+                self._behind_since_s = None
                 return True
         return False
+
+    def _skips_now(self) -> bool:
+        """Tell whether the client is to be shown the task as it stands instead of what it has missed."""
+        if self.slow != "snapshot" or self.subscriber.cursor >= self._hub.end:
+            return False
+        since_s = self._behind_since_s
+        return since_s is not None and self._clock() - since_s >= self._settings.skip_s
+
+    def _replay_due_s(self) -> float:
+        """Give the time from which the client's rate allows another read of older events; 0: any time."""
+        bucket, pace = self.subscriber.bucket, self.pace
+        return 0.0 if bucket is None or pace is None else bucket.due_s(self._clock(), pace.replayed_at_once)
+
+    async def _sleep_until(self, due_s: float) -> None:
+        """Wait for a time, or until something is to be looked at."""
+        waiter = self._waiter = asyncio.get_running_loop().create_future()
+        self._hub.pacer.sleep(due_s, partial(_resolve, waiter))
+        await waiter
 
     def _wake(self, reason: Wake) -> None:
         if reason == "ended" and self._ending is None:
@@ -387,74 +445,66 @@ class Stream:
         assert self._writer is not None
         await self._writer.drain()
 
-    async def _send_at_rate(self, records: list[Record], source: str, bucket: Bucket) -> None:
-        """Send older records as fast as the client's rate allows; what an ending leaves is not sent."""
-        hub, subscriber, epoch = self._hub, self.subscriber, self._epoch
+    def _take(self, records: list[Record], source: str) -> bytes:
+        """Give older records to be sent: to one with a rate, as many as that allows, and at least one."""
+        hub, subscriber = self._hub, self.subscriber
         pieces = hub.pieces(self.view, records)
-        while pieces:
-            if not (allowed := bucket.available(self._clock())):
-                waiter = self._waiter = asyncio.get_running_loop().create_future()
-                hub.pacer.sleep(bucket.due_s(self._clock()), partial(_resolve, waiter))
-                await waiter
-                if self._ending is not None or hub.epoch != epoch or hub.failed:
-                    return
-                continue
-            share, pieces = pieces[:allowed], pieces[allowed:]
-            bucket.take(len(share), self._clock())
-            subscriber.cursor = share[-1][0]
-            subscriber.events += len(share)
-            self._anchored = True
-            self._metrics.replayed_events.labels(source).inc(len(share))
-            self._metrics.deliveries.events[self.view.format] += len(share)
-            await self.write(self.view.joined(hub, share))
-        subscriber.cursor = records[-1].sequence
-
-    async def _send(self, records: list[Record], source: str) -> None:
-        subscriber = self.subscriber
+        end = records[-1].sequence
         if subscriber.bucket is not None:
-            await self._send_at_rate(records, source, subscriber.bucket)
-            return
-        data, count = self._hub.frames(self.view, records)
-        subscriber.cursor = records[-1].sequence
+            now_s = self._clock()
+            kept = cut(pieces, max(subscriber.bucket.available(now_s), 1))
+            if kept < len(pieces):
+                del pieces[kept:]
+                end = pieces[-1][0]
+            subscriber.bucket.take(len(pieces), now_s)
+        elif self.pace is not None and (kept := cut(pieces, self.pace.batch_max)) < len(pieces):
+            del pieces[kept:]
+            end = pieces[-1][0]
+        count = len(pieces)
+        subscriber.cursor = end
         subscriber.events += count
         self._anchored = True
         self._metrics.replayed_events.labels(source).inc(count)
         self._metrics.deliveries.events[self.view.format] += count
-        await self.write(data)
+        return self.view.joined(hub, pieces)
 
-    async def _replay_from_stream(self) -> None:
-        """Send the next page of what the log doesn't hold any more."""
+    async def _read_from_stream(self) -> bytes:
+        """Give the next page of what the log doesn't hold any more, to be sent."""
         tail, cursor = self._hubs.tail(self.key), self.subscriber.cursor
+        # No page waits for its time: a client with a rate has as much read as it is sent, and its own record.
+        count_max = None if self.pace is None or not self.pace.rate else self.pace.replayed_at_once + 1
+        if self.view.thins:
+            count_max = None
         pause_s = 0.05
         for _attempt in range(SHORT_READS_MAX):
             try:
                 # From the cursor's own record on: while it is still stored, so is all that follows it.
-                page = await tail.read(cursor)
+                page = await tail.read(cursor, count_max)
                 first = page.records[0].sequence if page.records else 0
                 if first != cursor and not self._anchored:
                     await tail.check_retained()
             except Away:
                 page, first = None, 0
             if self._ending is not None or self._hub.epoch != self._epoch or cursor < self._hub.gap_below:
-                return
+                return b""
             if page is not None and len(page.records) > (first == cursor):
                 break
             await asyncio.sleep(pause_s)
             pause_s *= 2
         else:
             self._ending = Ending("unavailable", self.view.unavailable())
-            return
+            return b""
         if first != cursor and (self._anchored or cursor < self._hub.oldest_cursor):
             self.subscriber.gap = "expired"
-            return
+            return b""
         # Not beyond the hub's end: whether what follows there is still deliverable only its fold will say.
         end = self._hub.end
         between = [stored for stored in page.records if cursor < stored.sequence <= end]
         records = [self._hub.past_record(stored) for stored in between]
         if records:
-            await self._send(records, "stream")
-        else:
-            self.subscriber.cursor = end
+            return self._take(records, "stream")
+        self.subscriber.cursor = end
+        return b""
 
     async def _tell_gap(self) -> None:
         """Tell of the hole, then send the task as it stands, once that is known."""
@@ -469,6 +519,10 @@ class Stream:
             if self._ending is not None:
                 return
         reason: StreamGapReason = "epoch" if hub.epoch != self._epoch else subscriber.gap or "expired"
+        if reason == "slow":
+            self.skips += 1
+        self._behind_since_s = None
+        self._late_cursor = 0
         requested = f"{self._epoch}-{subscriber.cursor}"
         self._epoch = hub.epoch
         subscriber.gap = None
@@ -486,8 +540,10 @@ class Stream:
         if self.subscriber.transport.get_write_buffer_size() <= self.subscriber.buffer_bytes_max:
             return  # not the client is slow: its cursor lay between records, or more came than the log holds
         self.lags += 1
+        if self._behind_since_s is None:
+            self._behind_since_s = self._clock()
         await self._writer.drain()
-        if (behind := self.behind_events) and (data := self.view.lag(behind)):
+        if (behind := self.behind_events) and (data := self.view.lag(behind, self.slow)):
             await self.write(data)
 
     @property
@@ -552,13 +608,29 @@ class Stream:
         if self.held is not None:
             self.held.look(subscriber.cursor, subscriber.bytes_sent, acknowledged, now)
         if not pending or self._marked_at_s is None or acknowledged >= self._marked_bytes:
-            self._marked_bytes = subscriber.bytes_sent
+            # Who skips may take its time with what is on its way, as long as it takes any of it.
+            skips = self.slow == "snapshot" and pending
+            self._marked_bytes = acknowledged + 1 if skips else subscriber.bytes_sent
             self._marked_at_s = now if pending else None
         elif now - self._marked_at_s > self._settings.lag_s_max:
             self.cut("lag")
             return
+        if subscriber.bucket is not None:
+            self._look_how_late(now)
         if not unsent:
             self._hub.beat(subscriber, self.view.heartbeat(), self.view.heartbeat_s, now)
+
+    def _look_how_late(self, now: float) -> None:
+        """Act on a client whose own rate is too low: what came so long ago is still to be sent."""
+        if self.subscriber.cursor >= self._late_cursor:
+            self._late_cursor, self._late_since_s = self._hub.end, now
+        elif now - self._late_since_s > self._late_s_max:
+            if self.slow == "disconnect":
+                self.cut("lag")
+                return
+            self._hub.leave(self.subscriber)
+            self.subscriber.gap = "slow"
+            self._tell()
 
     @property
     def lag_s(self) -> float:

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import structlog
 from aiohttp import web
 from prometheus_client import Counter, Gauge
@@ -248,6 +249,9 @@ class Streams:
             {
                 "tenant": stream.key.tenant,
                 **_who(stream),
+                "pace": None if stream.pace is None else msgspec.to_builtins(stream.pace),
+                "slow": stream.slow,
+                "skips": stream.skips,
                 "open_s": round(now - stream.opened_at_s, 3),
                 "cursor": f"{stream.hub.epoch}-{stream.subscriber.cursor}",
                 "events": stream.subscriber.events,

@@ -5,7 +5,9 @@ Must not know who writes, or when.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Hashable
+from math import inf
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from sidecast_broker.core.log import Record
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     from sidecast_broker.hub import Hub
 
 Wake = Literal["behind", "ended", "gap"]
+
+NEVER = inf
+"""Of a subscriber for which no time is set."""
 
 
 class Transport(Protocol):
@@ -49,7 +54,10 @@ class View(Protocol):
         """Give the frame of a record, empty where this view leaves it out."""
 
     def pieces(self, hub: Hub, records: list[Record]) -> list[tuple[int, bytes]] | None:
-        """Give frames and the positions they lead up to; None: each record is a frame of its own."""
+        """Give frames and the positions they lead up to; None: each record is a frame of its own.
+
+        A position of 0: a client that has this frame continues from where the next one leads to.
+        """
 
     def joined(self, hub: Hub, pieces: list[tuple[int, bytes]]) -> bytes:
         """Give those frames as the bytes of one write."""
@@ -74,7 +82,7 @@ class Subscriber:
         joined: whether the hub writes to it.
         pace: its own pace; None: it is sent everything as it comes.
         bucket: where its rate is bounded.
-        scheduled: whether a time is set at which it is written to.
+        due_s: when it is written to next, where that is set (monotonic); `NEVER`: not before something comes.
         gap: why what follows its cursor can't be had, until its stream has told it.
     """
 
@@ -84,13 +92,13 @@ class Subscriber:
         "bytes_sent",
         "chunked",
         "cursor",
+        "due_s",
         "events",
         "fd",
         "gap",
         "insert",
         "joined",
         "pace",
-        "scheduled",
         "transport",
         "view",
         "wake",
@@ -124,4 +132,20 @@ class Subscriber:
         self.joined = False
         self.pace = pace
         self.bucket = Bucket(pace.rate, pace.burst) if pace is not None and pace.rate else None
-        self.scheduled = False
+        self.due_s = NEVER
+
+    def send(self, data: bytes) -> int:
+        """Send bytes past the transport's queue; give how many the socket didn't take, which go through it.
+
+        What the system call says of an error the transport finds for itself. Not for a closing one.
+        """
+        unsent = len(data)
+        self.bytes_sent += unsent
+        if self.fd >= 0 and not self.transport.get_write_buffer_size():
+            try:
+                unsent -= os.write(self.fd, data)
+            except OSError:
+                pass
+        if unsent:
+            self.transport.write(data[-unsent:])
+        return unsent

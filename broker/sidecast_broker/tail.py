@@ -98,7 +98,7 @@ class Tail:
         self._on_repair = on_repair
         self._on_failure = on_failure
         self._held: deque[Stored] = deque(maxlen=HELD_MAX)
-        self._readings: dict[int, asyncio.Task[Page]] = {}
+        self._readings: dict[tuple[int, int | None], asyncio.Task[Page]] = {}
         self._target = 0
         self._contradicted_at = 0
         self._catching = True
@@ -185,17 +185,24 @@ class Tail:
         if not self._catching:
             self._begin("epoch")
 
-    async def read(self, start: int) -> Page:
+    async def read(self, start: int, count_max: int | None = None) -> Page:
         """Read stored records from a sequence on; those who want the same page at once share one reading.
+
+        Args:
+            start: the sequence.
+            count_max: at most so many; default `nats.page_events`.
 
         Raises:
             Away: no complete answer.
         """
-        reading = self._readings.get(start)
+        wanted = (start, count_max)
+        reading = self._readings.get(wanted)
         if reading is None:
-            reading = asyncio.get_running_loop().create_task(self._stream.read(self.subject, start))
-            self._readings[start] = reading
-            reading.add_done_callback(lambda _done: self._readings.pop(start, None))
+            reading = asyncio.get_running_loop().create_task(
+                self._stream.read(self.subject, start, count_max)
+            )
+            self._readings[wanted] = reading
+            reading.add_done_callback(lambda _done: self._readings.pop(wanted, None))
         return await asyncio.shield(reading)
 
     async def check_retained(self) -> None:

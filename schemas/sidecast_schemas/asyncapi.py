@@ -86,7 +86,12 @@ _QUERY = {
     },
     "named": {"enum": ["0", "1"], "description": "0 leaves `event:` out, so that onmessage gets everything."},
     "debug": {"enum": ["0", "1"], "default": "0"},
-    "batch": {"enum": ["array"], "description": "Several events in one task.batch."},
+    "batch_ms": {"type": "integer", "minimum": 0, "description": "Events gather so long, in ms."},
+    "batch_max": {"type": "integer", "minimum": 1, "description": "As many events end a batch early."},
+    "batch": {"enum": ["array"], "description": "What goes out together is one task.batch."},
+    "max_rate": {"type": "number", "minimum": 0.1, "description": "Frames per second, after a burst."},
+    "coalesce": {"enum": ["0", "1"], "description": "1 leaves out what later frames say anew."},
+    "slow": {"enum": ["disconnect", "snapshot"], "description": "What becomes of a client that is behind."},
     "heartbeat": {"enum": ["event"], "description": "Heartbeats as stream.heartbeat, not as comments."},
     "refusal": {"enum": ["status"], "description": "Temporary refusals as 429 and 503, not as stream.busy."},
 }
@@ -102,8 +107,8 @@ _RECORD_FRAMES = {
     "task.artifact": "An artifact, or with append a further piece of it.",
     "task.message": "A message outside any status.",
 }
+_BATCH_FRAME = "Several frames in `events`, only with ?batch=array; the id is that of the last."
 _STREAM_FRAMES = {
-    "task.batch": "Several frames in `events`, only with ?batch=array.",
     "stream.open": "The first frame: whether a snapshot, a replay or live events follow, and the cursor.",
     "stream.gap": "Events can't be delivered: why, the cursor requested and the oldest there is.",
     "stream.lag": "The reader is slow: how many events it is behind, and what is done about it.",
@@ -191,7 +196,7 @@ def asyncapi_document(definitions: Document) -> Document:
                 "parameters": {
                     "taskId": {"description": "The task's id, percent-encoded.", "examples": ["task-1"]}
                 },
-                "messages": _messages(*_RECORD_FRAMES, *_STREAM_FRAMES),
+                "messages": _messages(*_RECORD_FRAMES, "task.batch", *_STREAM_FRAMES),
             },
         },
         "operations": {
@@ -219,7 +224,7 @@ def asyncapi_document(definitions: Document) -> Document:
                         "bindingVersion": "0.3.0",
                     }
                 },
-                "messages": _references("stream", *_RECORD_FRAMES, *_STREAM_FRAMES),
+                "messages": _references("stream", *_RECORD_FRAMES, "task.batch", *_STREAM_FRAMES),
             },
         },
         "components": {
@@ -245,6 +250,7 @@ def asyncapi_document(definitions: Document) -> Document:
                 "storedEvent": _event("storedEvent", _WORKING_HEADERS | _STORED_HEADERS, "StoredHeaders"),
                 "storedTurn": _turn("storedTurn", "StoredHeaders"),
                 **{name: _frame(name, summary, "RecordFrame") for name, summary in _RECORD_FRAMES.items()},
+                "task.batch": _frame("task.batch", _BATCH_FRAME, "BatchFrame"),
                 **{name: _frame(name, summary, "StreamFrame") for name, summary in _STREAM_FRAMES.items()},
             },
             "schemas": {
@@ -265,6 +271,13 @@ def asyncapi_document(definitions: Document) -> Document:
                     "description": "One stored event, or the task as of it; further fields by `type`.",
                     "properties": _RECORD_FIELDS,
                     "required": sorted(_RECORD_FIELDS),
+                },
+                "BatchFrame": {
+                    "type": "object",
+                    "description": "Frames that went out together, oldest first, as each would say it alone.",
+                    "properties": _FRAME_FIELDS
+                    | {"events": {"type": "array", "items": {"$ref": "#/components/schemas/RecordFrame"}}},
+                    "required": ["events", "taskId", "type"],
                 },
                 "StreamFrame": {
                     "type": "object",

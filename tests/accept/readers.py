@@ -33,7 +33,8 @@ class Plan(Struct, frozen=True):
     """Where to read, and whether latencies are measured, or bytes only counted.
 
     A process that only counts stands for clients on other machines: it takes the processor only when nobody
-    whose latency is measured wants it. The token is empty where none is needed.
+    whose latency is measured wants it. The token is empty where none is needed; the query is added to that of
+    the request.
     """
 
     host: str
@@ -41,6 +42,7 @@ class Plan(Struct, frozen=True):
     task: str
     measure: bool
     token: str = ""
+    query: str = ""
 
 
 class Measured(Struct, frozen=True):
@@ -99,7 +101,7 @@ class Readers:
             self._close(next(iter(self._connections)))
         token = f"Authorization: Bearer {self._plan.token}\r\n" if self._plan.token else ""
         request = (
-            f"GET /tasks/{self._plan.task}/events?from=now&wait_s=60 HTTP/1.1\r\n"
+            f"GET /tasks/{self._plan.task}/events?from=now&wait_s=60{self._plan.query} HTTP/1.1\r\n"
             f"Host: broker\r\nAccept: text/event-stream\r\n{token}\r\n"
         ).encode()
         while len(self._connections) < count or self._headless:

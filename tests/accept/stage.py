@@ -72,9 +72,9 @@ class Stage:
         """Start to publish; any line stops it."""
         return Asked(await self._start("accept.pulse", pulse.Plan(self.nats_url, AGENT, list(beats))))
 
-    async def readers(self, task: str, *, measure: bool, token: str = "") -> Asked:
+    async def readers(self, task: str, *, measure: bool, token: str = "", query: str = "") -> Asked:
         """Start a process of readers without connections."""
-        plan = readers.Plan(self.broker.host, self.broker.port, task, measure, token)
+        plan = readers.Plan(self.broker.host, self.broker.port, task, measure, token, query)
         return Asked(await self._start("accept.readers", plan))
 
     async def hostile(self, *options: str) -> Asked:
@@ -90,13 +90,15 @@ class Stage:
         return Asked(process)
 
     async def watcher(
-        self, task: str, *wanted: watchers.Wanted, receive_bytes: int = 0
+        self, task: str, *wanted: watchers.Wanted, receive_bytes: int = 0, crawl_bytes: int = 0
     ) -> tuple[asyncio.subprocess.Process, Path]:
         """Start a process that records what it is given; give it with the file of its records."""
         result = self._folder / f"watched-{self._count}.json"
         watching = list(wanted) or [watchers.Wanted(f"watcher-{self._count}", task, "start")]
         broker = self.broker
-        plan = watchers.Plan(broker.host, broker.port, watching, 0, 0, 1, str(result), receive_bytes)
+        plan = watchers.Plan(
+            broker.host, broker.port, watching, 0, 0, 1, str(result), receive_bytes, crawl_bytes
+        )
         process = await self._start("e2e.watchers", plan)
         await said(process, "opened")
         return process, result

@@ -50,6 +50,7 @@ class Plan(Struct, frozen=True):
         seed: of all that is random.
         result: the file the records are written to.
         receive_bytes: SO_RCVBUF of each connection, 0 for the system's.
+        crawl_bytes: so many each takes in a second, until SIGUSR1; 0 for as many as come.
     """
 
     host: str
@@ -60,6 +61,7 @@ class Plan(Struct, frozen=True):
     seed: int
     result: str
     receive_bytes: int = 0
+    crawl_bytes: int = 0
 
 
 class _Data(Struct):
@@ -170,6 +172,7 @@ class Watcher:
         self._last_id = ""
         self._retry_s = 0.0
         self._over = False
+        self.crawl_bytes = plan.crawl_bytes
 
     async def run(self) -> None:
         """Watch until the end."""
@@ -197,7 +200,9 @@ class Watcher:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._plan.receive_bytes)
             address = (self._plan.host, self._plan.port)
             await asyncio.get_running_loop().sock_connect(connection, address)
-            reader, writer = await asyncio.open_connection(sock=connection.dup())
+            # What a crawler has not taken yet stays in the kernel.
+            limit = self.crawl_bytes or READ_BYTES
+            reader, writer = await asyncio.open_connection(sock=connection.dup(), limit=limit)
         try:
             writer.write(self._request())
             head = await reader.readuntil(b"\r\n\r\n")
@@ -233,7 +238,11 @@ class Watcher:
         cut_s = self._random.expovariate(1 / plan.cut_s) if plan.cut_s else None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(cut_s):
-                while left > 0 and not body.ended and (data := await reader.read(READ_BYTES)):
+                while left > 0 and not body.ended:
+                    if not (data := await reader.read(self.crawl_bytes or READ_BYTES)):
+                        break
+                    if self.crawl_bytes:
+                        await asyncio.sleep(len(data) / self.crawl_bytes)
                     counts = counts or bool(self._last_id)
                     if counts:
                         data = data[:left]
@@ -280,7 +289,12 @@ async def run(plan: Plan) -> list[Watched]:
         for task in running:
             task.cancel()
 
+    def hurry() -> None:
+        for watcher in watchers:
+            watcher.crawl_bytes = 0
+
     loop.add_signal_handler(signal.SIGTERM, give_up)
+    loop.add_signal_handler(signal.SIGUSR1, hurry)
     opened = loop.create_task(_say_opened(watchers))
     outcomes: list[Any] = await asyncio.gather(*running, return_exceptions=True)
     opened.cancel()

@@ -226,3 +226,15 @@ def test_frames_are_named_by_their_type() -> None:
     validator(MESSAGES["task.status"]["payload"]).validate(record | {"state": "working"})
     assert not validator(MESSAGES["task.status"]["payload"]).is_valid(record | {"seq": "7"})
     assert not validator(MESSAGES["stream.open"]["payload"]).is_valid({"mode": "live"})
+
+
+def test_a_batch_holds_frames_of_records() -> None:
+    payload = resolve(MESSAGES["task.batch"]["payload"]["$ref"])
+    assert payload["required"] == ["events", "taskId", "type"]
+    assert resolve(payload["properties"]["events"]["items"]["$ref"])["required"] == [
+        "at",
+        "contextId",
+        "seq",
+        "taskId",
+        "type",
+    ]

@@ -7,15 +7,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Literal, NamedTuple
 
 from msgspec import Struct
 
 RATE_MIN = 0.1
 """Slowest rate a client may ask for, in events per second: fewer than one in ten seconds is no stream."""
 
+SLACK = 0.02
+"""Tokens come back so much slower than asked for: frames that reach a client early or late, or two at once
+because only both make a resume point, are then still no more in ten seconds than it asked for."""
+
 TICK_S = 1e-6
 """Less than this is no waiting: sums of intervals are not exact."""
+
+Slow = Literal["disconnect", "snapshot"]
+"""What becomes of a client that takes less than is sent: cut, to resume; or shown the task as it stands."""
+
+REPLAY_S = 0.5
+"""Older events are read for so long a time of a client's rate at once."""
 
 _COUNT = re.compile(r"[0-9]{1,9}")
 _RATE = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
@@ -35,6 +46,11 @@ class Pace(Struct, frozen=True):
     batch_max: int = 1
     rate: float = 0.0
     burst: int = 1
+
+    @property
+    def replayed_at_once(self) -> int:
+        """How many older events are read for this client at once, where it has a rate."""
+        return min(max(int(self.rate * REPLAY_S), 1), self.burst)
 
     @property
     def even(self) -> bool:
@@ -76,12 +92,31 @@ class BadPace(ValueError):  # noqa: N818 - named as the answer reads: the pace i
         self.name = name
 
 
+@lru_cache(maxsize=4)
+def parse_rates(text: str) -> Mapping[str, float]:
+    """Read the rates of principals: `NAME=EVENTS_PER_S`, separated by commas.
+
+    Raises:
+        ValueError: an entry is none, or its rate is neither 0 nor at least `RATE_MIN`.
+    """
+    rates: dict[str, float] = {}
+    for entry in text.split(","):
+        if not entry.strip():
+            continue
+        name, equals, number = (part.strip() for part in entry.rpartition("="))
+        rate = float(number) if _RATE.fullmatch(number) else -1.0
+        if not equals or not name or name in rates or (rate != 0 and rate < RATE_MIN):
+            raise ValueError(f"{entry.strip()[:80]!r} is not NAME=RATE, 0 or from {RATE_MIN:g}")
+        rates[name] = rate
+    return rates
+
+
 def parse_pace(query: Mapping[str, str], bounds: Bounds) -> Pace | None:
     """Read `?batch_ms=`, `?batch_max=` and `?max_rate=`; None: everything goes out as it comes.
 
     Args:
         query: the request's parameters, decoded; others are left alone.
-        bounds: what may be asked for.
+        bounds: what may be asked for, and what holds for who asks.
 
     Raises:
         BadPace: a value is no number, or out of bounds.
@@ -123,7 +158,7 @@ class Bucket:
     __slots__ = ("_burst", "_full_at_s", "_interval_s")
 
     def __init__(self, rate: float, burst: int) -> None:
-        self._interval_s = 1.0 / rate
+        self._interval_s = (1.0 + SLACK) / rate
         self._burst = burst
         self._full_at_s = 0.0
 
@@ -133,12 +168,17 @@ class Bucket:
         return max(int(self._burst - missing + TICK_S), 0)
 
     def take(self, count: int, now_s: float) -> None:
-        """Use so many tokens; no more than are `available`."""
+        """Use so many tokens; of more than are `available` the rest is owed."""
         self._full_at_s = max(self._full_at_s, now_s) + count * self._interval_s
 
-    def due_s(self, now_s: float) -> float:
-        """Give the time from which there is a token: now, or later."""
-        return max(now_s, self._full_at_s - (self._burst - 1) * self._interval_s)
+    def due_s(self, now_s: float, count: int = 1) -> float:
+        """Give the time from which there are so many tokens: now, or later.
+
+        Args:
+            now_s: seconds, monotonic.
+            count: at most the burst.
+        """
+        return max(now_s, self._full_at_s - (self._burst - count) * self._interval_s)
 
 
 class Window:

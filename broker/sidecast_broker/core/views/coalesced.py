@@ -1,4 +1,4 @@
-"""Fewer frames of the browser format that say the same: text chunks joined, of a run of progress the newest.
+"""Fewer frames of the browser format that say the same: text chunks joined, of what is replaced the newest.
 
 Must not know pace, filters or subscribers. What a frame says and no later one replaces is never left out, so
 that a client which knows the frames up to an id knows the same as one that was sent every frame up to it.
@@ -11,22 +11,25 @@ from typing import NamedTuple
 import msgspec
 from msgspec import UNSET, Raw, Struct
 
-from sidecast_broker.core.views.events import EncodedFrame, encode_shape
+from sidecast_broker.core.views.events import EncodedFrame, encode_shape, without_id
 from sidecast_broker.core.views.shapes import ArtifactFrame, ProgressFrame
+
+WOVEN_MAX = 8
+"""So many artifacts and progress may take turns in a stretch that is joined; another one begins the next."""
 
 
 class Piece(NamedTuple):
-    """A frame, and the sequence a client that has it continues from."""
+    """A frame, and the sequence a client that has it continues from; 0: where the next piece leads to."""
 
     sequence: int
     frame: EncodedFrame
 
 
 class _Run(Struct):
-    """Frames that become one: what the first says, with the texts of all."""
+    """Frames that become one: what the first says, with the texts of all; of progress the newest alone."""
 
     newest: Piece
-    artifact: ArtifactFrame
+    shape: ArtifactFrame | ProgressFrame
     texts: list[bytes]
 
 
@@ -37,6 +40,11 @@ _decode_progress = msgspec.json.Decoder(ProgressFrame).decode
 def coalesce(pieces: list[Piece], epoch: str, *, named: bool) -> list[Piece]:
     """Join and leave out frames of a contiguous run of records.
 
+    Between two frames of other kinds, chunks of several artifacts and progress may take turns: they don't
+    touch what the others say. Of what such a stretch becomes only the last frame has an id, because a client
+    that has another one lacks events before it. A new artifact begins a stretch: it keeps its place among the
+    others.
+
     Args:
         pieces: one per record that the client is to know of, in order.
         epoch: the stream's.
@@ -46,45 +54,67 @@ def coalesce(pieces: list[Piece], epoch: str, *, named: bool) -> list[Piece]:
         The fewer pieces, in order; a joined one stands at the last record in it.
     """
     kept: list[Piece] = []
-    run: _Run | None = None
-    progress: ProgressFrame | None = None
+    runs: dict[str | None, _Run] = {}
     for piece in pieces:
-        kind = piece.frame.kind.type
-        if kind == "task.artifact":
-            progress = None
-            chunk = _decode_artifact(piece.frame.json)
-            if run is not None and _continues(run.artifact, chunk):
-                run.texts.append(_inside(chunk.text))
-                run.artifact.lastChunk = chunk.lastChunk
-                run.artifact.seq, run.artifact.at = chunk.seq, chunk.at
-                run.newest = piece
-                continue
-            _finish(kept, run, epoch, named)
-            run = _Run(piece, chunk, [_inside(chunk.text)])
+        run = _begin(piece)
+        if run is None:
+            _finish(kept, runs, epoch, named)
+            kept.append(piece)
             continue
-        _finish(kept, run, epoch, named)
-        run = None
-        if kind == "task.progress":
-            newer = _decode_progress(piece.frame.json)
-            if progress is not None and _replaces(progress, newer):
-                kept.pop()
-            progress = newer
-        else:
-            progress = None
-        kept.append(piece)
-    _finish(kept, run, epoch, named)
+        key = run.shape.artifactId if isinstance(run.shape, ArtifactFrame) else None
+        if (known := runs.get(key)) is not None:
+            if _continue(known, run):
+                runs[key] = runs.pop(key)  # its place is that of its newest
+                continue
+            _finish(kept, runs, epoch, named)
+        elif len(runs) == WOVEN_MAX or (isinstance(run.shape, ArtifactFrame) and not run.shape.append):
+            _finish(kept, runs, epoch, named)
+        runs[key] = run
+    _finish(kept, runs, epoch, named)
     return kept
 
 
-def _finish(kept: list[Piece], run: _Run | None, epoch: str, named: bool) -> None:
-    """Add what has been joined; a single chunk keeps its shared bytes."""
-    if run is None:
-        return
-    if len(run.texts) > 1:
-        run.artifact.text = Raw(b'"' + b"".join(run.texts) + b'"')
-        frame = encode_shape(run.artifact, epoch, named=named)
-        run.newest = Piece(run.newest.sequence, frame)
-    kept.append(run.newest)
+def _begin(piece: Piece) -> _Run | None:
+    kind = piece.frame.kind.type
+    if kind == "task.artifact":
+        chunk = _decode_artifact(piece.frame.json)
+        return _Run(piece, chunk, [_inside(chunk.text)])
+    if kind == "task.progress":
+        return _Run(piece, _decode_progress(piece.frame.json), [])
+    return None
+
+
+def _continue(run: _Run, newer: _Run) -> bool:
+    """Join a frame to those before it; False: it says something of its own."""
+    shape, more = run.shape, newer.shape
+    if isinstance(shape, ArtifactFrame) and isinstance(more, ArtifactFrame):
+        if _supersedes(shape, more):
+            run.shape, run.texts = more, newer.texts
+        elif _continues(shape, more):
+            run.texts += newer.texts
+            shape.lastChunk, shape.seq, shape.at = more.lastChunk, more.seq, more.at
+        else:
+            return False
+    elif isinstance(shape, ProgressFrame) and isinstance(more, ProgressFrame):
+        if not _replaces(shape, more):
+            return False
+        run.shape = more
+    run.newest = newer.newest
+    return True
+
+
+def _finish(kept: list[Piece], runs: dict[str | None, _Run], epoch: str, named: bool) -> None:
+    """Add what has been joined; a single frame keeps its shared bytes."""
+    left = len(runs)
+    for run in runs.values():
+        left -= 1
+        piece = run.newest
+        if len(run.texts) > 1:
+            assert isinstance(run.shape, ArtifactFrame)
+            run.shape.text = Raw(b'"' + b"".join(run.texts) + b'"')
+            piece = Piece(piece.sequence, encode_shape(run.shape, epoch, named=named))
+        kept.append(Piece(0, without_id(piece.frame, named=named)) if left else piece)
+    runs.clear()
 
 
 def _inside(text: object) -> bytes:
@@ -109,6 +139,11 @@ def _continues(first: ArtifactFrame, chunk: ArtifactFrame) -> bool:
         and first.eventMetadata is UNSET
         and chunk.eventMetadata is UNSET
     )
+
+
+def _supersedes(older: ArtifactFrame, newer: ArtifactFrame) -> bool:
+    """Tell whether a frame says anew all that an earlier one said of its artifact."""
+    return not newer.append and older.eventMetadata is UNSET and older.contextId == newer.contextId
 
 
 def _replaces(older: ProgressFrame, newer: ProgressFrame) -> bool:

@@ -292,6 +292,11 @@ def encode_shape(shape: RecordShape, epoch: str, *, named: bool = True) -> Encod
     return _frame(shape, named, format_cursor(epoch, shape.seq))
 
 
+def without_id(encoded: EncodedFrame, *, named: bool = True) -> EncodedFrame:
+    """Give a frame again as one that is no resume point."""
+    return EncodedFrame(encoded.kind, frame(encoded.json, encoded.kind.type if named else None))
+
+
 def batch_frame(
     task_id: str, objects: list[bytes], sequence: int, epoch: str, *, named: bool = True
 ) -> EncodedFrame:
