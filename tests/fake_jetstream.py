@@ -268,7 +268,9 @@ class FakeServer:
         return StreamInfo(epoch, self.created, first, self.last, self.last - first + 1 - len(self.messages))
 
     def of(self, subject: str) -> list[_Message]:
-        """Give a subject's messages, oldest first."""
+        """Give a subject's messages, or those of all that a pattern matches, oldest first."""
+        if "*" in subject:
+            return sorted(message for messages in self.matching([subject]) for message in messages)
         return list(self._of.get(subject, {}).values())
 
     def matching(self, patterns: Iterable[str]) -> list[list[_Message]]:
@@ -376,6 +378,12 @@ class _Subscription:
         self._handler = handler
         self._task = asyncio.get_running_loop().create_task(self._run())
 
+    def receives(self, subject: str) -> bool:
+        """Tell whether a message on a subject is for it."""
+        if not self.subject.endswith(".*"):
+            return subject == self.subject
+        return subject.rpartition(".")[0] == self.subject[:-2]
+
     async def _run(self) -> None:
         while True:
             self._handler(await self.queue.get())
@@ -437,7 +445,7 @@ class FakeJetStream:
     def deliver(self, subject: str, payload: bytes, headers: dict[str, str] | None) -> None:
         """Take a core message from the server."""
         for subscription in self._subscriptions.values():
-            if subscription.subject == subject:
+            if subscription.receives(subject):
                 with contextlib.suppress(KeyError, ValueError):  # only the server republishes
                     subscription.queue.put_nowait(stored_from(_block(headers or {}), payload))
 

@@ -326,6 +326,9 @@ class Stream:
             self._hub.beat(self.subscriber, frame, 0, self._clock())
         return True
 
+    def recheck(self, covers: Callable[[TaskKey], bool]) -> None:
+        """Know that something was revoked: nothing to do where the task is the stream's only one."""
+
     def look_again(self) -> None:
         """Have it looked whether the stream has ended: something else than a record may say so."""
         if self._subscriber is not None:
