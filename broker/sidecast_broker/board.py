@@ -1,6 +1,6 @@
-"""Several tasks as one: their records in the order of the stream, out of their hubs, for one set of watchers.
+"""Several tasks as one: their records in the order of the stream, out of their hubs, for one set of clients.
 
-Must not know HTTP, NATS, nor who is allowed what: whether a task belongs here, and its hub, comes from outside.
+Must not know HTTP, NATS, nor who is allowed what: whether a task belongs here is decided outside.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from sidecast_schemas.subjects import TaskKey
 
 RELOAD_S = 0.05
 """How often it is looked whether a task that begins anew has been read."""
+
+REFUSED_MAX = 50_000
+"""Tasks of others remembered as such, some 5 MB; beyond that it is decided anew."""
 
 
 class Selection(NamedTuple):
@@ -207,6 +210,8 @@ class Board(Hub):
         """Hand a live message to its task's hub: so it is there when its place in the order is known."""
         member = self.members.get(task)
         if member is not None and stored.sequence > member.hub.end:
+            # Encoded here before the hub's own turn to write, which frees the decoded event at its end.
+            self._schedule()
             member.tail.hear(stored)
 
     def arrive(self, arrival: Arrival) -> None:
@@ -217,7 +222,7 @@ class Board(Hub):
         self._drain()
 
     def _bars(self, arrival: Arrival) -> bool:
-        """Tell whether a record is of a task that may not be seen; looks nothing up, which could be noticed."""
+        """Tell whether a record is of a task that may not be seen; looks nothing up, or it would show."""
         if arrival.task not in self.barred or arrival.is_first is None:
             return False
         if arrival.is_first and self._may_begin(arrival):
@@ -321,7 +326,7 @@ class Board(Hub):
     async def _fetch(self, member: Member, sequence: int) -> None:
         """Have a hub read a record that did not reach it."""
         hub = member.hub
-        while hub.reloading and not hub.failed:
+        while hub.reloading and not hub.failed:  # noqa: ASYNC110 - it has no end to wait for when it fails
             await asyncio.sleep(RELOAD_S)
         member.tail.repair("hole", sequence)
         await member.tail.settled()
@@ -342,6 +347,8 @@ class Board(Hub):
         elif arrival.task in self.barred:
             self._queue = deque(waiting for waiting in self._queue if waiting.task != arrival.task)
         else:
+            if len(self._refused) >= REFUSED_MAX:
+                self._refused.clear()
             self._refused.add(arrival.task)
 
     def _decided(self, task: str, done: asyncio.Task[None]) -> None:

@@ -68,6 +68,17 @@ class BoardStream(Stream):
         self._told_revoked = set(board.revoked)
         self._given_up = False
 
+    @property
+    def watched(self) -> dict[str, object]:
+        """Say what it is a stream of: how many tasks of a list, which context, or the whole agent."""
+        selection = self.board.selection
+        if selection.tasks is not None:
+            return {"task": "", "tasks": len(selection.tasks)}
+        whole: dict[str, object] = {"task": "", "tasks": "all"}
+        if selection.context is not None:
+            whole["context"] = selection.context
+        return whole
+
     # ------------------------------------------------------------------ beginning
 
     def first_frames(self, opening: Opening, found: Found, requested: str) -> tuple[bytes, int]:
@@ -205,8 +216,8 @@ class BoardStream(Stream):
         Raises:
             Away: NATS can't answer.
         """
-        # From the cursor's own record on, if it is one of the agent's: while it is still stored, so is all that
-        # follows it.
+        # From the cursor's own record on, where it is one of the agent's: while it is still stored, so is all
+        # that follows it.
         records = await self._boards.read(self.board, cursor)
         if not (records and records[0].sequence == cursor):
             first = (await self._boards.info()).first

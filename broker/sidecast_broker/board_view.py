@@ -1,4 +1,4 @@
-"""The browser format for several tasks on one stream: the frames of each, the same bytes as on its own stream.
+"""The browser format for several tasks on one stream: the same bytes of each as on a stream of its own.
 
 Must not know requests or transports.
 """

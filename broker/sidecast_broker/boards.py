@@ -6,7 +6,7 @@ Must not know HTTP, nor what a stream sends.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from functools import partial
 from typing import NamedTuple
 
@@ -90,6 +90,7 @@ class Boards:
         self._boards: dict[Hashable, Board] = {}
         self._keys: dict[Board, Hashable] = {}
         self._users: dict[Board, int] = {}
+        self._agent_of: dict[Board, _Agent] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
@@ -134,6 +135,7 @@ class Boards:
                 self._boards[key] = board
             self._keys[board] = key
             self._users[board] = 0
+            self._agent_of[board] = agent_of
             agent_of.routing.join(board)
         self._users[board] += 1
         try:
@@ -156,7 +158,7 @@ class Boards:
         key = self._keys.pop(board)
         if self._boards.get(key) is board:
             del self._boards[key]
-        agent = self._agents[board.key[:2]]
+        agent = self._agent_of.pop(board)
         agent.routing.leave(board)
         board.on_growth(-board.size_bytes)
         board.on_growth = ignore_growth
@@ -170,7 +172,7 @@ class Boards:
         return Board(
             selection,
             agent_of.feed.position,
-            decide=partial(self._decide, tenant, agent, selection, principal),
+            decide=partial(self._decide, tenant, agent, selection, principal, agent_of.routing.learn),
             may_begin=lambda arrival: self._access.may_watch_new(
                 principal, TaskKey(tenant, agent, arrival.task), arrival.stored.owner
             ),
@@ -184,7 +186,7 @@ class Boards:
     async def _follow(self, tenant: str, agent: str) -> _Agent:
         name = tenant, agent
         found = self._agents.get(name)
-        if found is None:
+        if found is None or found.feed.failed:
             routing = Routing()
             feed = Feed(
                 self._stream,
@@ -290,24 +292,36 @@ class Boards:
         tenant, agent, _task = board.key
         keys, left_out = await self._survey.tasks(tenant, agent, board.selection, principal, self._tasks_max)
         keys = [key for key in keys if key.task not in board.revoked]
+        routing = self._agent_of[board].routing
         for member in await self.take([key for key in keys if key.task not in board.members], begun=True):
+            routing.learn(member.hub.key.task, member.hub.fold.context_id)
             board.admit(member)
         return Found([board.members[key.task] for key in keys if key.task in board.members], left_out)
 
     async def _decide(
-        self, tenant: str, agent: str, selection: Selection, principal: Principal, arrival: Arrival
+        self,
+        tenant: str,
+        agent: str,
+        selection: Selection,
+        principal: Principal,
+        learn: Callable[[str, str], None],
+        arrival: Arrival,
     ) -> Member | None:
         """Give the member that a task is to become; None: it isn't one of these, or not this principal's."""
         key = TaskKey(tenant, agent, arrival.task)
         try:
-            if not await self._survey.may_watch(principal, key):
+            first = arrival.stored if arrival.is_first else None
+            if not await self._survey.may_watch(principal, key, first):
                 return None
         except Refused as refused:
             raise Away(str(refused)) from refused
         member = await self._member(key, arrival.sequence)
-        if selection.context is not None and member.hub.fold.context_id != selection.context:
-            self._hubs.release(member.hub)
-            return None
+        if selection.context is not None:
+            named = member.hub.fold.context_id
+            learn(key.task, named)
+            if named != selection.context:
+                self._hubs.release(member.hub)
+                return None
         return member
 
     async def read(self, board: Board, start: int) -> list[Stored]:
@@ -336,7 +350,7 @@ class Boards:
 
     def pattern(self, board: Board) -> str:
         """Give the events subjects of a board's agent."""
-        return self._agents[board.key[:2]].feed.pattern
+        return self._agent_of[board].feed.pattern
 
     # ------------------------------------------------------------------ memory
 

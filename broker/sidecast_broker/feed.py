@@ -1,4 +1,4 @@
-"""All records of one agent in the order of the stream, without a hole: for what watches several tasks at once.
+"""All records of one agent in the order of the stream, without a hole: for several tasks at once.
 
 Must not know what the records mean, nor who is allowed what. See ADR 8.
 """
@@ -84,6 +84,7 @@ class Feed:
     Attributes:
         position: all there is of the agent up to this sequence has been handed on.
         epoch: the stream's.
+        failed: whether a fault of ours keeps it from going on.
         pattern: the events subjects of all tasks of the agent.
     """
 
@@ -101,6 +102,7 @@ class Feed:
         self.pattern = f"{EVENTS_PREFIX}.{tokens}.*"
         self.position = 0
         self.epoch = ""
+        self.failed = False
         self._live = f"{LIVE_PREFIX}.{tokens}.*"
         self._stream = stream
         self._route = route
@@ -123,7 +125,10 @@ class Feed:
         """
         await self._stream.subscribe(self, self._live, self._on_live)
         try:
-            info = await self._stream.info()
+            incarnation = -1
+            while incarnation != self._incarnation:
+                incarnation = self._incarnation
+                info = await self._stream.info()
         except BaseException:
             await self._stream.unsubscribe(self)
             raise
@@ -194,6 +199,7 @@ class Feed:
     def _look_for_failure(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("feed_failed", pattern=self.pattern, exc_info=error)
+            self.failed = True
             for follower in self._followers():
                 follower.fail()
 
@@ -216,8 +222,8 @@ class Feed:
             Away: NATS can't answer.
         """
         incarnation, start, target = self._incarnation, self.position, self._target
-        # From the newest record on that was handed on: while it is still stored, nothing after it has expired,
-        # for the oldest go first.
+        # From the newest record on that was handed on: while it is still stored, nothing after it has
+        # expired, for the oldest go first.
         page = await self._stream.read(self.pattern, self._newest or start + 1)
         found = page.records
         if self._newest and not (found and found[0].sequence == self._newest):
@@ -231,8 +237,8 @@ class Feed:
             if incarnation == self._incarnation:
                 self._take([following])  # the replica that answered is behind
             return
-        # Nothing of the agent is stored up to the target; how far the stream is at all, a live message that was
-        # never stored must not say.
+        # Nothing of the agent is stored up to the target; how far the stream is at all, a live message that
+        # was never stored must not say.
         last = self._stated if target <= self._stated else (await self._stream.info()).last
         if incarnation == self._incarnation and self.position == start:
             self._target = min(self._target, max(last, self._stated))

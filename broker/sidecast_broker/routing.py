@@ -62,6 +62,11 @@ class Routing:
                 found += [board for boards in self._of_context.values() for board in boards]
         return found
 
+    def learn(self, task: str, context: str) -> None:
+        """Know the context of a task that is followed: that which its first records have named."""
+        if self._of_context and context:
+            self._contexts[task] = context
+
     def _context_of(self, arrival: Arrival) -> str:
         context = self._contexts.get(arrival.task)
         if context is None:
@@ -71,7 +76,7 @@ class Routing:
                 context = ""
             if context:
                 if len(self._contexts) >= CONTEXTS_MAX:
-                    self._contexts.clear()
+                    self._contexts.pop(next(iter(self._contexts)))
                 self._contexts[arrival.task] = context
         return context
 

@@ -563,7 +563,7 @@ class Stream(Struct, frozen=True):
         Meta(
             ge=1,
             le=10_000,
-            description="Tasks that one stream may list, and that a stream of an agent or a context begins with.",
+            description="Tasks that one stream may list, and that one of an agent or context begins with.",
         ),
     ] = 256
     opens_per_s_max: Annotated[

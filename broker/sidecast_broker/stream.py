@@ -207,6 +207,11 @@ class Stream:
         """The hub it follows."""
         return self._hub
 
+    @property
+    def watched(self) -> dict[str, object]:
+        """Say what it is a stream of, in logs and answers."""
+        return {"task": self.key.task}
+
     # ------------------------------------------------------------------ life
 
     async def start(self, request: web.BaseRequest) -> None:

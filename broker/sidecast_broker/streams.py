@@ -250,7 +250,7 @@ class Streams:
 def _who(stream: Stream) -> dict[str, Any]:
     """Say which stream it is, in logs and answers."""
     return {
-        "task": stream.key.task,
+        **stream.watched,
         "agent": stream.key.agent,
         "format": stream.view.format,
         "peer": stream.peer,

@@ -1,4 +1,4 @@
-"""The tasks that a stream of an agent or a context begins with: those there are, and may be seen, newest first.
+"""The tasks that a stream of an agent or a context begins with: those that may be seen, newest first.
 
 Must not know HTTP, nor what is done with them.
 """
@@ -35,13 +35,22 @@ class Survey:
         self._tasks = tasks
         self._access = access
 
-    async def may_watch(self, principal: Principal, key: TaskKey) -> bool:
+    async def may_watch(self, principal: Principal, key: TaskKey, first: Stored | None = None) -> bool:
         """Tell whether a principal may watch a task.
+
+        Args:
+            principal: who asks.
+            key: the task.
+            first: the task's first record, where that is at hand: it names the owner.
 
         Raises:
             Refused: `unavailable`.
         """
-        return not self._access.on or await self._access.may_watch(principal, key)
+        if not self._access.on:
+            return True
+        if first is not None and not self._access.asks_elsewhere:
+            return self._access.may_watch_new(principal, key, first.owner)
+        return await self._access.may_watch(principal, key)
 
     async def tasks(
         self, tenant: str, agent: str, selection: Selection, principal: Principal, count_max: int

@@ -231,7 +231,7 @@ async def test_a_stream_begun_anew_is_a_gap_and_snapshots_of_what_there_is(backe
         await stream.take(3)
         await backend.create("epoch2")
         await backend.publish(task_record(A), status("anew", A), task=A)
-        gap, *more = await stream.until(lambda frame: frame.kind in ("task.snapshot", "task.status"))
+        gap, *_more = await stream.until(lambda frame: frame.kind in ("task.snapshot", "task.status"))
         assert (gap.kind, gap["reason"]) == ("stream.gap", "epoch")
         await backend.publish(status("and on", A), task=A)
         last = (await stream.until(lambda frame: frame.json.get("text") == "and on"))[-1]
@@ -401,10 +401,7 @@ async def test_types_named_and_batches_are_as_for_one_task(backend: Backend) -> 
             ("end", None, "tasks-ended"),
         ]
         inside = [
-            event
-            for frame in await batched.rest()
-            if frame.kind == "task.batch"
-            for event in frame["events"]
+            event for frame in await batched.rest() if frame.kind == "task.batch" for event in frame["events"]
         ]
         assert [event["seq"] for event in inside if "seq" in event] == list(range(3, 11))
         assert [event["taskId"] for event in inside if event["type"] == "stream.end"] == [A, B]
@@ -450,7 +447,7 @@ async def test_hostile_records_hold_up_nobody(backend: Backend) -> None:
     await story(backend)
     async with broker(backend) as running:
         stream = await both(running)
-        everything = await running.watch(path="/events?agent=1", **{})
+        everything = await running.watch(path="/events?agent=1")
         await stream.take(3)
         await everything.take(4)
         for payload in (b"", b"{}", b"\xff", b'{"turn":{"id":"x","phase":"begin"}}', status("x", "other")):

@@ -103,6 +103,11 @@ class Access:
         """The kinds of credential the broker takes, for the agent's card; None: none is needed here."""
         return self._authenticator.schemes if self.on else None
 
+    @property
+    def asks_elsewhere(self) -> bool:
+        """Whether who may watch a task is not told by grants and owners alone."""
+        return self._webhook is not None
+
     def now(self) -> float:
         """Give the time of a request's arrival, to be handed to `hold` where it is refused."""
         return self._clock()
