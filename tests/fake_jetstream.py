@@ -58,6 +58,7 @@ class Faults:
         self._stale_newest = 0
         self._short_reads = 0
         self._short_count = 0
+        self._stalled: str | None = None
         self._gate = asyncio.Event()
         self._gate.set()
 
@@ -95,8 +96,9 @@ class Faults:
         """Have the next reads answered by at most so many messages each."""
         self._short_reads, self._short_count = reads, count
 
-    def stall(self) -> None:
-        """Leave reads without an answer until `flow`."""
+    def stall(self, subject: str | None = None) -> None:
+        """Leave reads, or only those of one subject, without an answer until `flow`."""
+        self._stalled = subject
         self._gate.clear()
 
     def flow(self) -> None:
@@ -117,10 +119,11 @@ class Faults:
 
         return faulty
 
-    async def spoil(self, page: Page) -> Page:
+    async def spoil(self, page: Page, subject: str) -> Page:
         """Give a page as a faulty replica would have answered."""
         self.reads += 1
-        await self._gate.wait()
+        if self._stalled in (None, subject):
+            await self._gate.wait()
         if self._stale_reads:
             self._stale_reads -= 1
             page = Page([stored for stored in page.records if stored.sequence <= self._stale_end], 0)
@@ -148,7 +151,7 @@ class FaultyJetStream(JetStream):
         await super().subscribe(token, subject, self._faults.through(handler))
 
     async def read(self, subject: str, start: int, count_max: int | None = None) -> Page:
-        return await self._faults.spoil(await super().read(subject, start, count_max))
+        return await self._faults.spoil(await super().read(subject, start, count_max), subject)
 
 
 class _Message(NamedTuple):
@@ -502,7 +505,7 @@ class FakeJetStream:
         taken = found[: count_max or self._settings.page_events]
         previous = (0, *(message.sequence for message in taken))
         page = Page([_stored(*pair) for pair in zip(taken, previous, strict=False)], len(found) - len(taken))
-        page = await self._faults.spoil(page)
+        page = await self._faults.spoil(page, subject)
         await self._ask(leader=False)
         return page
 

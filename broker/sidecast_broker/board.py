@@ -8,14 +8,12 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import NamedTuple
 
 from sidecast_broker.answers import Away
-from sidecast_broker.core.log import Record, Stored
+from sidecast_broker.core.log import Stored
+from sidecast_broker.entry import Entry, Member, Selection
 from sidecast_broker.feed import Arrival
 from sidecast_broker.hub import Hub
-from sidecast_broker.tail import Tail
-from sidecast_schemas.codec import Event
 from sidecast_schemas.subjects import TaskKey
 
 RELOAD_S = 0.05
@@ -25,69 +23,7 @@ REFUSED_MAX = 50_000
 """Tasks of others remembered as such, some 5 MB; beyond that it is decided anew."""
 
 
-class Selection(NamedTuple):
-    """Which tasks of an agent are watched together; exactly one of these is given.
-
-    Attributes:
-        tasks: those, where they are listed.
-        context: all of one context.
-        agent: all there are.
-    """
-
-    tasks: frozenset[str] | None = None
-    context: str | None = None
-    agent: bool = False
-
-    @property
-    def listed(self) -> bool:
-        """Whether no other task will come."""
-        return self.tasks is not None
-
-
-class Member(NamedTuple):
-    """One task of a board.
-
-    Attributes:
-        hub: its hub, in use.
-        tail: what feeds that.
-    """
-
-    hub: Hub
-    tail: Tail
-
-
-class Entry(Record):
-    """A record of one of the tasks: shares payload and frames with the task's own watchers.
-
-    Attributes:
-        hub: the task's.
-        record: the task's own.
-        ends: whether it ends the task.
-    """
-
-    __slots__ = ("ends", "hub", "record")
-
-    def __init__(self, record: Record, hub: Hub) -> None:
-        # What the base class would hold of its own stays with the task's record.
-        self.sequence = record.sequence
-        self.at = record.at
-        self.payload = record.payload
-        self.deliverable = record.deliverable
-        self.frame_bytes = 0
-        self.record = record
-        self.hub = hub
-        self.ends = hub.fold.terminal_sequence == record.sequence
-
-    @property
-    def event(self) -> Event:
-        """The decoded payload."""
-        return self.record.event
-
-    def forget_event(self) -> None:
-        """Leave it to the task's hub when the decoded form goes."""
-
-
-Decide = Callable[[Arrival], Awaitable["Member | None"]]
+Decide = Callable[[Arrival], Awaitable[Member | None]]
 """Gives the member that a task is to become, with all records up to this one; None: it doesn't belong here.
 
 Raises `Away` where that can't be told at the moment."""
@@ -143,6 +79,7 @@ class Board(Hub):
         self._open: set[str] = set()
         self._last_end = 0
         self._queue: deque[Arrival] = deque()
+        self._gaps: dict[str, int] = {}
         self._gone: set[int] = set()
         self._deciding: dict[str, asyncio.Task[None]] = {}
 
@@ -160,6 +97,7 @@ class Board(Hub):
             self._release(member)
             return
         self.members[task] = member
+        self._gaps[task] = hub.gap_below
         self.missing.discard(task)
         hub.listen(self._drain)
         end = hub.fold.terminal_sequence
@@ -172,6 +110,7 @@ class Board(Hub):
 
     def _drop(self, task: str) -> None:
         member = self.members.pop(task)
+        del self._gaps[task]
         member.hub.stop_listening(self._drain)
         self._open.discard(task)
         self._release(member)
@@ -247,6 +186,7 @@ class Board(Hub):
         self._refused.clear()
         self._last_end = 0
         self._open = set(self.members)
+        self._gaps = dict.fromkeys(self.members, 0)
         self.reset(epoch)
         self._reloading = False
         self.first = 0
@@ -285,12 +225,13 @@ class Board(Hub):
                 self._begin(task, self._fetch(member, sequence))
             return False
         self.members.move_to_end(task)
-        if sequence in self._gone or hub.gap_below >= sequence > self.gap_below:
+        if sequence in self._gone or hub.gap_below != self._gaps[task]:
             self._gone.discard(sequence)
-            self.log.jump(sequence)
-            self.gap_below = sequence
+            self._gaps[task] = hub.gap_below
+            self.log.jump(sequence - 1)
+            self.gap_below = sequence - 1
+            self._account()
             self._interrupt("expired")
-            return True
         record = hub.log.find(sequence)
         if record is None:
             if sequence <= hub.log.floor:

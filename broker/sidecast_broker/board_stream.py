@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from sidecast_broker.answers import Away
-from sidecast_broker.board import Board, Entry
+from sidecast_broker.board import Board
 from sidecast_broker.board_view import BoardView
 from sidecast_broker.boards import Boards, Found
 from sidecast_broker.core.auth.principal import Principal
@@ -19,6 +19,7 @@ from sidecast_broker.core.log import Stored
 from sidecast_broker.core.pace import Pace
 from sidecast_broker.core.resume import Opening
 from sidecast_broker.core.views.shapes import StreamGapReason
+from sidecast_broker.entry import Entry
 from sidecast_broker.hub import Hub
 from sidecast_broker.hubs import Hubs
 from sidecast_broker.metrics import Metrics

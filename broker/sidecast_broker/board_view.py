@@ -10,7 +10,7 @@ from itertools import groupby
 
 from msgspec import Struct
 
-from sidecast_broker.board import Board, Entry
+from sidecast_broker.board import Board
 from sidecast_broker.browser import BrowserView
 from sidecast_broker.core.auth.life import End
 from sidecast_broker.core.cursor import format_cursor
@@ -19,6 +19,7 @@ from sidecast_broker.core.log import Record
 from sidecast_broker.core.resume import Mode
 from sidecast_broker.core.views import events
 from sidecast_broker.core.views.shapes import StreamGapReason
+from sidecast_broker.entry import Entry
 from sidecast_broker.hub import Hub
 
 

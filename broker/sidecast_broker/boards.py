@@ -12,17 +12,18 @@ from typing import NamedTuple
 
 from sidecast_broker.answers import Away, StreamInfo
 from sidecast_broker.auth.access import Access
-from sidecast_broker.board import Board, Member, Selection
+from sidecast_broker.board import Board
 from sidecast_broker.core.auth.principal import Principal
 from sidecast_broker.core.log import Stored
-from sidecast_broker.feed import Arrival, Feed
+from sidecast_broker.entry import Member, Selection
+from sidecast_broker.feed import Arrival
+from sidecast_broker.feeds import Feeds, Followed
 from sidecast_broker.hub import ignore_growth
 from sidecast_broker.hubs import Hubs
 from sidecast_broker.jetstream import JetStream
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.positioner import Positioner
 from sidecast_broker.refused import Refused
-from sidecast_broker.routing import Routing
 from sidecast_broker.settings import Settings
 from sidecast_broker.survey import Survey
 from sidecast_schemas.subjects import TaskKey, events_subject
@@ -41,16 +42,6 @@ class Found(NamedTuple):
 
     members: list[Member]
     left_out: int
-
-
-class _Agent:
-    """One agent's feed, and who follows it."""
-
-    def __init__(self, feed: Feed, routing: Routing) -> None:
-        self.feed = feed
-        self.routing = routing
-        self.users = 0
-        self.opened: asyncio.Task[None] | None = None
 
 
 class Boards:
@@ -85,13 +76,11 @@ class Boards:
         self._hubs = hubs
         self._access = access
         self._survey = survey
-        self._metrics = metrics
-        self._agents: dict[tuple[str, str], _Agent] = {}
+        self._feeds = Feeds(stream, positioner, metrics)
         self._boards: dict[Hashable, Board] = {}
         self._keys: dict[Board, Hashable] = {}
         self._users: dict[Board, int] = {}
-        self._agent_of: dict[Board, _Agent] = {}
-        self._closing: set[asyncio.Task[None]] = set()
+        self._agent_of: dict[Board, Followed] = {}
 
     def __len__(self) -> int:
         return len(self._users)
@@ -100,7 +89,7 @@ class Boards:
         """Close all feeds."""
         for board in list(self._users):
             self._close_board(board)
-        await asyncio.gather(*self._closing)
+        await self._feeds.close()
 
     async def acquire(
         self,
@@ -128,7 +117,7 @@ class Boards:
         key = None if waits else (tenant, agent, selection, _bounds_of(principal))
         board = self._boards.get(key) if key is not None else None
         if board is None or board.failed:
-            agent_of = await self._follow(tenant, agent)
+            agent_of = await self._feeds.follow(tenant, agent)
             board = self._board(agent_of, tenant, agent, selection, principal)
             board.barred |= barred
             if key is not None:
@@ -163,10 +152,10 @@ class Boards:
         board.on_growth(-board.size_bytes)
         board.on_growth = ignore_growth
         board.close()
-        self._unfollow(board.key[:2], agent)
+        self._feeds.leave(agent)
 
     def _board(
-        self, agent_of: _Agent, tenant: str, agent: str, selection: Selection, principal: Principal
+        self, agent_of: Followed, tenant: str, agent: str, selection: Selection, principal: Principal
     ) -> Board:
         key = TaskKey(tenant, agent, "")
         return Board(
@@ -180,51 +169,6 @@ class Boards:
             members_max=self._tasks_max,
             **self._hubs.parts(key, agent_of.feed.epoch, self._log_bytes_max, self._grow),
         )
-
-    # ------------------------------------------------------------------ feeds
-
-    async def _follow(self, tenant: str, agent: str) -> _Agent:
-        name = tenant, agent
-        found = self._agents.get(name)
-        if found is None or found.feed.failed:
-            routing = Routing()
-            feed = Feed(
-                self._stream,
-                tenant,
-                agent,
-                route=routing.route,
-                followers=routing.all,
-                on_repair=lambda cause: self._metrics.tail_repairs.labels(cause).inc(),
-            )
-            found = self._agents[name] = _Agent(feed, routing)
-            self._positioner.add_feed(feed)
-            found.opened = asyncio.get_running_loop().create_task(feed.open())
-        found.users += 1
-        assert found.opened is not None
-        try:
-            await asyncio.shield(found.opened)
-        except BaseException:
-            self._unfollow(name, found)
-            raise
-        return found
-
-    def _unfollow(self, name: tuple[str, str], agent: _Agent) -> None:
-        agent.users -= 1
-        if not agent.users:
-            if self._agents.get(name) is agent:
-                del self._agents[name]
-            self._positioner.remove_feed(agent.feed)
-            closing = asyncio.get_running_loop().create_task(self._close_feed(agent))
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
-
-    async def _close_feed(self, agent: _Agent) -> None:
-        assert agent.opened is not None
-        agent.opened.cancel()
-        await asyncio.wait([agent.opened])
-        if not agent.opened.cancelled():
-            agent.opened.exception()
-        await agent.feed.close()
 
     # ------------------------------------------------------------------ tasks
 

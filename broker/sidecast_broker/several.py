@@ -12,7 +12,7 @@ from aiohttp import web
 
 from sidecast_broker.answers import Away, StreamInfo
 from sidecast_broker.auth.access import Access
-from sidecast_broker.board import Board, Selection
+from sidecast_broker.board import Board
 from sidecast_broker.board_stream import BoardStream
 from sidecast_broker.board_view import BoardView
 from sidecast_broker.boards import Boards, Found
@@ -22,6 +22,7 @@ from sidecast_broker.core.pace import Pace
 from sidecast_broker.core.resume import Opening, Position, Start
 from sidecast_broker.core.together import open_together
 from sidecast_broker.core.views import events
+from sidecast_broker.entry import Selection
 from sidecast_broker.hub import Hub
 from sidecast_broker.hubs import Hubs
 from sidecast_broker.limits import Asker, asker_of

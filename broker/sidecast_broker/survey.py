@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 
 from sidecast_broker.auth.access import Access
-from sidecast_broker.board import Selection
 from sidecast_broker.core.auth.principal import Principal
 from sidecast_broker.core.log import Stored
+from sidecast_broker.entry import Selection
 from sidecast_broker.jetstream import JetStream
 from sidecast_broker.task_list import RESULTS_MAX, TaskLists
 from sidecast_schemas import headers as names
