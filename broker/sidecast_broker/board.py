@@ -5,28 +5,18 @@ Must not know HTTP, NATS, nor who is allowed what: whether a task belongs here i
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable
 
-from sidecast_broker.answers import Away
 from sidecast_broker.core.log import Stored
 from sidecast_broker.entry import Entry, Member, Selection
+from sidecast_broker.errands import Decide, Errands, fetch, patiently
 from sidecast_broker.feed import Arrival
 from sidecast_broker.hub import Hub
 from sidecast_schemas.subjects import TaskKey
 
-RELOAD_S = 0.05
-"""How often it is looked whether a task that begins anew has been read."""
-
 REFUSED_MAX = 50_000
 """Tasks of others remembered as such, some 5 MB; beyond that it is decided anew."""
-
-
-Decide = Callable[[Arrival], Awaitable[Member | None]]
-"""Gives the member that a task is to become, with all records up to this one; None: it doesn't belong here.
-
-Raises `Away` where that can't be told at the moment."""
 
 
 class Board(Hub):
@@ -81,7 +71,7 @@ class Board(Hub):
         self._queue: deque[Arrival] = deque()
         self._gaps: dict[str, int] = {}
         self._gone: set[int] = set()
-        self._deciding: dict[str, asyncio.Task[None]] = {}
+        self._errands = Errands(self._drain, self.fail)
 
     # ------------------------------------------------------------------ its tasks
 
@@ -138,8 +128,7 @@ class Board(Hub):
 
     def close(self) -> None:
         """Let all its tasks go."""
-        for deciding in list(self._deciding.values()):
-            deciding.cancel()
+        self._errands.close()
         for task in list(self.members):
             self._drop(task)
 
@@ -213,16 +202,16 @@ class Board(Hub):
             return True
         member = self.members.get(task)
         if member is None:
-            if task not in self._deciding:
-                self._begin(task, self._take_in(arrival))
+            if task not in self._errands:
+                self._errands.begin(task, self._take_in(arrival))
             return False
         hub = member.hub
         if hub.failed:
             self.fail()
             return True
         if (hub.end < sequence and sequence not in self._gone) or hub.reloading:
-            if task not in self._deciding:
-                self._begin(task, self._fetch(member, sequence))
+            if task not in self._errands:
+                self._errands.begin(task, self._fetch(member, sequence))
             return False
         self.members.move_to_end(task)
         if sequence in self._gone or hub.gap_below != self._gaps[task]:
@@ -258,31 +247,13 @@ class Board(Hub):
             self._scheduled = True
             self._soon(self._flush)
 
-    def _begin(self, name: str, work: Coroutine[None, None, None]) -> None:
-        """Do for a task what its next record waits for."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._deciding[name] = task
-        task.add_done_callback(lambda done: self._decided(name, done))
-
     async def _fetch(self, member: Member, sequence: int) -> None:
         """Have a hub read a record that did not reach it."""
-        hub = member.hub
-        while hub.reloading and not hub.failed:  # noqa: ASYNC110 - it has no end to wait for when it fails
-            await asyncio.sleep(RELOAD_S)
-        member.tail.repair("hole", sequence)
-        await member.tail.settled()
-        if hub.end < sequence and not hub.failed:
+        if not await fetch(member, sequence):
             self._gone.add(sequence)  # purged before anybody had it
 
     async def _take_in(self, arrival: Arrival) -> None:
-        pause_s = RELOAD_S
-        while True:
-            try:
-                member = await self._decide(arrival)
-                break
-            except Away:
-                await asyncio.sleep(pause_s)
-                pause_s = min(pause_s * 2, 2.0)
+        member = await patiently(self._decide, arrival)
         if member is not None:
             self.admit(member)
         elif arrival.task in self.barred:
@@ -291,18 +262,6 @@ class Board(Hub):
             if len(self._refused) >= REFUSED_MAX:
                 self._refused.clear()
             self._refused.add(arrival.task)
-
-    def _decided(self, task: str, done: asyncio.Task[None]) -> None:
-        self._deciding.pop(task, None)
-        if done.cancelled():
-            return
-        if (error := done.exception()) is not None:
-            self.fail()
-            asyncio.get_running_loop().call_exception_handler(
-                {"message": "a task could not be taken in", "exception": error}
-            )
-            return
-        self._drain()
 
     # ------------------------------------------------------------------ what streams ask
 

@@ -15,6 +15,7 @@ from sidecast_broker.auth.access import Access
 from sidecast_broker.board import Board
 from sidecast_broker.core.auth.principal import Principal
 from sidecast_broker.core.log import Stored
+from sidecast_broker.current import Current
 from sidecast_broker.entry import Member, Selection
 from sidecast_broker.feed import Arrival
 from sidecast_broker.feeds import Feeds, Followed
@@ -26,10 +27,7 @@ from sidecast_broker.positioner import Positioner
 from sidecast_broker.refused import Refused
 from sidecast_broker.settings import Settings
 from sidecast_broker.survey import Survey
-from sidecast_schemas.subjects import TaskKey, events_subject
-
-AT_ONCE = 32
-"""Tasks of one board that are looked at together."""
+from sidecast_schemas.subjects import TaskKey
 
 
 class Found(NamedTuple):
@@ -76,6 +74,7 @@ class Boards:
         self._hubs = hubs
         self._access = access
         self._survey = survey
+        self._current = Current(stream, hubs)
         self._feeds = Feeds(stream, positioner, metrics)
         self._boards: dict[Hashable, Board] = {}
         self._keys: dict[Board, Hashable] = {}
@@ -129,7 +128,9 @@ class Boards:
         self._users[board] += 1
         try:
             lacking = (board.selection.tasks or frozenset()) - board.members.keys() - board.barred
-            for member in await self.take([TaskKey(tenant, agent, task) for task in lacking], begun=True):
+            for member in await self._current.take(
+                [TaskKey(tenant, agent, task) for task in lacking], begun=True
+            ):
                 board.admit(member)
         except BaseException:
             self.release(board)
@@ -172,58 +173,6 @@ class Boards:
 
     # ------------------------------------------------------------------ tasks
 
-    async def begun(self, keys: Iterable[TaskKey]) -> frozenset[TaskKey]:
-        """Give those tasks of which the stream holds a record.
-
-        Raises:
-            Away: NATS can't answer.
-        """
-        wanted = list(keys)
-        if not wanted:
-            return frozenset()
-        newest = await self._stream.newest(map(events_subject, wanted), 0, (await self._stream.info()).last)
-        return frozenset(key for key in wanted if events_subject(key) in newest)
-
-    async def take(self, keys: Iterable[TaskKey], *, begun: bool = False) -> list[Member]:
-        """Give tasks with all records that the stream holds of them up to now, in use.
-
-        What a hub in memory lacks of them, because its live message was lost, is read first: where a board
-        begins, all before that must be in the hubs.
-
-        Args:
-            keys: the tasks.
-            begun: leave those out that have no record.
-
-        Raises:
-            Away: NATS can't answer.
-        """
-        wanted = list(keys)
-        if not wanted:
-            return []
-        last = (await self._stream.info()).last
-        newest = await self._stream.newest(map(events_subject, wanted), 0, last)
-        if begun:
-            wanted = [key for key in wanted if events_subject(key) in newest]
-        members: list[Member] = []
-        try:
-            for start in range(0, len(wanted), AT_ONCE):
-                some = wanted[start : start + AT_ONCE]
-                taken = [self._member(key, newest.get(events_subject(key), 0)) for key in some]
-                answers = await asyncio.gather(*taken, return_exceptions=True)
-                members += [answer for answer in answers if isinstance(answer, Member)]
-                for answer in answers:
-                    if isinstance(answer, BaseException):
-                        raise answer
-        except BaseException:
-            for member in members:
-                self._hubs.release(member.hub)
-            raise
-        return members
-
-    async def _member(self, key: TaskKey, at_least: int) -> Member:
-        hub = await self._hubs.acquire(key, at_least)
-        return Member(hub, self._hubs.tail(key))
-
     async def find(self, board: Board, principal: Principal) -> Found:
         """Give the tasks that a stream of a board begins with; they become members, and stay in use.
 
@@ -237,7 +186,9 @@ class Boards:
         keys, left_out = await self._survey.tasks(tenant, agent, board.selection, principal, self._tasks_max)
         keys = [key for key in keys if key.task not in board.revoked]
         routing = self._agent_of[board].routing
-        for member in await self.take([key for key in keys if key.task not in board.members], begun=True):
+        for member in await self._current.take(
+            [key for key in keys if key.task not in board.members], begun=True
+        ):
             routing.learn(member.hub.key.task, member.hub.fold.context_id)
             board.admit(member)
         return Found([board.members[key.task] for key in keys if key.task in board.members], left_out)
@@ -259,7 +210,7 @@ class Boards:
                 return None
         except Refused as refused:
             raise Away(str(refused)) from refused
-        member = await self._member(key, arrival.sequence)
+        member = await self._current.member(key, arrival.sequence)
         if selection.context is not None:
             named = member.hub.fold.context_id
             learn(key.task, named)
@@ -267,6 +218,14 @@ class Boards:
                 self._hubs.release(member.hub)
                 return None
         return member
+
+    async def begun(self, keys: Iterable[TaskKey]) -> frozenset[TaskKey]:
+        """Give those tasks of which the stream holds a record.
+
+        Raises:
+            Away: NATS can't answer.
+        """
+        return await self._current.begun(keys)
 
     async def read(self, board: Board, start: int) -> list[Stored]:
         """Read stored records of all tasks of a board's agent, from a sequence on.

@@ -156,3 +156,13 @@ def test_chunks_read_back(pieces):
         body, end, stream = body + rest[:length], rest[length : length + 2], rest[length + 2 :]
         assert end == b"\r\n"
     assert body == b"".join(pieces)
+
+
+@pytest.mark.parametrize("named", ["task.status", None])
+@pytest.mark.parametrize("before", ["e-1", None])
+@pytest.mark.parametrize("after", ["e-22", None])
+def test_another_id_is_the_frame_made_with_it(
+    named: str | None, before: str | None, after: str | None
+) -> None:
+    data = b'{"text":"id: forged"}'
+    assert with_id(frame(data, named, before), after) == frame(data, named, after)
