@@ -37,7 +37,7 @@ class Board(Hub):
         members: tasks with their hubs, the last one active last; of a list all that have begun.
         missing: listed tasks that have not begun.
         barred: those of them that may not be seen, unless their first record says otherwise.
-        revoked: tasks that were taken off.
+        revoked: tasks that were taken off, of which nothing more may be sent.
     """
 
     def __init__(
@@ -224,9 +224,7 @@ class Board(Hub):
         record = hub.log.find(sequence)
         if record is None:
             if sequence <= hub.log.floor:
-                self.log.jump(
-                    sequence
-                )  # its hub has let it go already: who needs it reads on from the stream
+                self.log.jump(sequence)  # its hub has let it go: who needs it reads on from the stream
                 self._schedule()
             return True
         if record.deliverable:
@@ -277,17 +275,8 @@ class Board(Hub):
 
     def ends_at(self, cursor: int) -> bool:
         """Tell whether nothing deliverable follows a cursor, ever."""
-        return (
-            self.selection.listed
-            and not self._open
-            and not self.missing
-            and not self._queue
-            and cursor >= self._last_end
-        )
-
-    def hides(self, task: str) -> bool:
-        """Tell whether a task was taken off, so that nothing more of it may be sent."""
-        return task in self.revoked
+        over = not (self._open or self.missing or self._queue)
+        return self.selection.listed and over and cursor >= self._last_end
 
     async def entry(self, stored: Stored, task: str) -> Entry | None:
         """Give one of the records that the log doesn't hold any more; None: it is not one of this board's."""

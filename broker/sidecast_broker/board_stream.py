@@ -64,7 +64,7 @@ class BoardStream(Stream):
         self.board = board
         self.board_view = view
         self._boards = boards
-        self._ahead: dict[Hub, int] = {}
+        self._ahead: dict[str, int] = {}
         self._ahead_to = 0
         self._told_revoked = set(board.revoked)
         self._given_up = False
@@ -108,7 +108,7 @@ class BoardStream(Stream):
         already must not come once more, so until the board has come as far this client is sent to apart.
         """
         position = self.board.position
-        self._ahead = {hub: hub.end for hub in hubs if hub.end > position}
+        self._ahead = {hub.key.task: hub.end for hub in hubs if hub.end > position}
         self._ahead_to = max(self._ahead.values(), default=0)
         return self.board_view.snapshots(self.board, hubs, None if self._ahead else position)
 
@@ -161,7 +161,7 @@ class BoardStream(Stream):
             if record.sequence > position:
                 break
             assert isinstance(record, Entry)
-            told = record.sequence <= self._ahead.get(record.hub, 0)
+            told = record.sequence <= self._ahead.get(record.hub.key.task, 0)
             if not told and (frames := self.board_view.record(board, record)):
                 # Two blocks where the record ends its task.
                 data += b"".join(with_id(block + b"\n\n", None) for block in frames.split(b"\n\n")[:-1])

@@ -163,4 +163,4 @@ class BoardView(Struct, frozen=True):
 def _visible(hub: Hub, record: Record) -> Entry | None:
     assert isinstance(hub, Board)
     assert isinstance(record, Entry)
-    return None if hub.hides(record.hub.key.task) else record
+    return None if record.hub.key.task in hub.revoked else record

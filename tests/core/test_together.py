@@ -1,4 +1,4 @@
-"""Every line of the resume rules for several tasks: one cursor can be continued only where it can for each."""
+"""Every line of the resume rules for several tasks: one cursor goes on only where it does for each."""
 
 from __future__ import annotations
 
