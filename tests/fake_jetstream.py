@@ -58,6 +58,7 @@ class Faults:
         self._stale_newest = 0
         self._short_reads = 0
         self._short_count = 0
+        self._stalled: str | None = None
         self._gate = asyncio.Event()
         self._gate.set()
 
@@ -95,8 +96,9 @@ class Faults:
         """Have the next reads answered by at most so many messages each."""
         self._short_reads, self._short_count = reads, count
 
-    def stall(self) -> None:
-        """Leave reads without an answer until `flow`."""
+    def stall(self, subject: str | None = None) -> None:
+        """Leave reads, or only those of one subject, without an answer until `flow`."""
+        self._stalled = subject
         self._gate.clear()
 
     def flow(self) -> None:
@@ -117,10 +119,11 @@ class Faults:
 
         return faulty
 
-    async def spoil(self, page: Page) -> Page:
+    async def spoil(self, page: Page, subject: str) -> Page:
         """Give a page as a faulty replica would have answered."""
         self.reads += 1
-        await self._gate.wait()
+        if self._stalled in (None, subject):
+            await self._gate.wait()
         if self._stale_reads:
             self._stale_reads -= 1
             page = Page([stored for stored in page.records if stored.sequence <= self._stale_end], 0)
@@ -148,7 +151,7 @@ class FaultyJetStream(JetStream):
         await super().subscribe(token, subject, self._faults.through(handler))
 
     async def read(self, subject: str, start: int, count_max: int | None = None) -> Page:
-        return await self._faults.spoil(await super().read(subject, start, count_max))
+        return await self._faults.spoil(await super().read(subject, start, count_max), subject)
 
 
 class _Message(NamedTuple):
@@ -268,7 +271,9 @@ class FakeServer:
         return StreamInfo(epoch, self.created, first, self.last, self.last - first + 1 - len(self.messages))
 
     def of(self, subject: str) -> list[_Message]:
-        """Give a subject's messages, oldest first."""
+        """Give a subject's messages, or those of all that a pattern matches, oldest first."""
+        if "*" in subject:
+            return sorted(message for messages in self.matching([subject]) for message in messages)
         return list(self._of.get(subject, {}).values())
 
     def matching(self, patterns: Iterable[str]) -> list[list[_Message]]:
@@ -376,6 +381,12 @@ class _Subscription:
         self._handler = handler
         self._task = asyncio.get_running_loop().create_task(self._run())
 
+    def receives(self, subject: str) -> bool:
+        """Tell whether a message on a subject is for it."""
+        if not self.subject.endswith(".*"):
+            return subject == self.subject
+        return subject.rpartition(".")[0] == self.subject[:-2]
+
     async def _run(self) -> None:
         while True:
             self._handler(await self.queue.get())
@@ -437,7 +448,7 @@ class FakeJetStream:
     def deliver(self, subject: str, payload: bytes, headers: dict[str, str] | None) -> None:
         """Take a core message from the server."""
         for subscription in self._subscriptions.values():
-            if subscription.subject == subject:
+            if subscription.receives(subject):
                 with contextlib.suppress(KeyError, ValueError):  # only the server republishes
                     subscription.queue.put_nowait(stored_from(_block(headers or {}), payload))
 
@@ -494,7 +505,7 @@ class FakeJetStream:
         taken = found[: count_max or self._settings.page_events]
         previous = (0, *(message.sequence for message in taken))
         page = Page([_stored(*pair) for pair in zip(taken, previous, strict=False)], len(found) - len(taken))
-        page = await self._faults.spoil(page)
+        page = await self._faults.spoil(page, subject)
         await self._ask(leader=False)
         return page
 

@@ -28,6 +28,7 @@ from sidecast_broker.auth.page_tokens import PageTokens
 from sidecast_broker.auth.revocations import Revocations
 from sidecast_broker.auth.tickets import Tickets
 from sidecast_broker.auth.webhook import Webhook
+from sidecast_broker.boards import Boards
 from sidecast_broker.bucket import Bucket
 from sidecast_broker.capture import Capture
 from sidecast_broker.caution import warn
@@ -47,9 +48,11 @@ from sidecast_broker.relay import Relay
 from sidecast_broker.router import Router
 from sidecast_broker.routes import Public
 from sidecast_broker.settings import Nats, Settings
+from sidecast_broker.several import Several
 from sidecast_broker.streams import Streams
 from sidecast_broker.subscription_desk import SubscriptionDesk
 from sidecast_broker.subscriptions import Subscriptions
+from sidecast_broker.survey import Survey
 from sidecast_broker.task_list import TaskLists
 from sidecast_broker.ticket_desk import TicketDesk
 from sidecast_broker.turns import Turns
@@ -127,6 +130,9 @@ async def serving(
     adoption = Adoption(hubs, capture)
     subscriptions = Subscriptions(stream, settings.nats, settings.stream, metrics)
     public = Public(settings, hubs, streams, adoption, access, subscriptions, metrics)
+    survey = Survey(stream, TaskLists(stream, settings.agent.name), access)
+    boards = Boards(settings, stream, positioner, hubs, access, survey, metrics)
+    several = Several(public, settings, boards, hubs, streams, access, metrics)
     messages = _messages(stream, settings)
     turns = Turns(calls, messages, capture)
     a2a_streams = A2AStreams(settings, hubs, streams, turns, adoption, access, metrics)
@@ -137,7 +143,8 @@ async def serving(
     gateway = Gateway(settings, a2a_streams, relay, agent, cards, access, metrics, cors.origins)
     desk = TicketDesk(settings, access, tickets, limits)
     subscription_desk = SubscriptionDesk(settings, access, subscriptions)
-    routes = [*public.routes(), *page.routes(), *cards.routes(), *desk.routes(), *subscription_desk.routes()]
+    routes = [*public.routes(), *several.routes(), *page.routes(), *cards.routes(), *desk.routes()]
+    routes += subscription_desk.routes()
     open_to_all = Listener(Router(routes, gateway.answer), settings, metrics, cors=cors, public=True)
     for_operators = Listener(Router([*internal.routes(), *administration.routes()]), settings, metrics)
     for_probes = Listener(Router(internal.probes()), settings, metrics)
@@ -181,6 +188,7 @@ async def serving(
         await agent.close()
         await streams.close()
         await subscriptions.close()
+        await boards.close()
         await hubs.close()
         if revocations is not None:
             await revocations.close()

@@ -377,6 +377,6 @@ class Hub:
         if self.pacer:
             self.pacer.flush()  # before the fan-out frees the decoded events
         self._fanout.flush()
-        for tell in self._listeners:
+        for tell in tuple(self._listeners):
             tell()
         self._account()

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import structlog
 
@@ -220,17 +221,23 @@ class Hubs:
         return info.epoch
 
     def _hub(self, key: TaskKey, epoch: str) -> Hub:
-        return Hub(
-            key,
-            epoch,
-            log_bytes_max=self._settings.task_bytes_max,
-            metrics=self._metrics,
-            soon=self._turn.soon,
-            afterwards=self._turn.afterwards,
-            on_growth=self._grow,
-            timers=self._timers,
-            clock=self._clock,
-        )
+        return Hub(**self.parts(key, epoch, self._settings.task_bytes_max, self._grow))
+
+    def parts(
+        self, key: TaskKey, epoch: str, log_bytes_max: int, on_growth: Callable[[int], None]
+    ) -> dict[str, Any]:
+        """Give the arguments of a hub that runs in turn with all others."""
+        return {
+            "key": key,
+            "epoch": epoch,
+            "log_bytes_max": log_bytes_max,
+            "metrics": self._metrics,
+            "soon": self._turn.soon,
+            "afterwards": self._turn.afterwards,
+            "on_growth": on_growth,
+            "timers": self._timers,
+            "clock": self._clock,
+        }
 
     def _open(self, key: TaskKey) -> _Entry:
         hub = self._hub(key, self._epoch())

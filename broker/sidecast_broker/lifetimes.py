@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 
@@ -79,6 +80,8 @@ class Lifetimes:
         if not stream.unfed:
             revoked = revoked or self._revocations.covers_task(stream.principal, stream.key)
             life.generation = self._revocations.generation
+            if not revoked:
+                stream.recheck(partial(self._revocations.covers_task, stream.principal))
         # Who waits for a task they may not see must not learn that it was revoked, nor be forgotten here when
         # they come to see it.
         if revoked:

@@ -51,6 +51,17 @@ def query_value(request: web.BaseRequest, name: str) -> str:
     return decode_segment(values[0].replace("+", " "))
 
 
+def query_values(request: web.BaseRequest, name: str) -> list[str]:
+    """Give all values of a query parameter as the client sent them, each decoded once and strictly.
+
+    Raises:
+        Refused: one can't be decoded.
+    """
+    query = request.raw_path.partition("?")[2]
+    pairs = (pair.partition("=") for pair in query.split("&"))
+    return [decode_segment(value.replace("+", " ")) for key, _equals, value in pairs if key == name]
+
+
 def decode_segment(segment: str) -> str:
     """Percent-decode one path segment.
 

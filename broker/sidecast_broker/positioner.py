@@ -12,6 +12,7 @@ import structlog
 
 from sidecast_broker.answers import Away, StreamInfo
 from sidecast_broker.background import Background
+from sidecast_broker.feed import Feed
 from sidecast_broker.jetstream import JetStream
 from sidecast_broker.tail import Tail
 
@@ -47,6 +48,7 @@ class Positioner:
         self._stream = stream
         self._verify_s = verify_s
         self._tails: set[Tail] = set()
+        self._feeds: set[Feed] = set()
         self._doubt = asyncio.Event()
         self._ask_anew = asyncio.Event()
         self._failures = 0
@@ -68,6 +70,14 @@ class Positioner:
     def remove(self, tail: Tail) -> None:
         """Forget a tail; unknown ones are fine."""
         self._tails.discard(tail)
+
+    def add_feed(self, feed: Feed) -> None:
+        """Watch over a feed."""
+        self._feeds.add(feed)
+
+    def remove_feed(self, feed: Feed) -> None:
+        """Forget a feed; unknown ones are fine."""
+        self._feeds.discard(feed)
 
     def doubt(self, reason: str) -> None:
         """Look at once: messages may have been lost."""
@@ -111,7 +121,11 @@ class Positioner:
             logger.warning("stream_begun_anew", epoch=info.epoch, before=before.epoch)
             for tail in list(self._tails):
                 tail.reset(info)
+            for feed in list(self._feeds):
+                feed.reset(info)
             return
+        for feed in list(self._feeds):
+            feed.confirm(info)
         await self._compare(tails, before.last if before else 0, info)
         if before is not None:
             purged = info.deleted != before.deleted

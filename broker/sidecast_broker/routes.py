@@ -89,6 +89,18 @@ class Public:
         # A partial, not a closure: each idle stream would hold one coroutine more.
         return partial(self._events, segment=index, named=named)
 
+    def wanted(self, request: web.BaseRequest, principal: Principal) -> _Wanted:
+        """Read what a request for several tasks asks of its stream.
+
+        Raises:
+            Refused: a parameter has no meaning here.
+        """
+        return _Wanted(request, named=True, settings=self._settings, principal=principal)
+
+    def busy(self, request: web.BaseRequest, refused: Refused) -> web.Response | None:
+        """Turn an EventSource away for a moment; None: whoever asks understands a status."""
+        return self._busy(refused, named=_flag(request, "named", True)) if _is_event_source(request) else None
+
     # ------------------------------------------------------------------ one task
 
     async def _events(

@@ -613,6 +613,14 @@ class Stream(Struct, frozen=True):
     streams_per_task_max: Annotated[
         int, Meta(ge=0, le=1_000_000, description="The same for one task. 0: no limit.")
     ] = 0
+    tasks_per_stream_max: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=10_000,
+            description="Tasks that one stream may list, and that one of an agent or context begins with.",
+        ),
+    ] = 256
     opens_per_s_max: Annotated[
         int,
         Meta(

@@ -242,6 +242,11 @@ class Stream:
         """The hub it follows."""
         return self._hub
 
+    @property
+    def watched(self) -> dict[str, object]:
+        """Say what it is a stream of, in logs and answers."""
+        return {"task": self.key.task}
+
     # ------------------------------------------------------------------ life
 
     async def start(self, request: web.BaseRequest) -> None:
@@ -363,6 +368,9 @@ class Stream:
         if frame:
             self._hub.beat(self.subscriber, frame, 0, self._clock())
         return True
+
+    def recheck(self, covers: Callable[[TaskKey], bool]) -> None:
+        """Know that something was revoked: nothing to do where the task is the stream's only one."""
 
     def look_again(self) -> None:
         """Have it looked whether the stream has ended: something else than a record may say so."""

@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
 import structlog
 from aiohttp import web
 from prometheus_client import Counter, Gauge
@@ -249,7 +248,6 @@ class Streams:
             {
                 "tenant": stream.key.tenant,
                 **_who(stream),
-                "pace": None if stream.pace is None else msgspec.to_builtins(stream.pace),
                 "slow": stream.slow,
                 "skips": stream.skips,
                 "open_s": round(now - stream.opened_at_s, 3),
@@ -278,7 +276,7 @@ def _pace(pace: Pace | None) -> dict[str, Any] | None:
 def _who(stream: Stream) -> dict[str, Any]:
     """Say which stream it is, in logs and answers."""
     return {
-        "task": stream.key.task,
+        **stream.watched,
         "agent": stream.key.agent,
         "format": stream.view.format,
         "peer": stream.peer,

@@ -154,6 +154,10 @@ class Tail:
         if not self._catching and self._sink.end < self._target:
             self._begin(cause)
 
+    def hear(self, stored: Stored) -> None:
+        """Take a live message of the task that came another way than by its own subscription."""
+        self._on_live(stored)
+
     async def is_contradicted(self) -> bool:
         """Tell whether the leader holds another record at a sequence than the one handed on.
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecast_broker.core.frame import HEARTBEAT, chunk, frame
+from sidecast_broker.core.frame import HEARTBEAT, chunk, frame, with_id
 
 
 class Message(NamedTuple):
@@ -156,3 +156,11 @@ def test_chunks_read_back(pieces):
         body, end, stream = body + rest[:length], rest[length : length + 2], rest[length + 2 :]
         assert end == b"\r\n"
     assert body == b"".join(pieces)
+
+
+@pytest.mark.parametrize("named", ["task.status", None])
+@pytest.mark.parametrize("before", ["e-1", None])
+@pytest.mark.parametrize("after", ["e-22", None])
+def test_another_id_gives_the_frame_of_it(named: str | None, before: str | None, after: str | None) -> None:
+    data = b'{"text":"id: forged"}'
+    assert with_id(frame(data, named, before), after) == frame(data, named, after)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -53,6 +54,9 @@ class Stream:
         if not self.silent:
             self.done.append(f"told: {frame.decode()}")
         return not self.silent
+
+    def recheck(self, covers: Callable[[TaskKey], bool]) -> None:
+        assert not covers(self.key)
 
     def close(self, reason: str, frame: bytes) -> None:
         assert frame.decode() == reason

@@ -496,7 +496,7 @@ async def test_one_principal_has_another_rate_than_the_others(fake: FakeBackend)
         for who, rate in (("alice", 3.0), ("bob", None), ("carol", 7.0)):
             await running.watch(headers=bearer(who))
             shown = running.listening.streams.describe()[-1]["pace"]
-            assert (shown and shown["rate"]) == rate
+            assert (shown and shown["max_rate"]) == rate
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ async def test_the_page_of_streams_says_what_was_done(fake: FakeBackend) -> None
             await slow.read_until(b"stream.gap")
             _status, answer = await running.internal("/streams")
         [shown] = answer["streams"] if isinstance(answer, dict) else answer
-        assert (shown["slow"], shown["skips"], shown["pace"]["batch_s"]) == ("snapshot", 1, 0.02)
+        assert (shown["slow"], shown["skips"], shown["pace"]["batch_ms"]) == ("snapshot", 1, 20)
 
 
 async def test_who_takes_nothing_is_cut_whatever_it_wants(fake: FakeBackend) -> None:

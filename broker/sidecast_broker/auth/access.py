@@ -103,6 +103,11 @@ class Access:
         """The kinds of credential the broker takes, for the agent's card; None: none is needed here."""
         return self._authenticator.schemes if self.on else None
 
+    @property
+    def asks_elsewhere(self) -> bool:
+        """Whether who may watch a task is not told by grants and owners alone."""
+        return self._webhook is not None
+
     def now(self) -> float:
         """Give the time of a request's arrival, to be handed to `hold` where it is refused."""
         return self._clock()
@@ -188,6 +193,23 @@ class Access:
             Refused: `unavailable`.
         """
         return (await self.judge(principal, key)).allowed
+
+    def may_watch_new(self, principal: Principal, key: TaskKey, owner: str | None) -> bool:
+        """Tell whether a principal may watch a task that has just begun, by what its first record says alone.
+
+        Nothing is looked up, and no webhook asked, so that it takes no time that somebody could notice.
+
+        Args:
+            principal: who asks.
+            key: the task.
+            owner: whom its first record names.
+        """
+        if not self.on:
+            return True
+        decided = decide(principal, key)
+        if decided is None:
+            decided = owner is not None and owner == principal.name
+        return decided and not self._hides(principal, key)
 
     async def require(
         self,

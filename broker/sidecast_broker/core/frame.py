@@ -47,6 +47,19 @@ def frame(
     return head.encode() + b"data: " + data + b"\n\n"
 
 
+def with_id(block: bytes, event_id: str | None) -> bytes:
+    """Give one framed event with another id, or without one.
+
+    Args:
+        block: what `frame` gave.
+        event_id: the id; None for none.
+    """
+    lines = [line for line in block[:-2].split(b"\n") if not line.startswith(b"id: ")]
+    if event_id is not None:
+        lines.insert(-1, b"id: " + event_id.encode())
+    return b"\n".join(lines) + b"\n\n"
+
+
 def _refuse_breaks(field: str, value: str) -> None:
     if "\n" in value or "\r" in value or "\x00" in value:
         raise ValueError(f"the {field} of an event must not hold CR, LF or NUL: {value[:80]!r}")

@@ -18,6 +18,7 @@ from sidecast_broker.core.resume import Mode
 from sidecast_broker.core.views.shapes import (
     ActivityFrame,
     Answer,
+    Answers,
     ArtifactFrame,
     BatchFrame,
     BusyFrame,
@@ -287,6 +288,13 @@ def answer(fold: Fold, sequence: int, epoch: str, *, partial: bool) -> bytes:
     )
 
 
+def answers(found: list[bytes], sequence: int, epoch: str, left_out: int) -> bytes:
+    """Encode the one answer about several tasks, each as `answer` gave it."""
+    return _encode(
+        Answers(tasks=list(map(Raw, found)), cursor=format_cursor(epoch, sequence), left_out=left_out)
+    )
+
+
 def encode_shape(shape: RecordShape, epoch: str, *, named: bool = True) -> EncodedFrame:
     """Encode the frame of a record, or of several joined into one, with the id of its `seq`."""
     return _frame(shape, named, format_cursor(epoch, shape.seq))
@@ -298,10 +306,10 @@ def without_id(encoded: EncodedFrame, *, named: bool = True) -> EncodedFrame:
 
 
 def batch_frame(
-    task_id: str, objects: list[bytes], sequence: int, epoch: str, *, named: bool = True
+    task_id: str | None, objects: list[bytes], sequence: int, epoch: str, *, named: bool = True
 ) -> EncodedFrame:
     """Encode `task.batch`: the JSON of several frames as one, with the id of the last."""
-    shape = BatchFrame(taskId=task_id, events=list(map(Raw, objects)))
+    shape = BatchFrame(taskId=_or_unset(task_id), events=list(map(Raw, objects)))
     return _frame(shape, named, format_cursor(epoch, sequence))
 
 
@@ -313,6 +321,7 @@ def open_frame(
     *,
     named: bool = True,
     task_id: str | None = None,
+    left_out: int = 0,
 ) -> EncodedFrame:
     """Encode `stream.open`, with its `retry:`.
 
@@ -320,7 +329,12 @@ def open_frame(
     or replay has yet to come.
     """
     shape = OpenFrame(
-        taskId=_or_unset(task_id), mode=mode, cursor=cursor, heartbeat_s=heartbeat_s, retry_ms=retry_ms
+        taskId=_or_unset(task_id),
+        mode=mode,
+        cursor=cursor,
+        heartbeat_s=heartbeat_s,
+        retry_ms=retry_ms,
+        left_out=left_out or UNSET,
     )
     return _frame(shape, named, cursor if mode == "live" else None, retry_ms)
 

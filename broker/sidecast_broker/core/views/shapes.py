@@ -108,9 +108,12 @@ class MessageFrame(RecordFrame, tag="task.message", kw_only=True):
 
 
 class BatchFrame(Struct, tag_field="type", tag="task.batch", kw_only=True):
-    """What went out together, for a client that asked for it: the frames' objects, oldest first."""
+    """What went out together, for a client that asked for it: the frames' objects, oldest first.
 
-    taskId: str  # noqa: N815
+    On a stream of several tasks each object names its own.
+    """
+
+    taskId: str | UnsetType = UNSET  # noqa: N815
     events: list[RawAnyObject]
 
 
@@ -121,12 +124,16 @@ class StreamFrame(Struct, tag_field="type", kw_only=True):
 
 
 class OpenFrame(StreamFrame, tag="stream.open", kw_only=True):
-    """The first frame: what follows, and the position it follows from."""
+    """The first frame: what follows, and the position it follows from.
+
+    `left_out`: so many tasks of a stream of several are there without a snapshot.
+    """
 
     mode: Mode
     cursor: str | None
     heartbeat_s: float
     retry_ms: int
+    left_out: int | UnsetType = UNSET
 
 
 class GapFrame(StreamFrame, tag="stream.gap", kw_only=True):
@@ -189,6 +196,14 @@ StreamShape: TypeAlias = (
     OpenFrame | GapFrame | LagFrame | ExpiringFrame | DrainFrame | BusyFrame | EndFrame | HeartbeatFrame
 )
 FrameShape: TypeAlias = RecordShape | BatchFrame | StreamShape
+
+
+class Answers(Struct):
+    """The same for several tasks; what `cursor` would bring again of a task, its own cursor tells apart."""
+
+    tasks: list[RawAnyObject]
+    cursor: str
+    left_out: int = 0
 
 
 class Answer(Struct, omit_defaults=True):

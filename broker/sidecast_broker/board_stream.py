@@ -1,0 +1,298 @@
+"""One client's response with several tasks: begins with all of them at one position, and follows their board.
+
+Must not know how a request was routed or who is allowed what.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from sidecast_broker.answers import Away
+from sidecast_broker.board import Board
+from sidecast_broker.board_view import BoardView
+from sidecast_broker.boards import Boards, Found
+from sidecast_broker.core.auth.principal import Principal
+from sidecast_broker.core.frame import with_id
+from sidecast_broker.core.log import Stored
+from sidecast_broker.core.pace import Pace, Slow
+from sidecast_broker.core.resume import Opening
+from sidecast_broker.core.views.shapes import StreamGapReason
+from sidecast_broker.entry import Entry
+from sidecast_broker.hub import Hub
+from sidecast_broker.hubs import Hubs
+from sidecast_broker.metrics import Metrics
+from sidecast_broker.refused import Refused
+from sidecast_broker.settings import Stream as StreamSettings
+from sidecast_broker.stream import Ending, Stream
+from sidecast_schemas import headers as names
+from sidecast_schemas.subjects import InvalidId, TaskKey, parse_subject
+
+PAUSE_S = 0.05
+PAUSE_S_MAX = 2.0
+
+
+class BoardStream(Stream):
+    """Serves several tasks to one client.
+
+    Args:
+        board: the tasks; the stream's place in it is a cursor into all of them.
+        boards: where their past is read.
+        view: the client's format.
+        others: as of `Stream`.
+    """
+
+    __slots__ = ("_ahead", "_ahead_to", "_boards", "_given_up", "_told_revoked", "board", "board_view")
+
+    def __init__(
+        self,
+        board: Board,
+        boards: Boards,
+        hubs: Hubs,
+        view: BoardView,
+        settings: StreamSettings,
+        metrics: Metrics,
+        *,
+        principal: Principal,
+        pace: Pace | None = None,
+        slow: Slow = "disconnect",
+        late_s_max: float = 300.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(
+            board.key,
+            board,
+            hubs,
+            view,
+            settings,
+            metrics,
+            principal=principal,
+            pace=pace,
+            slow=slow,
+            late_s_max=late_s_max,
+            clock=clock,
+        )
+        self.board = board
+        self.board_view = view
+        self._boards = boards
+        self._ahead: dict[str, int] = {}
+        self._ahead_to = 0
+        self._told_revoked = set(board.revoked)
+        self._given_up = False
+
+    @property
+    def watched(self) -> dict[str, object]:
+        """Say what it is a stream of: how many tasks of a list, which context, or the whole agent."""
+        selection = self.board.selection
+        if selection.tasks is not None:
+            return {"task": "", "tasks": len(selection.tasks)}
+        whole: dict[str, object] = {"task": "", "tasks": "all"}
+        if selection.context is not None:
+            whole["context"] = selection.context
+        return whole
+
+    # ------------------------------------------------------------------ beginning
+
+    def first_frames(self, opening: Opening, found: Found, requested: str) -> tuple[bytes, int]:
+        """Give what the stream begins with, and the sequence it leads up to.
+
+        Args:
+            opening: how to begin.
+            found: the tasks there are.
+            requested: the cursor the client sent, empty for none.
+        """
+        board, view = self.board, self.board_view
+        snapshots = opening.mode == "snapshot"
+        after = board.position if opening.mode != "replay" else opening.after
+        hubs = [member.hub for member in found.members]
+        # Without a task there is no snapshot whose id a client could continue from.
+        mode = "live" if snapshots and not hubs else opening.mode
+        head = view.opened(board, mode, after, found.left_out)
+        if opening.gap is not None:
+            head += view.gap(board, opening.gap.reason, requested, opening.gap.oldest)
+        return (head + self._snapshots(hubs) if snapshots else head), after
+
+    def _snapshots(self, hubs: list[Hub]) -> bytes:
+        """Give the tasks as they stand.
+
+        A hub may be ahead of the board, whose next records wait for their place. What its snapshot tells
+        already must not come once more, so until the board has come as far this client is sent to apart.
+        """
+        position = self.board.position
+        self._ahead = {hub.key.task: hub.end for hub in hubs if hub.end > position}
+        self._ahead_to = max(self._ahead.values(), default=0)
+        return self.board_view.snapshots(self.board, hubs, None if self._ahead else position)
+
+    def wait_for_missing(self, wait_s: float) -> None:
+        """Wait so long for listed tasks that have not begun; then each is told of as not found."""
+        self._hub.pacer.sleep(self._clock() + wait_s, self._give_up)
+
+    def _give_up(self) -> None:
+        if self._ending is not None or self._given_up or self._subscriber is None:
+            return
+        self._given_up = True
+        frames = b"".join(self.board_view.gone(task, "not-found") for task in self.board.give_up())
+        if frames and not self.subscriber.transport.is_closing():
+            self.tell(frames)
+        self.look_again()
+
+    # ------------------------------------------------------------------ its rights
+
+    def recheck(self, covers: Callable[[TaskKey], bool]) -> None:
+        """Take off the tasks that are revoked, and tell the client which."""
+        self.board.revoke(covers)
+        told = sorted(self.board.revoked - self._told_revoked)
+        self._told_revoked |= self.board.revoked
+        if told and self._subscriber is not None and not self.subscriber.transport.is_closing():
+            self.tell(b"".join(self.board_view.gone(task, "revoked") for task in told))
+            self.look_again()
+
+    # ------------------------------------------------------------------ following
+
+    async def _catch_up(self) -> bool:
+        while self._ahead and self._ending is None:
+            board, subscriber = self.board, self.subscriber
+            if board.failed or subscriber.gap is not None or board.epoch != self._epoch:
+                break
+            if subscriber.cursor < board.gap_below or subscriber.cursor < board.log.floor:
+                subscriber.gap = "expired"  # begins anew: what was sent apart can't be read from the stream
+                break
+            if not await self._send_apart():
+                await self._moved()
+        return await super()._catch_up()
+
+    async def _send_apart(self) -> bool:
+        """Send what the snapshots don't tell yet, without ids; False: the board has not come further."""
+        board, subscriber = self.board, self.subscriber
+        start, position = subscriber.cursor, min(board.position, self._ahead_to)
+        if position <= start:
+            return False
+        data, count = b"", 0
+        for record in board.log.after(start):
+            if record.sequence > position:
+                break
+            assert isinstance(record, Entry)
+            told = record.sequence <= self._ahead.get(record.hub.key.task, 0)
+            if not told and (frames := self.board_view.record(board, record)):
+                # Two blocks where the record ends its task.
+                data += b"".join(with_id(block + b"\n\n", None) for block in frames.split(b"\n\n")[:-1])
+                count += 1
+        subscriber.cursor = position
+        subscriber.events += count
+        self._metrics.deliveries.events[self.view.format] += count
+        if position == self._ahead_to:
+            self._ahead = {}
+        await self.write(data)
+        return True
+
+    async def _moved(self) -> None:
+        """Wait until the board has come further, or the stream is to end."""
+        waiter = self._waiter = asyncio.get_running_loop().create_future()
+        self.board.listen(self._tell)
+        try:
+            await waiter
+        finally:
+            self.board.stop_listening(self._tell)
+
+    async def _read_from_stream(self) -> bytes:
+        """Give the next page of what the board's log doesn't hold any more, or never did, to be sent."""
+        board, subscriber, epoch = self.board, self.subscriber, self._epoch
+        cursor, until = subscriber.cursor, board.log.floor
+        pause_s = PAUSE_S
+        while self._ending is None and board.epoch == epoch and not board.failed:
+            try:
+                reached, entries = await self._past(cursor, until)
+                break
+            except (Away, Refused):
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, PAUSE_S_MAX)
+        else:
+            return b""
+        if self._ending is not None or board.epoch != epoch or board.failed or cursor < board.gap_below:
+            return b""
+        if reached is None:
+            subscriber.gap = "expired"
+            return b""
+        data = self._take(list(entries), "stream") if entries else b""
+        if not entries or subscriber.cursor == entries[-1].sequence:
+            # All of them: a client's rate may have left some for the next time.
+            subscriber.cursor = max(subscriber.cursor, reached)
+        self._anchored = True
+        return data
+
+    async def _past(self, cursor: int, until: int) -> tuple[int | None, list[Entry]]:
+        """Read what follows a cursor; give how far that leads, None: it has expired.
+
+        Args:
+            cursor: where to begin.
+            until: what follows this sequence is in the log.
+
+        Raises:
+            Away: NATS can't answer.
+        """
+        # From the cursor's own record on, where it is one of the agent's: while it is still stored, so is all
+        # that follows it.
+        records = await self._boards.read(self.board, cursor)
+        if not (records and records[0].sequence == cursor):
+            first = (await self._boards.info()).first
+            sure = self.board.selection.listed and not self._anchored and self.board.oldest_cursor <= cursor
+            if first > cursor + 1 and not sure:
+                return None, []
+        between = [stored for stored in records if cursor < stored.sequence <= until]
+        if not between and not (records and records[-1].sequence > until):
+            following = await self._boards.following(self.board, cursor + 1)
+            if following is None or following.sequence > until:
+                return until, []
+            between = [following]  # the replica that answered is behind
+        entries = [entry for stored in between if (entry := await self._entry(stored)) is not None]
+        reached = between[-1].sequence if between else until
+        return (until if records and records[-1].sequence > until else reached), entries
+
+    async def _entry(self, stored: Stored) -> Entry | None:
+        try:
+            task = parse_subject(stored.headers.get(names.SUBJECT, "")).task
+        except InvalidId:
+            return None
+        return await self.board.entry(stored, task)
+
+    async def _tell_gap(self) -> None:
+        """Tell of the hole, then send the tasks as they stand, once that is known."""
+        board, subscriber = self.board, self.subscriber
+        pause_s = PAUSE_S
+        while self._ending is None and not board.failed:
+            try:
+                found = await self._boards.find(board, self.principal)
+                if not board.reloading:
+                    break
+            except (Away, Refused):
+                pass
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, PAUSE_S_MAX)
+        else:
+            return
+        reason: StreamGapReason = "epoch" if board.epoch != self._epoch else subscriber.gap or "expired"
+        if reason == "slow":
+            self.skips += 1
+        self._behind_since_s = None
+        self._late_cursor = 0
+        requested = f"{self._epoch}-{subscriber.cursor}"
+        data = self.board_view.gap(board, reason, requested, board.oldest_cursor)
+        self._epoch = board.epoch
+        subscriber.gap = None
+        data += self._snapshots([member.hub for member in found.members])
+        subscriber.cursor = max(board.position, board.gap_below)
+        self._anchored = True
+        await self.write(data)
+
+    async def follow(self) -> None:
+        """Serve the tasks until one side ends it, then send the end.
+
+        Raises:
+            ConnectionResetError: the client left.
+        """
+        try:
+            await super().follow()
+        finally:
+            self._given_up = True
+            self._ending = self._ending or Ending(self.closed_because)

@@ -1,0 +1,298 @@
+"""Several tasks on one stream: `GET /events` by list, by context, or all of the agent.
+
+Must not know NATS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from aiohttp import web
+
+from sidecast_broker.answers import Away, StreamInfo
+from sidecast_broker.auth.access import Access
+from sidecast_broker.board import Board
+from sidecast_broker.board_stream import BoardStream
+from sidecast_broker.board_view import BoardView
+from sidecast_broker.boards import Boards, Found
+from sidecast_broker.browser import BrowserView
+from sidecast_broker.core.auth.principal import ANYBODY, Principal
+from sidecast_broker.core.pace import Pace, Slow
+from sidecast_broker.core.resume import Opening, Position, Start
+from sidecast_broker.core.subscriptions import Wish
+from sidecast_broker.core.together import open_together
+from sidecast_broker.core.views import events
+from sidecast_broker.entry import Selection
+from sidecast_broker.hub import Hub
+from sidecast_broker.hubs import Hubs
+from sidecast_broker.limits import Asker, asker_of
+from sidecast_broker.metrics import Metrics
+from sidecast_broker.paths import query_values
+from sidecast_broker.refused import TEMPORARY, Refused, unknown
+from sidecast_broker.router import Route, get
+from sidecast_broker.settings import Settings
+from sidecast_broker.streams import Streams
+from sidecast_schemas.subjects import ID_BYTES_MAX, InvalidId, TaskKey, encode_token
+
+AT_ONCE = 32
+"""Listed tasks whose owners are asked for together."""
+
+
+class Wanted(Protocol):
+    """What a request asks of its stream."""
+
+    start: Start
+    cursor: str | None
+    wait_s: float
+    json: bool
+    view: BrowserView
+    pace: Pace | None
+    slow: Slow
+    wish: Wish | None
+
+
+class Requests(Protocol):
+    """Reads requests as those for one task are read."""
+
+    def wanted(self, request: web.BaseRequest, principal: Principal) -> Wanted:
+        """Read what a request asks of its stream."""
+
+    def busy(self, request: web.BaseRequest, refused: Refused) -> web.Response | None:
+        """Turn an EventSource away for a moment; None: whoever asks understands a status."""
+
+
+class Several:
+    """Serves streams of several tasks.
+
+    Args:
+        public: reads what a request asks of its stream.
+        settings: all settings.
+        boards: the tasks, together.
+        hubs: the tasks, each.
+        streams: the open streams.
+        access: who may watch what.
+        metrics: where to count.
+    """
+
+    def __init__(
+        self,
+        public: Requests,
+        settings: Settings,
+        boards: Boards,
+        hubs: Hubs,
+        streams: Streams,
+        access: Access,
+        metrics: Metrics,
+    ) -> None:
+        self._public = public
+        self._settings = settings
+        self._boards = boards
+        self._hubs = hubs
+        self._streams = streams
+        self._access = access
+        self._metrics = metrics
+
+    def routes(self) -> list[Route]:
+        """Give the route."""
+        return [get("/events", self._events)]
+
+    async def _events(self, request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            answer = await self._open(request)
+        except Refused as refused:
+            if refused.code in TEMPORARY and (busy := self._public.busy(request, refused)) is not None:
+                return busy
+            raise
+        if not isinstance(answer, BoardStream):
+            return answer
+        try:
+            await answer.follow()
+        except ConnectionResetError:
+            pass  # the client left: not an error
+        finally:
+            self._streams.remove(answer)
+            self._boards.release(answer.board)
+        return answer.response
+
+    async def _open(self, request: web.BaseRequest) -> BoardStream | web.StreamResponse:
+        access = self._access
+        arrived_s = access.now()
+        self._streams.arrive(request)
+        principal = await access.who(request) if access.on else ANYBODY
+        tenant = access.tenant(principal)
+        assert tenant is not None, "the path names no tenant that could be out of reach"
+        selection = read_selection(request, self._settings.stream.tasks_per_stream_max)
+        wanted = self._public.wanted(request, principal)
+        if wanted.wish is not None:
+            raise Refused("bad-request", "a named subscription follows one task")
+        asker = asker_of(request, principal)
+        self._streams.enter(asker)
+        waits = wanted.wait_s > 0 and not wanted.json
+        agent = self._settings.agent.name
+        try:
+            missing: frozenset[str] = frozenset()
+            barred: frozenset[str] = frozenset()
+            if selection.tasks is not None:
+                barred, missing = await self._look(principal, tenant, selection.tasks)
+                if missing:
+                    await access.hold(arrived_s)
+                if not waits:
+                    if missing == selection.tasks:
+                        raise unknown()
+                    selection = Selection(selection.tasks - missing)
+            board = await self._boards.acquire(
+                tenant, agent, selection, principal, barred=barred, waits=waits and bool(missing)
+            )
+        except Away as away:
+            raise Refused("unavailable", str(away), retry_after_s=1) from away
+        answer: BoardStream | web.StreamResponse | None = None
+        try:
+            if wanted.json:
+                answer = self._answer(board, await self._boards.find(board, principal))
+            else:
+                answer = await self._serve(request, board, missing, wanted, asker, principal)
+        except Away as away:
+            raise Refused("unavailable", str(away), retry_after_s=1) from away
+        finally:
+            if not isinstance(answer, BoardStream):
+                self._boards.release(board)
+        return answer
+
+    async def _look(
+        self, principal: Principal, tenant: str, tasks: frozenset[str]
+    ) -> tuple[frozenset[str], frozenset[str]]:
+        """Give the listed tasks that may not be seen, and those of all that are as good as not there.
+
+        The same is asked about each, whoever's it is and whether there is one.
+        """
+        keys = [TaskKey(tenant, self._settings.agent.name, task) for task in sorted(tasks)]
+        allowed = keys
+        if self._access.on:
+            allowed = []
+            for start in range(0, len(keys), AT_ONCE):
+                some = keys[start : start + AT_ONCE]
+                verdicts = await asyncio.gather(*(self._access.judge(principal, key) for key in some))
+                allowed += [key for key, verdict in zip(some, verdicts, strict=True) if verdict.allowed]
+        may = {key.task for key in allowed}
+        begun = {key.task for key in await self._boards.begun(keys)} & may
+        return frozenset(tasks - may), frozenset(tasks - begun)
+
+    async def _serve(
+        self,
+        request: web.BaseRequest,
+        board: Board,
+        missing: frozenset[str],
+        wanted: Wanted,
+        asker: Asker,
+        principal: Principal,
+    ) -> BoardStream | web.StreamResponse:
+        """Begin the stream of a board in use."""
+        # All tasks of an agent are looked for only where their snapshots are to be sent.
+        found = await self._boards.find(board, principal) if board.selection.listed else Found([], 0)
+        opening = await self._opening(board, found, wanted)
+        if opening is None:
+            if wanted.cursor is not None:
+                self._metrics.resumes.labels("ended").inc()
+            return web.Response(status=204, headers={"Cache-Control": "no-store"})
+        if opening.mode == "snapshot" and not board.selection.listed:
+            found = await self._boards.find(board, principal)
+            opening = await self._opening(board, found, wanted) or opening
+        if wanted.cursor is not None:
+            self._metrics.resumes.labels(opening.gap.reason if opening.gap else "replay").inc()
+        waits = bool(board.missing)
+        self._streams.admit(asker, waits=waits)
+        view = BoardView(wanted.view)
+        stream = BoardStream(
+            board,
+            self._boards,
+            self._hubs,
+            view,
+            self._settings.stream,
+            self._metrics,
+            principal=principal,
+            pace=wanted.pace,
+            slow=wanted.slow,
+            late_s_max=self._settings.pace.late_s_max,
+        )
+        await stream.start(request)
+        self._streams.add(stream, None if waits else opening, asker)
+        try:
+            head, after = stream.first_frames(opening, found, wanted.cursor or "")
+            if waits:
+                stream.wait_for_missing(wanted.wait_s)
+            else:
+                head += b"".join(view.gone(task, "not-found") for task in sorted(missing))
+            await stream.begin(head, after)
+        except ConnectionResetError:
+            stream.close("client-gone")
+        except BaseException:
+            self._streams.remove(stream)
+            raise
+        return stream
+
+    async def _opening(self, board: Board, found: Found, wanted: Wanted) -> Opening | None:
+        info = await self._boards.info()
+        hubs = [member.hub for member in found.members]
+        stream = Position(
+            epoch=board.epoch,
+            stream_first=info.first,
+            stream_last=max(info.last, board.position),
+            interior_deletes=bool(info.deleted),
+            first=max(info.first, 1),
+            complete=info.first <= 1,
+            end=board.position,
+            terminal=None,
+        )
+        positions = [_position(hub, info, stream) for hub in hubs]
+        listed = board.selection.listed and not board.missing
+        return open_together(wanted.cursor, wanted.start, stream, positions, listed=listed)
+
+    def _answer(self, board: Board, found: Found) -> web.Response:
+        hubs = [member.hub for member in found.members]
+        tasks = [events.answer(hub.fold, hub.end, hub.epoch, partial=not hub.complete) for hub in hubs]
+        body = events.answers(tasks, board.position, board.epoch, found.left_out)
+        return web.Response(body=body, content_type="application/json", headers={"Cache-Control": "no-store"})
+
+
+def _position(hub: Hub, info: StreamInfo, stream: Position) -> Position:
+    return Position(
+        epoch=hub.epoch,
+        stream_first=info.first,
+        stream_last=stream.stream_last,
+        interior_deletes=bool(info.deleted or hub.gap_below),
+        first=max(hub.first or 0, hub.gap_below + 1),
+        complete=hub.complete,
+        end=hub.end,
+        terminal=hub.fold.terminal_sequence,
+    )
+
+
+def read_selection(request: web.BaseRequest, tasks_max: int) -> Selection:
+    """Read which tasks a request asks for.
+
+    Raises:
+        Refused: not exactly one of `task`, `context` and `agent`, or what it says is no id.
+    """
+    tasks = frozenset(query_values(request, "task"))
+    contexts = query_values(request, "context")
+    agents = query_values(request, "agent")
+    if bool(tasks) + bool(contexts) + bool(agents) != 1:
+        raise Refused("bad-request", "the query needs one of task (once or more), context and agent")
+    if len(tasks) > tasks_max:
+        raise Refused("bad-request", f"a stream has at most {tasks_max} tasks")
+    for task in tasks:
+        try:
+            encode_token(task)
+        except InvalidId as error:
+            raise Refused("bad-request", f"task id: {error}") from error
+    if tasks:
+        return Selection(tasks)
+    if contexts:
+        (context, *more) = contexts
+        if more or not context or len(context.encode()) > ID_BYTES_MAX:
+            raise Refused("bad-request", f"context must stand once, with 1 to {ID_BYTES_MAX} bytes")
+        return Selection(context=context)
+    if agents != ["1"]:
+        raise Refused("bad-request", "agent must be 1")
+    return Selection(agent=True)
