@@ -424,6 +424,7 @@ class FakeJetStream:
         self._subscriptions: dict[object, _Subscription] = {}
         self._started = False
         self.attending: dict[object, str] = {}
+        self._listening: dict[object, tuple[str, Callable[[], None]]] = {}
 
     @property
     def connected(self) -> bool:
@@ -451,6 +452,9 @@ class FakeJetStream:
             if subscription.receives(subject):
                 with contextlib.suppress(KeyError, ValueError):  # only the server republishes
                     subscription.queue.put_nowait(stored_from(_block(headers or {}), payload))
+        for wanted, heard in list(self._listening.values()):
+            if wanted == subject:
+                heard()
 
     async def subscribe(self, token: object, subject: str, handler: Handler) -> None:
         await self._ask(leader=False)
@@ -464,8 +468,17 @@ class FakeJetStream:
         await self._ask(leader=False)
         return self._server.is_attended(subject)
 
+    async def listen(self, token: object, subject: str, heard: Callable[[], None]) -> None:
+        await self._ask(leader=False)
+        self._listening[token] = (subject, heard)
+
+    def client(self) -> NoReturn:
+        """Refuse: there are no consumers here, and what uses them is tested at a real server."""
+        raise Away("the double has no connection of its own")
+
     async def unsubscribe(self, token: object) -> None:
         self.attending.pop(token, None)
+        self._listening.pop(token, None)
         subscription = self._subscriptions.pop(token, None)
         if subscription is not None:
             await subscription.close()
