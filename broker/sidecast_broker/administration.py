@@ -10,7 +10,6 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
-import msgspec
 import structlog
 from aiohttp import web
 from msgspec import Meta, Struct
@@ -18,10 +17,11 @@ from msgspec import Meta, Struct
 from sidecast_broker.answers import Away
 from sidecast_broker.auth.access import Access
 from sidecast_broker.auth.revocations import Revocations
+from sidecast_broker.bodies import read_json
 from sidecast_broker.core.auth.claims import InvalidCredential, check_name, check_tenant
 from sidecast_broker.core.auth.principal import Principal
 from sidecast_broker.core.auth.revocation import Kind, Revocation
-from sidecast_broker.core.strict_json import read_strictly
+from sidecast_broker.cors import has_json
 from sidecast_broker.refused import Refused
 from sidecast_broker.router import Route, post
 from sidecast_broker.settings import KIB, Settings
@@ -88,7 +88,9 @@ class Administration:
     async def _drain(self, request: web.BaseRequest) -> web.Response:
         """Begin to go away; asked again, it goes on doing so."""
         principal = await self._authorise(request, "admin")
-        _require_json(request)
+        if not has_json(request):
+            # A page of any origin can have a browser send a form, but not this without being asked.
+            raise Refused("unsupported-media-type", "the content type must be application/json")
         if principal.tenant is not None:
             raise Refused("forbidden", "a credential that is bound to a tenant can't drain the broker")
         # Before the answer: who has it can rely on it that no stream is opened here any more.
@@ -105,10 +107,7 @@ class Administration:
 
     async def _revoke(self, request: web.BaseRequest) -> web.Response:
         principal = await self._authorise(request, "admin")
-        _require_json(request)
-        if (request.content_length or 0) > BODY_BYTES_MAX:
-            raise Refused("body-too-large", f"the body is larger than {BODY_BYTES_MAX} bytes")
-        revocation = self._read(await request.read(), principal)
+        revocation = self._read(await read_json(request, _Body, BODY_BYTES_MAX), principal)
         if self._revocations is None:
             raise Refused("bad-request", "no credential is needed here, so that nothing can be revoked")
         try:
@@ -131,13 +130,12 @@ class Administration:
         body = {"revoked": revoked, "stored": kept._asdict(), "at_s": revocation.at_s, "until_s": until_s}
         return web.json_response(body)
 
-    def _read(self, body: bytes, principal: Principal) -> Revocation:
+    def _read(self, asked: _Body, principal: Principal) -> Revocation:
         """Read what is to be revoked, within what the operator's credential is bound to.
 
         Raises:
             Refused: it isn't clear what, or it is beyond that.
         """
-        asked = _decode(body)
         named: dict[Kind, str | None] = {
             "token_id": asked.token_id,
             "principal": asked.principal,
@@ -170,23 +168,3 @@ class Administration:
         if named is None and kind == "task":
             return self._access.tenant(principal)
         return principal.tenant if named is None else named
-
-
-def _require_json(request: web.BaseRequest) -> None:
-    # A page of any origin can have a browser send a form, but not this without being asked.
-    if request.content_type != "application/json":
-        raise Refused("unsupported-media-type", "send application/json")
-
-
-def _decode(body: bytes) -> _Body:
-    """Read the body; what two programs could read differently is refused.
-
-    Raises:
-        Refused: it is not clear what it says.
-    """
-    if len(body) > BODY_BYTES_MAX:
-        raise Refused("body-too-large", f"the body is larger than {BODY_BYTES_MAX} bytes")
-    try:
-        return msgspec.convert(read_strictly(body), type=_Body)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise Refused("bad-request", f"the body can't be read: {error}") from error

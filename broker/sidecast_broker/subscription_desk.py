@@ -7,17 +7,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import msgspec
 from aiohttp import hdrs, web
 from msgspec import Meta, Struct
 
 from sidecast_broker.answers import Away
 from sidecast_broker.auth.access import Access
+from sidecast_broker.bodies import read_json
 from sidecast_broker.core.auth.principal import Principal
 from sidecast_broker.core.cursor import Cursor, MalformedCursor, parse_cursor
-from sidecast_broker.core.strict_json import read_strictly
 from sidecast_broker.core.subscriptions import State, Subscription, check_name, described, owned_prefix
-from sidecast_broker.cors import has_json
 from sidecast_broker.paths import path_segment, query_value
 from sidecast_broker.refused import Refused, unknown
 from sidecast_broker.router import Route, delete, get, post
@@ -89,7 +87,7 @@ class SubscriptionDesk:
         access = self._access
         principal = await access.who(request)
         name = _name(request)
-        confirmed = _confirmed(await _body(request))
+        confirmed = await read_json(request, _Confirmed, BODY_BYTES_MAX)
         arrived_s = access.now()
         try:
             cursor = parse_cursor(confirmed.id)
@@ -184,21 +182,3 @@ def _name(request: web.BaseRequest) -> str:
         return check_name(path_segment(request, 1))
     except ValueError as error:
         raise Refused("bad-request", f"subscription: {error}") from error
-
-
-async def _body(request: web.BaseRequest) -> bytes:
-    if not has_json(request):
-        raise Refused("unsupported-media-type", "the content type must be application/json")
-    # Before it is read, where its length is told; else what there is of it.
-    if (request.content_length or 0) > BODY_BYTES_MAX or len(body := await request.read()) > BODY_BYTES_MAX:
-        raise Refused("body-too-large", f"the body is larger than {BODY_BYTES_MAX} bytes")
-    return body
-
-
-def _confirmed(body: bytes) -> _Confirmed:
-    try:
-        return msgspec.convert(read_strictly(body), _Confirmed)
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise Refused("bad-request", "the body is no JSON") from error
-    except (ValueError, msgspec.ValidationError) as error:
-        raise Refused("bad-request", f"the body is not as it must be: {str(error)[:200]}") from error

@@ -11,16 +11,14 @@ from http.cookies import SimpleCookie
 from typing import Annotated
 from urllib.parse import urlsplit
 
-import msgspec
 from aiohttp import hdrs, web
 from msgspec import Meta, Struct
 
 from sidecast_broker.auth.access import Access
 from sidecast_broker.auth.credentials import TICKET_COOKIE
 from sidecast_broker.auth.tickets import Made, Tickets
+from sidecast_broker.bodies import read_json
 from sidecast_broker.core.auth.tickets import TASKS_MAX, TicketTooLong
-from sidecast_broker.core.strict_json import read_strictly
-from sidecast_broker.cors import has_json
 from sidecast_broker.limits import Limits
 from sidecast_broker.paths import query_value
 from sidecast_broker.refused import Refused
@@ -81,7 +79,7 @@ class TicketDesk:
         if not principal.anybody:
             self._limits.ticket(principal)
         wants_cookie = _wants_cookie(request)
-        wanted = _wanted(await _body(request))
+        wanted = await read_json(request, _Wanted, BODY_BYTES_MAX)
         arrived_s = access.now()
         tenant = access.tenant(principal)
         assert tenant is not None, "the path names no tenant that could be out of reach"
@@ -133,22 +131,3 @@ def _wants_cookie(request: web.BaseRequest) -> bool:
     if value not in ("0", "1"):
         raise Refused("bad-request", "cookie must be 0 or 1")
     return value == "1"
-
-
-async def _body(request: web.BaseRequest) -> bytes:
-    if not has_json(request):
-        raise Refused("unsupported-media-type", "the content type must be application/json")
-    # Before it is read, where its length is told; else what there is of it.
-    if (request.content_length or 0) > BODY_BYTES_MAX or len(body := await request.read()) > BODY_BYTES_MAX:
-        raise Refused("body-too-large", f"the body is larger than {BODY_BYTES_MAX} bytes")
-    return body
-
-
-def _wanted(body: bytes) -> _Wanted:
-    """Read what is asked for, as strictly as it must be read by everybody alike."""
-    try:
-        return msgspec.convert(read_strictly(body), _Wanted)
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise Refused("bad-request", "the body is no JSON") from error
-    except (ValueError, msgspec.ValidationError) as error:
-        raise Refused("bad-request", f"the body is not as it must be: {str(error)[:200]}") from error
