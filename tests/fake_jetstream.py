@@ -28,6 +28,7 @@ from sidecast_broker.answers import (
     parse_time,
     stored_from,
 )
+from sidecast_broker.consumers import CONSUMER_NOT_FOUND, CONSUMERS_FULL
 from sidecast_broker.core.cursor import epoch_of_creation
 from sidecast_broker.core.log import Stored
 from sidecast_broker.jetstream import JetStream
@@ -320,7 +321,12 @@ class FakeServer:
         return sequence
 
     def api(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Answer what is asked of the API about key-value buckets."""
+        """Answer what is asked of the API about key-value buckets, and as one that takes no consumer."""
+        if path.startswith("CONSUMER."):
+            if path.startswith("CONSUMER.NAMES."):
+                return {"consumers": [], "total": 0}
+            code = CONSUMERS_FULL if path.startswith("CONSUMER.CREATE.") else CONSUMER_NOT_FOUND
+            return {"error": {"code": 404, "err_code": code, "description": "no consumer is kept here"}}
         operation, _, name = path.rpartition(".")
         if operation == "STREAM.CREATE" and name not in self._buckets:
             self._buckets[name] = {}

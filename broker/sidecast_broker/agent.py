@@ -263,6 +263,8 @@ class Agent:
         except AgentAway as away:
             if request.content.exception() is not None:
                 raise Refused("bad-request", "the body is not framed as HTTP demands") from away
+            if away.reason == "timeout" and data is request.content and _is_waited_for(request.content):
+                raise Refused("request-timeout", "the body took too long to arrive") from away
             raise
         except asyncio.CancelledError:
             self._leave(asking, request.method)
@@ -390,6 +392,11 @@ def _received(upstream: aiohttp.ClientResponse) -> CIMultiDict[str]:
     # What isn't UTF-8 can't be written again as it came.
     pairs = response_headers(upstream.headers.items())
     return CIMultiDict((name, value) for name, value in pairs if _encodable(value))
+
+
+def _is_waited_for(body: aiohttp.StreamReader) -> bool:
+    """Tell whether what holds a request up is its client: all that has come of its body has gone on."""
+    return not (body.is_eof() or body._buffer)
 
 
 def _reason(upstream: aiohttp.ClientResponse) -> str | None:

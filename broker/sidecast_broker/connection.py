@@ -106,15 +106,17 @@ class Connection(RequestHandler):
     """Cuts off who sends the head of a request too slowly, and answers what is no HTTP without a stack trace.
 
     A connection on which nothing was sent yet is bounded by the keep-alive time, as one between two requests.
+    A head that has begun behind a request is bounded from when that is answered.
     """
 
-    __slots__ = ("_connections", "_head_bytes", "_head_due", "_made", "_place")
+    __slots__ = ("_connections", "_head_bytes", "_head_due", "_heard_meanwhile", "_made", "_place")
 
     def __init__(self, connections: ClientConnections, place: Place | None, **options: Any) -> None:
         super().__init__(connections, **options)
         self._connections = connections
         self._head_due: TimerHandle | None = None
         self._head_bytes = 0
+        self._heard_meanwhile = False
         self._place = place
         self._made = False
 
@@ -144,12 +146,25 @@ class Connection(RequestHandler):
             self._end_broken()
         if not self._waits:
             self._stop_waiting()
+            self._heard_meanwhile = True
             return
-        if self._head_due is None:
-            self._head_due = self._loop.call_later(self._connections.limits.header_s, self._cut_slow)
+        self._expect_head()
         self._head_bytes += len(data)
         if self._head_bytes > self._connections.limits.head_bytes_max:
             self._cut(_too_large_head())
+
+    async def _handle_request(self, *asked: Any) -> tuple[web.StreamResponse, bool]:
+        try:
+            return await super()._handle_request(*asked)
+        finally:
+            if self._heard_meanwhile and not self._messages:
+                self._heard_meanwhile = False
+                self._expect_head()
+
+    def _expect_head(self) -> None:
+        """Have the time of a head run."""
+        if self._head_due is None:
+            self._head_due = self._loop.call_later(self._connections.limits.header_s, self._cut_slow)
 
     def _end_broken(self) -> None:
         """Tell who reads a body that it never ends: what follows one that has not ended is no HTTP.
@@ -190,8 +205,15 @@ class Connection(RequestHandler):
 
     def _cut_slow(self) -> None:
         self._head_due = None
-        if self._waits:
+        if self._waits and (self._head_bytes or self._has_begun()):
             self._cut(Refused("request-timeout", "the head of the request took too long to arrive"))
+
+    def _has_begun(self) -> bool:
+        """Tell whether a head has begun: to the parser this is the end, so where one has, all must end."""
+        try:
+            return self._parser is not None and self._parser.feed_eof() is not None
+        except HttpProcessingError:
+            return True
 
     def _cut(self, refused: Refused) -> None:
         """Refuse a head that has not ended: there is no request that aiohttp could answer."""

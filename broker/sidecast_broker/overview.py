@@ -116,6 +116,9 @@ class Overview:
 
     async def _ready(self, request: web.BaseRequest) -> web.Response:
         answers = await self._ask_all(request, timeout_s=READY_S_MAX) if self.started else []
+        # Passed on, a request may be longer than it came, and be refused.
+        if refused := [answer for answer in answers if answer.status not in (200, 503)]:
+            return refused[0].response()
         bodies = [answer.json for answer in answers]
         ready = [body for body in bodies if body["status"] == "ok"]
         nats = [body["nats"] for body in bodies]

@@ -190,6 +190,7 @@ class Public:
                 held = None
                 if takeover is not None and opening is not None:
                     held = await takeover.take(opening, hub.epoch, wanted.view.heartbeat_s)
+                    await self._admit_again(held, asker, key)
                 settings, metrics = self._settings.stream, self._metrics
                 stream = Stream(
                     hub.key,
@@ -219,6 +220,14 @@ class Public:
             if takeover is not None and hub.fold.terminal_sequence is not None:
                 await takeover.confirm_end(hub.fold.terminal_sequence)
         return _nothing()
+
+    async def _admit_again(self, held: Held, asker: Asker, key: TaskKey | None) -> None:
+        """Look whether there is still room: while a subscription was taken, others have come."""
+        try:
+            self._streams.admit(asker, key)
+        except Refused:
+            await self._subscriptions.release(held)
+            raise
 
     def _takeover(self, hub: Hub, wanted: _Wanted, principal: Principal) -> Takeover | None:
         """Give the way to the named subscription a request asks for; None: it asks for none."""
@@ -273,6 +282,8 @@ class Public:
             stream.close("client-gone")
         except BaseException:
             self._streams.remove(stream)
+            if stream.held is not None:
+                await self._subscriptions.release(stream.held)
             raise
 
     async def _open_late(self, stream: Stream, wanted: _Wanted) -> Opening | None:

@@ -606,6 +606,11 @@ class Stream:
         `CHECK_S` or sooner.
         """
         subscriber = self._subscriber
+        if subscriber is not None and subscriber.transport.is_closing():
+            # The handler is told once, by being cancelled, which a wait that ends just then can swallow
+            # (`asyncio.wait_for` before Python 3.12).
+            self.close("client-gone")
+            return
         if subscriber is None or self._first_write:
             return
         unsent = subscriber.transport.get_write_buffer_size()

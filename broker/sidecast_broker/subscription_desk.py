@@ -69,13 +69,14 @@ class SubscriptionDesk:
     async def _delete(self, request: web.BaseRequest) -> web.Response:
         access = self._access
         arrived_s = access.now()
-        principal = await access.who(request)
+        principal = await self._changes(request)
         name = _name(request)
         task = query_value(request, "task") if "task" in request.query else None
         subscription = await self._named(principal, name, task, arrived_s)
         try:
             deleted = await self._subscriptions.consumers.delete(subscription.consumer)
-            await self._subscriptions.consumers.say_taken(subscription, "")
+            if deleted:
+                await self._subscriptions.consumers.say_taken(subscription, "")
         except Away as away:
             raise unavailable(away) from away
         if not deleted:
@@ -85,7 +86,7 @@ class SubscriptionDesk:
 
     async def _acknowledge(self, request: web.BaseRequest) -> web.Response:
         access = self._access
-        principal = await access.who(request)
+        principal = await self._changes(request)
         name = _name(request)
         confirmed = await read_json(request, _Confirmed, BODY_BYTES_MAX)
         arrived_s = access.now()
@@ -103,6 +104,17 @@ class SubscriptionDesk:
             raise unknown()
         answer = {"name": name, subscription.kind: subscription.target, "acknowledged": state.cursor}
         return web.json_response(answer, headers=_NO_STORE)
+
+    async def _changes(self, request: web.BaseRequest) -> Principal:
+        """Give who asks for a change.
+
+        Raises:
+            Refused: `unauthenticated`; `forbidden`: with a ticket, which may be in anybody's history.
+        """
+        principal = await self._access.who(request)
+        if principal.scheme == "ticket":
+            raise Refused("forbidden", "a ticket only opens streams")
+        return principal
 
     async def _confirm(self, subscription: Subscription, cursor: Cursor) -> State | None:
         try:
@@ -161,16 +173,18 @@ class SubscriptionDesk:
 
     async def _owned(self, principal: Principal) -> list[State]:
         """Give how a principal's subscriptions stand, of tasks of this agent that they may watch."""
-        prefix = owned_prefix(*who_of(principal))
+        who = who_of(principal)
         try:
-            states = await self._subscriptions.consumers.owned(prefix)
+            states = await self._subscriptions.consumers.owned(owned_prefix(*who))
         except Away as away:
             raise unavailable(away) from away
         tenant = self._access.tenant(principal)
         ours = [
             state
             for state in states
-            if (state.subscription.tenant, state.subscription.agent) == (tenant, self._agent)
+            # The names of consumers hold but 64 bits of whose they are.
+            if (state.subscription.principal_tenant, state.subscription.principal) == who
+            and (state.subscription.tenant, state.subscription.agent) == (tenant, self._agent)
             and state.subscription.kind == "task"
         ]
         visible = await self._access.visible(principal, {state.subscription.key for state in ours})

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -60,6 +61,7 @@ class Subscriptions:
         self._settings = settings
         self._metrics = metrics
         self._clock = clock
+        self._making: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._held: dict[Held, None] = {}
         self._doubted: dict[Held, None] = {}
         self._wake = asyncio.Event()
@@ -90,14 +92,23 @@ class Subscriptions:
         if bound and len(self._held) >= bound:
             raise full("subscriptions", "as many named subscriptions are open as may be")
 
+    def making(self, owned_prefix: str) -> asyncio.Lock:
+        """Give what lets one subscription of a principal be made at a time: those there are, are counted."""
+        lock = self._making.get(owned_prefix)
+        if lock is None:
+            lock = self._making[owned_prefix] = asyncio.Lock()
+        return lock
+
     async def hold(self, held: Held) -> None:
         """Look after a subscription from here on, which its stream has just taken; `release` it.
 
         Raises:
             Away: NATS can't be reached.
+            Refused: `limit`: as many are held here as may be.
         """
         subscription = held.subscription
         await self.stream.listen(held, subscription.taken_subject, lambda: self.doubt(held))
+        self.check_room()  # of those who came at once, some may have filled it meanwhile
         held.due_s = held.touched_s = self._clock()
         self._held[held] = None
         self._metrics.subscriptions.set(len(self._held))

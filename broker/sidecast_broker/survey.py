@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
+from sidecast_broker.answers import Away
 from sidecast_broker.auth.access import Access
 from sidecast_broker.core.auth.principal import Principal
 from sidecast_broker.core.log import Stored
@@ -67,9 +68,19 @@ class Survey:
             count_max: so many at most.
 
         Raises:
-            Away: NATS can't answer.
-            Refused: owners can't be looked up.
+            Away: NATS can't answer, or owners can't be looked up.
+            Refused: the same.
         """
+        began_s = self._access.now()
+        try:
+            return await self._find(tenant, agent, selection, principal, count_max)
+        finally:
+            # How many tasks of others were looked at, or whether there are any in a context, must not show.
+            await self._access.hold(began_s)
+
+    async def _find(
+        self, tenant: str, agent: str, selection: Selection, principal: Principal, count_max: int
+    ) -> tuple[list[TaskKey], int]:
         subjects = await self._stream.subjects(f"{EVENTS_PREFIX}.{agent_tokens(tenant, agent)}.*")
         if selection.context is not None:
             ranked = await self._of_context(subjects, selection.context)
@@ -81,6 +92,8 @@ class Survey:
         if not self._access.on:
             return ranked[:count_max], max(0, len(ranked) - count_max)
         visible = await self._access.visible(principal, ranked)
+        if visible.away:
+            raise Away("owners can't be looked up")
         ranked = [key for key in ranked if key in visible.keys]
         # Nothing is opened on the word of a list, which remembers owners for a while.
         shown = ranked[:count_max]

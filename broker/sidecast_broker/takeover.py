@@ -168,12 +168,13 @@ class Takeover:
             if made is not None:
                 await self._consumers.hand_over(made, holding)
                 return
-            await self._make_room()
             begun = resumed or opening.mode == "live"
             # A snapshot is confirmed by its own id, so its record is the first that can be.
             start = opening.after + (opening.mode != "snapshot")
             try:
-                await self._consumers.create(subscription, epoch, start, holding, begun=begun)
+                async with self._subscriptions.making(subscription.owned_prefix):
+                    await self._make_room()
+                    await self._consumers.create(subscription, epoch, start, holding, begun=begun)
             except Exists:
                 made = await self._consumers.get(subscription.consumer)
                 continue

@@ -23,7 +23,8 @@ CURSORS = ("epoch1-0", "epoch1-1", "epoch1-4", "epoch1-9", "epoch0-3", "epoch1-9
 OPTIONS = (
     *("from=start", "from=now", "from=snapshot", "types=status,artifact", "debug=1", "named=0"),
     *("heartbeat=event", "refusal=status", "batch_ms=50", "batch_max=3", "batch=array", "max_rate=2.5"),
-    *("coalesce=1", "wait_s=0.1", "x=y"),
+    *("coalesce=1", "wait_s=0.1", "x=y", "slow=snapshot", "slow=disconnect", "batch_ms=1000", "max_rate=0.1"),
+    *("subscription=inbox", "subscription=inbox&ack=client", "subscription=tray&client=tab-1"),
 )
 ORIGIN = "https://app.example"
 
@@ -95,7 +96,41 @@ def _opened(ask: Ask, dice: random.Random, who: str = "alice") -> Ask:
 def events(dice: random.Random) -> Ask:
     """Ask for the events of a task, under any of its names."""
     path, mark, query = dice.choice(list(ALIASES.values())).format(dice.choice(TASKS)).partition("?")
-    ask = Ask("GET", path, query=[query] if mark else [])
+    return _stream(Ask("GET", path, query=[query] if mark else []), dice)
+
+
+def several(dice: random.Random) -> Ask:
+    """Ask for the events of several tasks."""
+    match dice.randrange(4):
+        case 0:
+            query = [f"context={dice.choice(['context-1', 'context-2', ALICES])}"]
+        case 1:
+            query = ["agent=1"]
+        case _:
+            query = [f"task={task}" for task in dice.choices(TASKS, k=dice.randint(1, 4))]
+    return _stream(Ask("GET", "/events", query=query), dice)
+
+
+def subscriptions(dice: random.Random) -> Ask:
+    """Confirm, list or delete named subscriptions."""
+    path = f"/subscriptions/{dice.choice(['inbox', 'inbox', 'tray', 'none'])}"
+    task = dice.choice(TASKS)
+    match dice.randrange(4):
+        case 0:
+            ask = Ask("GET", "/subscriptions")
+        case 1:
+            ask = Ask("DELETE", path, query=dice.choice([[], [f"task={task}"]]))
+        case _:
+            body = {"id": dice.choice(CURSORS)} | dice.choice([{}, {"task": task}])
+            ask = Ask("POST", f"{path}/ack", body=encode(body), chunked=dice.random() < 0.1)
+    if dice.random() < 0.1:
+        ask.query.append(f"ticket={dice.choice(list(TICKETS.values()))}")
+        return ask
+    return _opened(ask, dice)
+
+
+def _stream(ask: Ask, dice: random.Random) -> Ask:
+    """Ask for a stream or for JSON, from anywhere, at any pace, with any credential that opens it."""
     ask.lines = [
         f"Accept: {dice.choice(['application/json', 'application/json', 'text/event-stream', '*/*'])}"
     ]
@@ -202,6 +237,8 @@ def drain(_dice: random.Random) -> Ask:
 
 KINDS: dict[str, tuple[Callable[[random.Random], Ask], float]] = {
     "events": (events, 5),
+    "several": (several, 2),
+    "subscriptions": (subscriptions, 1.5),
     "a2a": (a2a, 5),
     "tickets": (tickets, 1),
     "page": (page, 0.7),

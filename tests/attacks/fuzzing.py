@@ -38,7 +38,7 @@ SETTINGS: dict[str, object] = {
     "server__body_bytes_max": 65_536,
     "server__cors_origins": ORIGIN,
     "agent__passthrough": "/docs",
-    "agent__timeout_s": 1,
+    "agent__timeout_s": 4,
 }
 """As a user would set it, but that who sends too little is given up soon."""
 
@@ -166,7 +166,10 @@ async def _streams_end(broker: Broker) -> None:
         left[:] = (await broker.internal("/streams", headers=headers))[1]["streams"]
 
     await look()
-    async with asyncio.timeout(20):
-        while left:
-            await asyncio.sleep(0.05)
-            await look()
+    try:
+        async with asyncio.timeout(20):
+            while left:
+                await asyncio.sleep(0.05)
+                await look()
+    except TimeoutError:
+        raise AssertionError(f"streams whose clients have left: {left[:5]}") from None

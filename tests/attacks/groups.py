@@ -11,6 +11,8 @@ from attacks.heads import heads
 from attacks.operations import parameters, streams, unary
 from attacks.operators import operators
 from attacks.pages import pages
+from attacks.several import listed, together
+from attacks.subscriptions import subscriptions
 from attacks.table import Group
 from attacks.tickets import tickets
 from attacks.tokens import keys, tokens
@@ -21,6 +23,7 @@ GROUPS: dict[str, Callable[[], Group]] = {
     for group in (
         *(tokens, keys, heads, tickets),
         *(ids, tenants, cursors),
+        *(listed, together, subscriptions),
         *(unary, streams, parameters),
         *(operators, pages),
     )

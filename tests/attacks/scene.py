@@ -118,7 +118,10 @@ class Backend(RealBackend):
         """Give every stream and bucket, and how far each has come."""
         found = (await request_api(self.server.url, "STREAM.LIST", {}))["streams"] or []
         return sorted(
-            (each["config"]["name"], *(each["state"].get(name) for name in ("last_seq", "messages")))
+            (
+                each["config"]["name"],
+                *(each["state"].get(name) for name in ("last_seq", "messages", "consumer_count")),
+            )
             for each in found
         )
 

@@ -55,6 +55,7 @@ class Row(NamedTuple):
         twin: the same about a task that there is not; None: the row's own with every id in it exchanged.
         passes: how many requests the agent may hear of, where the refusal is what the answer leaves out.
         absent: what must stand nowhere in the answer.
+        echoes: an id that the answer gives back, which is exchanged before it is compared with the twin's.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Row(NamedTuple):
     twin: Shooter | None = None
     passes: int = 0
     absent: tuple[str, ...] = ()
+    echoes: str = ""
 
 
 class Group(NamedTuple):
@@ -73,11 +75,13 @@ class Group(NamedTuple):
         rows: all of them.
         served: the control of those that have none of their own.
         settings: of the broker, beside the scene's.
+        first: sent before anything is compared: what who asks for their own leaves behind.
     """
 
     rows: list[Row]
     served: Served
     settings: Mapping[str, object] = {}
+    first: tuple[Shooter, ...] = ()
 
 
 EVENTS = f"/tasks/{ALICES}/events"

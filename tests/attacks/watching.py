@@ -24,12 +24,6 @@ from attacks.table import (
 )
 
 NEVER_COMES = Refusal(200, '"reason":"not-found"', hides=True)
-SEVERAL = {
-    "several tasks": f"/events?task={ALICES}&task={BOBS}",
-    "a context": "/events?context=context-1",
-    "the agent's": "/events?agent=1",
-}
-"""Streams that hold another's task beside one's own; there are none, so that its owner is refused, too."""
 
 
 def ids() -> Group:
@@ -66,10 +60,6 @@ def ids() -> Group:
         Row("no UTF-8", strange("%ff"), BAD),
         Row("a half escape", strange("%f"), BAD),
         Row("dots", sends("GET", f"/tasks/x/../{ALICES}/events", his), BAD),
-        *(
-            foreign(name, watch(his, target=target), Refusal(404), served=404)
-            for name, target in SEVERAL.items()
-        ),
     ]
     return Group(rows, Served(strange(BOBS), text=SHOWN))
 

@@ -60,6 +60,7 @@ NAMES = (
     ),
     *("burst", "coalesce", "wait_s", "last_event_id", "taskId", "tenant", "agent", "owner", "A2A-Version"),
     *("pageSize", "pageToken", "id", "task", "context", "cookie", "historyLength"),
+    *("subscription", "ack", "client", "slow"),
 )
 """Of the query."""
 METHODS = (

@@ -27,10 +27,14 @@ from brokers import (
     until,
 )
 from nats_server import request_api
-from sse import Frame, Watch, kinds
+from sse import Frame, Watch, exchange, kinds
 
+from sidecast_broker import subscription_desk
+from sidecast_broker.core import subscriptions
 from sidecast_broker.core.auth.principal import Grant, Principal
+from sidecast_broker.stream import Stream
 from sidecast_schemas import headers as names
+from sidecast_schemas.subjects import TaskKey
 
 JSON = {"Content-Type": "application/json"}
 
@@ -403,6 +407,45 @@ async def test_a_broker_holds_so_many(real: RealBackend) -> None:
         await (await running.watch(subscription="b")).take(2)
 
 
+@pytest.mark.parametrize(
+    ("limit", "reason"),
+    [
+        ("stream__subscriptions_per_principal_max", "principal-subscriptions"),
+        ("stream__subscriptions_max", "subscriptions"),
+        ("stream__streams_per_task_max", "task-streams"),
+        ("stream__streams_max", "limit"),
+    ],
+)
+async def test_those_who_come_at_once_are_counted_together(
+    limit: str, reason: str, real: RealBackend
+) -> None:
+    await real.publish(task_record())
+    async with broker(real, **{limit: 2}) as running:
+        streams = await asyncio.gather(*(running.watch(subscription=str(n)) for n in range(12)))
+        first = [await stream.next() for stream in streams]
+        assert sorted(kinds(first)) == ["stream.busy"] * 10 + ["stream.open"] * 2
+        assert {frame["reason"] for frame in first if frame.kind == "stream.busy"} == {reason}
+        await until(lambda: len(running.listening.streams) == 2)
+        assert await running.metric("sidecast_subscriptions") == 2
+        if reason == "principal-subscriptions":
+            assert len(await consumers(real)) == 2
+
+
+async def test_a_stream_that_fails_at_once_holds_nothing(
+    real: RealBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_begun: object) -> None:
+        raise AssertionError("a fault of ours")
+
+    await real.publish(task_record())
+    async with broker(real, stream__subscriptions_max=1) as running:
+        with monkeypatch.context() as patched:
+            patched.setattr(Stream, "begin", fail)
+            head = f"GET /tasks/{TASK}/events?subscription=a HTTP/1.1\r\nHost: b\r\nConnection: close\r\n\r\n"
+            await exchange(running.url, head.encode())
+        await (await running.watch(subscription="a")).take(2)
+
+
 # --- a task that is still to come
 
 
@@ -573,6 +616,41 @@ async def test_a_foreign_consumer_is_no_subscription(real: RealBackend) -> None:
 
 
 # --- who may
+
+
+async def test_a_ticket_confirms_and_deletes_nothing(real: RealBackend) -> None:
+    await real.delete_bucket("SIDECAST_REVOKED")
+    await real.publish(task_record(), *numbered(3), headers={names.OWNER: "alice"})
+    key = TaskKey("", "agent", TASK)
+    askers = Askers(Principal("alice", "jwt"))
+    askers.know("ticket", Principal("alice", "ticket", tasks=frozenset({key})))
+    async with broker(real, auth__required="true", authenticator=askers) as running:
+        await (await running.watch(headers=bearer("ticket"), subscription="s", ack="client")).take(2)
+        before = await running.get("/subscriptions", bearer("alice"))
+        body = json.dumps({"id": "epoch1-4", "task": TASK}).encode()
+        path = f"{running.url}/subscriptions/s"
+        assert (await ask("POST", f"{path}/ack", body, JSON | bearer("ticket")))[0] == 403
+        assert (await ask("DELETE", path, b"", bearer("ticket")))[0] == 403
+        assert await running.get("/subscriptions", bearer("alice")) == before
+        assert (await ask("POST", f"{path}/ack", body, JSON | bearer("alice")))[0] == 200
+        assert (await ask("DELETE", path, b"", bearer("alice")))[0] == 204
+
+
+async def test_who_has_a_name_like_anothers_to_the_server_sees_none_of_theirs(
+    real: RealBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names of consumers hold a short hash of whose they are: somebody may have searched for the same."""
+    monkeypatch.setattr(subscriptions, "owned_prefix", lambda *_who: "sidecast-")
+    monkeypatch.setattr(subscription_desk, "owned_prefix", lambda *_who: "sidecast-")
+    await real.delete_bucket("SIDECAST_REVOKED")
+    await real.publish(task_record(), *numbered(3), headers={names.OWNER: "alice"})
+    bob = Principal("bob", "jwt", grants=(Grant(None, None, TASK),))
+    askers = Askers(Principal("alice", "jwt"), bob)
+    async with broker(real, auth__required="true", authenticator=askers) as running:
+        await (await running.watch(headers=bearer("alice"), subscription="s")).take(2)
+        found = [(await running.get("/subscriptions", bearer(who)))[1] for who in ("alice", "bob")]
+        assert [len(each["subscriptions"]) for each in found] == [1, 0]
+        assert (await ask("DELETE", f"{running.url}/subscriptions/s", b"", bearer("bob")))[0] == 404
 
 
 async def test_each_principal_has_their_own_and_strangers_learn_nothing(real: RealBackend) -> None:

@@ -236,6 +236,9 @@ async def test_every_worker_asks_for_credentials_and_takes_the_tickets_of_the_ot
         ),
         (b"\x16\x03\x01\x02\x00\r\n\r\n", b" 400 "),
         (b"GET /streams HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 9000 + b"\r\n\r\n", b" 431 "),
+        # A # is sent on as three characters.
+        (b"GET /readyz?" + b"#" * 4000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", b" 431 "),
+        (b"GET /streams?" + b"#" * 4000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", b" 431 "),
     ],
 )
 async def test_hostile_requests_are_answered_as_by_one_process(

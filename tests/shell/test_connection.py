@@ -83,6 +83,40 @@ async def test_a_slow_head_is_cut_off(impatient: Door, before: bytes) -> None:
     assert (await impatient.ask(post(GET_TASK))).status == 200
 
 
+KEPT = [each.replace(b"Connection: close\r\n", b"") for each in (get("/tasks/x"), post(GET_TASK))]
+
+
+@pytest.mark.parametrize("begun", [b"G", b"GET / HTTP/1.1", b"GET / HTTP/1.1\r\nHost: x\r\nX-A: "])
+@pytest.mark.parametrize("kept", [KEPT[0], KEPT[1], KEPT[0] + KEPT[1]], ids=["bare", "with a body", "two"])
+async def test_a_head_that_begins_behind_a_request_is_cut_off_too(
+    impatient: Door, kept: bytes, begun: bytes
+) -> None:
+    raw = await Slow(impatient.running.url).send(kept + begun, b"")
+    assert raw.count(b"HTTP/1.1 200 ") == kept.count(b" HTTP/1.1\r\n")
+    answer = Answer(raw[raw.rindex(b"HTTP/1.1") :])
+    assert (answer.status, answer.code) == (408, "request-timeout")
+
+
+async def test_what_came_while_a_request_was_answered_is_no_head_where_that_has_ended(
+    impatient: Door,
+) -> None:
+    address = urlsplit(impatient.running.url)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    for _ in range(2):
+        # The body comes apart, and behind it the line end that some clients send.
+        for piece in (KEPT[1][:-9], KEPT[1][-9:] + b"\r\n"):
+            writer.write(piece)
+            await asyncio.sleep(SLOW_S / 20)
+        async with asyncio.timeout(TIMEOUT_S):
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 ")
+            await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].split()[0]))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(SLOW_S * 1.5):
+                await reader.read(1)
+    writer.close()
+
+
 LINE = 2048
 FIELDS = 20
 
@@ -185,7 +219,8 @@ async def test_a_head_in_pieces_is_no_slow_one(impatient: Door) -> None:
         (framed("Content-Length: 4000"), 408, -32000),
         (framed("Transfer-Encoding: chunked", body=b"fff\r\n"), 408, -32000),
         (framed("Content-Length: 4000", target="/message:stream"), 408, 408),
-        (framed("Content-Length: 4000", target="/docs/x"), 503, "unavailable"),
+        (framed("Content-Length: 4000", target="/docs/x"), 408, "request-timeout"),
+        (framed("Transfer-Encoding: chunked", body=b"fff\r\n", target="/docs/x"), 408, "request-timeout"),
     ],
 )
 async def test_a_slow_body_is_cut_off(impatient: Door, head: bytes, status: int, code: int | str) -> None:

@@ -13,9 +13,11 @@ from brokers import OwnBroker, broker, done, status, task_record, until
 from lives import revoke
 from sse import Frame, Watch, exchange, kinds
 
+from sidecast_broker.answers import Away
 from sidecast_broker.core.auth.principal import Principal
 
 FLOOR_MS = 20
+JSON = {"Accept": "application/json"}
 CHECKED = {
     "authenticator": Askers(*PRINCIPALS),
     "auth__required": "true",
@@ -178,6 +180,32 @@ async def test_a_context_brings_only_what_may_be_seen_of_it() -> None:
         backend.store("a0", task_record("a0"), owner="alice")
         backend.store("b0", task_record("b0"), owner="bob")
         assert (await stream.next())["taskId"] == "b0"
+
+
+@pytest.mark.parametrize("query", ["context=context-1", "context=another", "agent=1"])
+async def test_how_long_tasks_are_looked_for_tells_nothing_of_those_of_others(query: str) -> None:
+    backend = stocked()
+    backend.slow = lambda found: 0.04 if found is not None else 0.0  # the owner of what is there
+    async with broker(backend, **(CHECKED | {"auth__refusal_floor_ms": 200})) as running:
+        for accept in ("application/json", "text/event-stream"):
+            began_s = time.monotonic()
+            headers = bearer("erin") | {"Accept": accept}
+            if accept == "application/json":
+                assert (await running.get(f"/events?{query}", headers))[1]["tasks"] == []
+            else:
+                await (await running.watch(path=f"/events?{query}", headers=headers)).take(1)
+            assert 0.2 <= time.monotonic() - began_s < 0.4
+
+
+async def test_owners_that_can_not_be_looked_up_are_no_tasks_that_are_missing() -> None:
+    backend = stocked()
+
+    def away(_found: object) -> float:
+        raise Away("no leader")
+
+    async with broker(backend, **CHECKED) as running:
+        backend.slow = away
+        assert (await running.get("/events?agent=1", bearer("alice") | JSON))[0] == 503
 
 
 # --- what ends

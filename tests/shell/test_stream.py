@@ -42,6 +42,27 @@ async def one_by_one(backend: FakeBackend, events: list[bytes], pause_s: float =
             await asyncio.sleep(pause_s / 3)
 
 
+async def test_a_client_that_has_left_is_noticed_where_a_wait_swallows_it(
+    fake: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits, catch_up = asyncio.Event(), Stream._catch_up
+
+    async def swallow(stream: Stream) -> bool:
+        waits.set()
+        with contextlib.suppress(asyncio.CancelledError):  # as `asyncio.wait_for` did before Python 3.12
+            await asyncio.Event().wait()
+        return await catch_up(stream)
+
+    await fake.publish(task_record())
+    async with broker(fake) as running:
+        monkeypatch.setattr(Stream, "_catch_up", swallow)
+        watch = await running.watch()
+        await waits.wait()
+        await watch.close()
+        await until(lambda: not len(running.listening.streams))
+        assert await running.metric("sidecast_streams_closed_total", reason="client-gone") == 1
+
+
 # --- clients that don't keep up
 
 
