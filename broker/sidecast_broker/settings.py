@@ -179,8 +179,8 @@ class Server(Struct, frozen=True):
         Literal["off", "otlp"],
         Meta(
             description="Where the spans of recorded traces go: nowhere, or by OTLP over HTTP to the "
-            "collector that OpenTelemetry's own variables name (`OTEL_EXPORTER_OTLP_ENDPOINT` and its kin). Needs the "
-            "extra `otel`."
+            "collector that OpenTelemetry's own variables name (`OTEL_EXPORTER_OTLP_ENDPOINT` and its kin). "
+            "Needs the extra `otel`."
         ),
     ] = "off"
 
