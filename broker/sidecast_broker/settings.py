@@ -176,13 +176,13 @@ class Server(Struct, frozen=True):
         ),
     ] = "auto"
     traces: Annotated[
-        Literal["off", "otlp"],
+        Literal["none", "otlp"],
         Meta(
             description="Where the spans of recorded traces go: nowhere, or by OTLP over HTTP to the "
             "collector that OpenTelemetry's own variables name (`OTEL_EXPORTER_OTLP_ENDPOINT` and its kin). "
             "Needs the extra `otel`."
         ),
-    ] = "off"
+    ] = "none"
 
     @property
     def cors_origin_names(self) -> tuple[str, ...]:

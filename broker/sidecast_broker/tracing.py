@@ -179,12 +179,12 @@ def _nanoseconds(at: str) -> int:
 
 
 def open_tracing(settings: Server) -> Tracing | None:
-    """Begin to make traces; None: they are off. All but that is set by OpenTelemetry's own variables.
+    """Begin to make traces; None: none are wanted. All but that is set by OpenTelemetry's own variables.
 
     Raises:
         TracesUnavailable: the SDK isn't installed, or one of its variables makes no sense.
     """
-    if settings.traces == "off":
+    if settings.traces == "none":
         return None
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter

@@ -351,7 +351,7 @@ async def test_the_end_waits_for_the_last_spans(
     assert len(spans.get_finished_spans()) == 1
 
 
-def test_off_is_nothing() -> None:
+def test_none_is_nothing() -> None:
     assert open_tracing(Server()) is None
 
 
