@@ -17,6 +17,7 @@ from sidecast_adapters.limit import TooLarge, fit
 from sidecast_adapters.payload import decode, encode, with_loss
 from sidecast_adapters.position import Stored, message_id
 from sidecast_adapters.record import Rank, Record
+from sidecast_adapters.trace import Publishing
 from sidecast_schemas import headers
 from sidecast_schemas.events import (
     SUBMITTED,
@@ -71,6 +72,7 @@ class Flight:
         self.acknowledged_state = ""
         self._owed: list[Loss] = []
         self._shortened = 0
+        self._publishing = Publishing(task_id)
 
     @property
     def owes(self) -> bool:
@@ -113,6 +115,8 @@ class Flight:
             self._owed.append(Loss(dropped_events=lost.events, dropped_bytes=lost.bytes))
         if self._owed:
             self._own_mark()
+        self.records = self._publishing.begin(self.records)
+        self._publishing.settle(self.records, "refused")
         self.ordinals = [self._next_ordinal() for _ in self.records]
         return refused
 
@@ -188,12 +192,18 @@ class Flight:
         for record in self.records[:count]:
             self.acknowledged_state = record.state or self.acknowledged_state
         del self.records[:count], self.ordinals[:count]
+        self._publishing.settle(self.records)
+
+    def give_up(self, reason: str) -> None:
+        """Know that what is on its way is sent no more."""
+        self._publishing.settle((), reason)
 
     def skip(self) -> None:
         """Leave the first record out; what it says is lost, and marked."""
         record = self.records.pop(0)
         del self.ordinals[0]
         self._owed.append(_too_large(record))
+        self._publishing.settle(self.records, "refused")
 
     def stored_after(self, count: int, sequence: int) -> Stored:
         """Give the log's last record once the first `count` records are stored, the last at `sequence`."""

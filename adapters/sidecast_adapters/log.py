@@ -17,6 +17,7 @@ from sidecast_adapters.outline import Outline
 from sidecast_adapters.position import Position, Stored, judge
 from sidecast_adapters.record import Record
 from sidecast_adapters.shared import Shared
+from sidecast_adapters.trace import queued
 from sidecast_schemas.events import TERMINAL_STATES
 from sidecast_schemas.subjects import TaskKey, events_subject
 
@@ -105,6 +106,7 @@ class Log:
         """
         if self._refuses(record):
             return
+        record = queued(record)
         # Whether a `task` record is sent at all is seen when it is its turn.
         pieces = [record] if record.kind == "task" else fit(record, self.payload_bytes_max)
         if pieces[0] is not record and record.kind != "artifactUpdate":
@@ -134,6 +136,7 @@ class Log:
         if self._drain is not None:
             await cancelled(self._drain)
             self._drain = None
+        self._flight.give_up("closed")
         self._shared.count_dropped(*self._shared.buffer.forget(self.subject))
 
     async def _send_all(self) -> None:
@@ -253,6 +256,7 @@ class Log:
 
     def _fence(self, found: Stored) -> None:
         self.fenced = True
+        self._flight.give_up("fenced")
         self._shared.counts.fenced_tasks += 1
         lost = self._shared.buffer.forget(self.subject)
         self._shared.count_dropped(*lost)

@@ -36,6 +36,7 @@ class Record(Struct, frozen=True):
         artifact_id: of an artifact update, which artifact.
         append: of an artifact update, whether it continues the artifact.
         traceparent: the W3C trace context it was published in, or empty.
+        queued_ns: since when it waits, in ns since 1970, where its publishing may be traced; else 0.
     """
 
     kind: EventKind
@@ -45,3 +46,4 @@ class Record(Struct, frozen=True):
     artifact_id: str = ""
     append: bool = False
     traceparent: str = ""
+    queued_ns: int = 0

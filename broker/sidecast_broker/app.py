@@ -55,6 +55,7 @@ from sidecast_broker.subscriptions import Subscriptions
 from sidecast_broker.survey import Survey
 from sidecast_broker.task_list import TaskLists
 from sidecast_broker.ticket_desk import TicketDesk
+from sidecast_broker.tracing import open_tracing
 from sidecast_broker.turns import Turns
 from sidecast_broker.unary_sends import UnarySends
 
@@ -98,6 +99,7 @@ async def serving(
     Raises:
         OSError: an address can't be listened on.
         UnusableFile: a file of keys can't be used.
+        TracesUnavailable: traces are switched on and can't be made.
     """
     metrics = Metrics()
 
@@ -106,13 +108,14 @@ async def serving(
         if revocations is not None:
             revocations.doubt(reason)
 
+    tracing = open_tracing(settings.server)
     stream = connect(settings.nats, doubt)
     positioner = Positioner(stream, settings.nats.verify_s)
-    hubs = Hubs(stream, positioner, settings.log, metrics)
+    hubs = Hubs(stream, positioner, settings.log, metrics, tracing=tracing)
     revocations = _revocations(stream, settings)
     lifetimes = None if revocations is None else Lifetimes(revocations, settings.auth.expiring_s)
     limits = Limits(settings.stream, settings.auth)
-    streams = Streams(settings.stream, metrics, limits, lifetimes)
+    streams = Streams(settings.stream, metrics, limits, lifetimes, tracing=tracing)
     webhook = Webhook(settings.auth) if settings.auth.webhook_url else None
     tickets = Tickets(settings.auth)
     credentials = Credentials(settings.auth, tickets=tickets)
@@ -194,6 +197,8 @@ async def serving(
             await revocations.close()
         await positioner.close()
         await stream.close()
+        if tracing is not None:
+            await tracing.close()
 
 
 def _messages(stream: JetStream, settings: Settings) -> Messages | None:

@@ -6,6 +6,7 @@ Must not know what is asked for.
 from __future__ import annotations
 
 import asyncio
+import time
 import zlib
 from asyncio import TimerHandle
 from collections.abc import Callable
@@ -22,6 +23,9 @@ from aiohttp.web_protocol import RequestHandler
 from sidecast_broker.core.forwarded import Header, Network, client_of
 from sidecast_broker.limits import Place, Places
 from sidecast_broker.refused import Refused
+from sidecast_broker.tracing import Asked
+from sidecast_schemas.headers import TRACEPARENT
+from sidecast_schemas.trace import only_traceparent
 
 logger = structlog.get_logger(__name__)
 
@@ -260,14 +264,16 @@ class Request(web.BaseRequest):
 
     Attributes:
         is_foreign: whether it is of a version of HTTP that is not spoken here.
+        arrived_ns: when its head had come, in ns since 1970.
     """
 
-    ATTRS = web.BaseRequest.ATTRS | frozenset({"_limits", "_dress", "is_foreign"})
+    ATTRS = web.BaseRequest.ATTRS | frozenset({"_limits", "_dress", "arrived_ns", "is_foreign"})
 
     def __init__(self, *made_of: Any, limits: Limits, dress: Dress) -> None:
         super().__init__(*made_of, client_max_size=limits.body_bytes_max)
         self._limits = limits
         self._dress = dress
+        self.arrived_ns = time.time_ns()
         self.is_foreign = self._version not in (HttpVersion10, HttpVersion11)
         if self.is_foreign:
             # An answer would repeat the version, which the parser takes whatever it is.
@@ -277,6 +283,12 @@ class Request(web.BaseRequest):
         # The one place that every answer comes by, also streams and aiohttp's own, after the defaults of
         # aiohttp are set and before the head is written.
         self._dress(self, response)
+
+    @property
+    def asked(self) -> Asked | None:
+        """The trace that it is part of; None: it names none, or more than one."""
+        context = only_traceparent(self.headers.getall(TRACEPARENT, ()))
+        return None if context is None else Asked(context, self.arrived_ns)
 
     @property
     def remote(self) -> str | None:

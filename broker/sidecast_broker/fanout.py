@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Literal, Protocol
 
 from msgspec import Struct
@@ -64,6 +64,13 @@ class Source(Protocol):
         """Give what ends a stream that has been sent all up to a cursor; None: more may follow."""
 
 
+class Witness(Protocol):
+    """Who is told what was delivered."""
+
+    def written(self, records: Sequence[Record], reached: int) -> None:
+        """Know that records have been written to so many subscribers."""
+
+
 class Fanout:
     """Holds the subscribers that have caught up, by view, and writes to them.
 
@@ -73,6 +80,7 @@ class Fanout:
         soon: runs a function in the next turn of the event loop.
         afterwards: runs a function when every task of this turn has encoded what it writes.
         clock: seconds, monotonic.
+        witness: told of each burst that was written; None: nobody is.
     """
 
     def __init__(
@@ -82,6 +90,7 @@ class Fanout:
         soon: Callable[[Callable[[], None]], object],
         afterwards: Callable[[Callable[[], None]], object],
         clock: Callable[[], float],
+        witness: Witness | None = None,
     ) -> None:
         self._source = source
         self._deliveries = deliveries
@@ -93,6 +102,9 @@ class Fanout:
         self._passes: list[_Pass] = []
         self._index = 0
         self._oldest_at: str | None = None
+        self._witness = witness
+        self._burst: list[Record] = []
+        self._reached = 0
 
     def join(self, subscriber: Subscriber) -> None:
         """Write to a subscriber from now on; it has been sent all records up to its cursor, the log's end."""
@@ -178,6 +190,8 @@ class Fanout:
             record.forget_event()
         if self._passes:
             self._index = 0
+            if self._witness is not None:
+                self._burst = records
             self._afterwards(self._run)
 
     def _run(self) -> None:
@@ -195,6 +209,7 @@ class Fanout:
                 return
             deliveries.events[current.format] += current.count * current.written
             deliveries.bytes_sent += len(current.data) * current.written
+            self._reached += current.written
             del passes[0]
             self._index = 0
             if passes:
@@ -202,6 +217,10 @@ class Fanout:
         if self._oldest_at is not None:
             deliveries.observe_write(self._oldest_at, time.time())
             self._oldest_at = None
+        if self._witness is not None:
+            self._witness.written(self._burst, self._reached)
+            self._burst = []
+        self._reached = 0
         if self._source.log.end > self._flushed:
             self.flush()
 

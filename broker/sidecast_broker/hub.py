@@ -15,11 +15,12 @@ from sidecast_broker.batches import Content
 from sidecast_broker.core.fold import Fold
 from sidecast_broker.core.log import Log, Record, Stored, at_milliseconds
 from sidecast_broker.core.views.shapes import StreamGapReason
-from sidecast_broker.fanout import Fanout
+from sidecast_broker.fanout import Fanout, Witness
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.pacer import Pacer
 from sidecast_broker.subscriber import Subscriber, View
 from sidecast_broker.timers import Timers
+from sidecast_broker.tracing import in_log, trace_of
 from sidecast_schemas import headers as names
 from sidecast_schemas.codec import Event, InvalidEvent, decode_event
 from sidecast_schemas.subjects import TaskKey
@@ -64,6 +65,7 @@ class Hub:
         on_growth: the attribute.
         timers: of all tasks; None: its own.
         clock: seconds, monotonic.
+        witness: told what was written to those who had caught up; None: nobody is.
 
     Attributes:
         first: sequence of the task's first retained record; None while nothing is stored.
@@ -87,6 +89,7 @@ class Hub:
         on_growth: Callable[[int], None] = ignore_growth,
         timers: Timers | None = None,
         clock: Callable[[], float] = time.monotonic,
+        witness: Witness | None = None,
     ) -> None:
         self.key = key
         self.epoch = epoch
@@ -103,7 +106,7 @@ class Hub:
         self._metrics = metrics
         self._soon = soon
         self.on_growth = on_growth
-        self._fanout = Fanout(self, metrics.deliveries, soon, afterwards, clock)
+        self._fanout = Fanout(self, metrics.deliveries, soon, afterwards, clock, witness)
         timers = Timers(clock) if timers is None else timers  # one with nothing to run is falsy
         self.pacer = Pacer(self, metrics.deliveries, soon, timers, clock)
         self._scheduled = False
@@ -137,7 +140,7 @@ class Hub:
             self.first = stored.sequence
             self.owner = stored.owner
         elif names.OWNER in stored.headers and stored.owner != self.owner:
-            self._count_invalid("owner", stored.sequence)
+            self._count_invalid("owner", stored)
         self.newest_at = at_milliseconds(stored.at)
         if self.snapshots:
             self.snapshots.clear()
@@ -149,7 +152,7 @@ class Hub:
             record.deliverable = self.fold.apply(event, stored.sequence)
             if not record.deliverable and event.kind != "turn":
                 reason = "after-terminal" if self.ends_at(stored.sequence - 1) else "second-task"
-                self._count_invalid(reason, stored.sequence)
+                self._count_invalid(reason, stored)
             self.log.append(record)
         if not self._scheduled:
             self._scheduled = True
@@ -211,21 +214,24 @@ class Hub:
             event = decode_event(stored.payload)
         except InvalidEvent as invalid:
             if new:
-                self._count_invalid(invalid.reason, stored.sequence)
+                self._count_invalid(invalid.reason, stored)
             return None
         if (task_id := event.task_id) is not None and task_id != self.key.task:
             if new:
-                self._count_invalid("task-id", stored.sequence)
+                self._count_invalid("task-id", stored)
             return None
         if event.repaired and new:
             self._metrics.invalid_events.labels("surrogate").inc(event.repaired)
         return event
 
-    def _count_invalid(self, reason: str, sequence: int) -> None:
+    def _count_invalid(self, reason: str, stored: Stored) -> None:
         self._metrics.invalid_events.labels(reason).inc()
         if reason not in self._warned:
             self._warned.add(reason)
-            logger.warning("event_skipped", task=self.key.task, sequence=sequence, reason=reason)
+            trace = in_log(trace_of(stored))
+            logger.warning(
+                "event_skipped", task=self.key.task, sequence=stored.sequence, reason=reason, **trace
+            )
 
     def _account(self) -> None:
         snapshots = sum(map(len, self.snapshots.values())) if self.snapshots else 0

@@ -24,6 +24,8 @@ from sidecast_broker.positioner import Positioner
 from sidecast_broker.settings import Log
 from sidecast_broker.tail import Cause, Tail
 from sidecast_broker.timers import Timers
+from sidecast_broker.traced_hub import TracedHub
+from sidecast_broker.tracing import Tracing
 from sidecast_broker.turn import Turn
 from sidecast_broker.use import Use
 from sidecast_schemas import headers as names
@@ -57,6 +59,7 @@ class Hubs:
         positioner: watches over the tails.
         settings: the bounds of memory.
         metrics: where to count.
+        tracing: makes the spans of what is delivered; None: nobody does.
         clock: seconds, monotonic.
     """
 
@@ -67,6 +70,7 @@ class Hubs:
         settings: Log,
         metrics: Metrics,
         *,
+        tracing: Tracing | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.size_bytes = 0
@@ -74,6 +78,7 @@ class Hubs:
         self._positioner = positioner
         self._settings = settings
         self._metrics = metrics
+        self._tracing = tracing
         self._clock = clock
         self._entries: dict[TaskKey, _Entry] = {}
         self._sweeper = Background("sweeper", self._sweep)
@@ -221,7 +226,8 @@ class Hubs:
         return info.epoch
 
     def _hub(self, key: TaskKey, epoch: str) -> Hub:
-        return Hub(**self.parts(key, epoch, self._settings.task_bytes_max, self._grow))
+        parts = self.parts(key, epoch, self._settings.task_bytes_max, self._grow)
+        return Hub(**parts) if self._tracing is None else TracedHub(self._tracing, **parts)
 
     def parts(
         self, key: TaskKey, epoch: str, log_bytes_max: int, on_growth: Callable[[int], None]
@@ -237,6 +243,7 @@ class Hubs:
             "on_growth": on_growth,
             "timers": self._timers,
             "clock": self._clock,
+            "witness": self._tracing,
         }
 
     def _open(self, key: TaskKey) -> _Entry:

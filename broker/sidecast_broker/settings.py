@@ -175,6 +175,14 @@ class Server(Struct, frozen=True):
             description="Form of log lines on standard error; `auto` is `console` on a terminal, else `json`."
         ),
     ] = "auto"
+    traces: Annotated[
+        Literal["none", "otlp"],
+        Meta(
+            description="Where the spans of recorded traces go: nowhere, or by OTLP over HTTP to the "
+            "collector that OpenTelemetry's own variables name (`OTEL_EXPORTER_OTLP_ENDPOINT` and its kin). "
+            "Needs the extra `otel`."
+        ),
+    ] = "none"
 
     @property
     def cors_origin_names(self) -> tuple[str, ...]:

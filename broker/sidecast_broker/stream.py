@@ -14,7 +14,7 @@ import termios
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, cast
 
 import structlog
 from aiohttp import HttpVersion11, web
@@ -22,6 +22,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp_sse import EventSourceResponse
 
 from sidecast_broker.answers import Away
+from sidecast_broker.connection import Request
 from sidecast_broker.core.auth.life import End, Life
 from sidecast_broker.core.auth.principal import ANYBODY, Principal
 from sidecast_broker.core.forwarded import parse_address
@@ -35,6 +36,7 @@ from sidecast_broker.hubs import Hubs
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.settings import Stream as StreamSettings
 from sidecast_broker.subscriber import Subscriber, View, Wake
+from sidecast_broker.tracing import Asked, Opening
 from sidecast_schemas.subjects import TaskKey
 
 logger = structlog.get_logger(__name__)
@@ -138,6 +140,8 @@ class Stream:
         held: its named subscription; None: it has none.
         unfed: whether it waits for a task that may not be seen yet.
         response: what the client gets; prepared by `start`.
+        asked: the trace that its request is part of; None: of none.
+        opening: the span of opening it, until it has begun; None: there is none.
         skips: how often it was shown the task as it stands instead of what it had missed.
         closed_because: the reason in log and metric, once it has ended.
         retires_at_s: when it is sent away for its age (monotonic).
@@ -164,12 +168,14 @@ class Stream:
         "_subscriber",
         "_waiter",
         "_writer",
+        "asked",
         "closed_because",
         "held",
         "key",
         "lags",
         "life",
         "opened_at_s",
+        "opening",
         "pace",
         "peer",
         "principal",
@@ -199,6 +205,8 @@ class Stream:
         self.response = Response()
         self.principal = principal
         self.life: Life | None = None
+        self.asked: Asked | None = None
+        self.opening: Opening | None = None
         self.unfed = False
         self.held: Held | None = None
         self.pace = pace
@@ -263,6 +271,7 @@ class Stream:
         if connection is not None:
             self._fd = connection.fileno()
         self.peer = _peer(request)
+        self.asked = cast(Request, request).asked
         buffer_bytes_max = self._settings.buffer_bytes_max
         if self.slow == "snapshot":
             buffer_bytes_max = min(buffer_bytes_max, SKIP_BYTES_MAX)
@@ -325,6 +334,13 @@ class Stream:
         self.subscriber.cursor = after
         if self._ending is None:
             await self.write(head)
+        self.has_opened()
+
+    def has_opened(self) -> None:
+        """End the span of opening it, where there is one under way."""
+        if self.opening is not None:
+            self.opening.end()
+            self.opening = None
 
     async def follow(self) -> None:
         """Serve the task until one side ends it, then send the end.

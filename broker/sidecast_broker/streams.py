@@ -27,6 +27,7 @@ from sidecast_broker.metrics import Metrics
 from sidecast_broker.refused import Refused
 from sidecast_broker.settings import Stream as StreamSettings
 from sidecast_broker.stream import CHECK_S, Stream
+from sidecast_broker.tracing import Tracing, in_log
 from sidecast_schemas.subjects import TaskKey
 
 logger = structlog.get_logger(__name__)
@@ -53,6 +54,7 @@ class Streams:
         metrics: where to count.
         limits: how many there may be.
         lifetimes: ends streams with their credentials; None: no credential is needed.
+        tracing: makes the spans of opening them; None: nobody does.
         clock: seconds, monotonic.
     """
 
@@ -63,10 +65,12 @@ class Streams:
         limits: Limits,
         lifetimes: Lifetimes | None = None,
         *,
+        tracing: Tracing | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.draining = False
         self._lifetimes = lifetimes
+        self._tracing = tracing
         self._settings = settings
         self._metrics = metrics
         self._limits = limits
@@ -136,6 +140,8 @@ class Streams:
         opened.inc()
         if self._lifetimes is not None:
             self._lifetimes.begin(stream)
+        if self._tracing is not None and stream.asked is not None:
+            stream.opening = self._tracing.open(stream.asked, _attributes(stream, opening))
 
     def _counted_as(self, form: str) -> tuple[Gauge, Counter]:
         counted = self._counted.get(form)
@@ -162,6 +168,7 @@ class Streams:
         self._limits.leave(self._seats.pop(stream))
         if not self._share_of:
             self._emptied.set()
+        stream.has_opened()
         if not self._closed:
             asyncio.get_running_loop().call_soon(self._tell_some)
         self._closed.append((stream, self._clock() - stream.opened_at_s))
@@ -280,4 +287,15 @@ def _who(stream: Stream) -> dict[str, Any]:
         "agent": stream.key.agent,
         "format": stream.view.format,
         "peer": stream.peer,
+        **in_log(None if stream.asked is None else stream.asked.context),
     }
+
+
+def _attributes(stream: Stream, opening: Opening | None) -> dict[str, Any]:
+    """Say what is being opened, in its span."""
+    what = {
+        **stream.watched,
+        "format": stream.view.format,
+        "mode": "wait" if opening is None else opening.mode,
+    }
+    return {f"sidecast.{name}": value for name, value in what.items()}

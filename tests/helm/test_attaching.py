@@ -180,6 +180,13 @@ def test_a_hook_drains_it_but_where_it_publishes_for_the_agent() -> None:
     assert "lifecycle" in container("gateway", "--set", "config.agent.capture=proxy")
 
 
+def test_variables_that_are_no_settings_are_its_too() -> None:
+    given = '[{"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://collector:4318"}]'
+    variables = container("agent", "--set-json", f"env={given}")["env"]
+    assert variables == [*container("agent").get("env", []), *json.loads(given)]
+    assert container("gateway", "--set-json", f"env={given}")["env"][-1] == json.loads(given)[0]
+
+
 def test_a_setting_that_changes_makes_new_pods_of_the_chart() -> None:
     def checksum(*args: str) -> str:
         (found,) = (one for one in objects(render("agent", *args)) if one["kind"] == "Deployment")

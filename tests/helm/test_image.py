@@ -80,7 +80,8 @@ def _locked(name: str) -> dict[str, str]:
 def test_the_lock_holds_what_the_broker_asks_for() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     locked = _locked("requirements.lock")
-    for text in [*project["dependencies"], *project["optional-dependencies"]["broker"]]:
+    extras = project["optional-dependencies"]
+    for text in [*project["dependencies"], *extras["broker"], *extras["otel"]]:
         wanted = Requirement(text)
         assert locked[canonicalize_name(wanted.name)] in wanted.specifier
 

@@ -19,6 +19,7 @@ from sidecast_broker.auth.watched_file import UnusableFile
 from sidecast_broker.commands.settings_options import settings_from, settings_options
 from sidecast_broker.embedded import EmbeddedFailed, embedded_nats
 from sidecast_broker.settings import Settings
+from sidecast_broker.tracing import TracesUnavailable
 from sidecast_broker.workers import StartFailed
 
 _Result = TypeVar("_Result")
@@ -96,5 +97,5 @@ def command(embedded_nats: bool, store_dir: Path | None, **options: Any) -> None
             run_loop(_serve_with_nats(settings, store_dir or state_dir()))
         else:
             run_loop(_serve(settings))
-    except (EmbeddedFailed, UnusableFile, StartFailed) as error:
+    except (EmbeddedFailed, UnusableFile, StartFailed, TracesUnavailable) as error:
         raise click.ClickException(str(error)) from error

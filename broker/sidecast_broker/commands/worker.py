@@ -15,6 +15,7 @@ from sidecast_broker import log
 from sidecast_broker.app import Listening, run
 from sidecast_broker.auth.watched_file import UnusableFile
 from sidecast_broker.commands.serve import run_loop
+from sidecast_broker.tracing import TracesUnavailable
 from sidecast_broker.workers import Orders, Report
 
 
@@ -37,7 +38,7 @@ def main() -> int:
     structlog.contextvars.bind_contextvars(worker=orders.number)
     try:
         run_loop(run(settings, internal_path=orders.internal_path, announce=announce))
-    except (OSError, UnusableFile) as error:
+    except (OSError, UnusableFile, TracesUnavailable) as error:
         report(Report(error=str(error)))
         return 1
     return 0

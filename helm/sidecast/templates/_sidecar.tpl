@@ -18,7 +18,7 @@ of containers. From another chart: include "sidecast.sidecar" .Subcharts.sidecas
   envFrom:
     - configMapRef:
         name: {{ include "sidecast.fullname" . }}
-  {{- if .Values.secretSettings }}
+  {{- if or .Values.secretSettings .Values.env }}
   env:
     {{- range $setting, $secret := .Values.secretSettings }}
     - name: {{ printf "SIDECAST_%s" $setting | replace "." "_" | upper }}
@@ -30,6 +30,9 @@ of containers. From another chart: include "sidecast.sidecar" .Subcharts.sidecas
           name: {{ $secret.name }}
           key: {{ $secret.key }}
       {{- end }}
+    {{- end }}
+    {{- with .Values.env }}
+    {{- toYaml . | nindent 4 }}
     {{- end }}
   {{- end }}
   ports:
