@@ -1,7 +1,7 @@
 // Owns the page as a whole: which task it shows, and what works everywhere on it.
 // Must not know how tasks are listed or watched.
 
-import { eventOfPage, pageOf, taskOfPage } from "./address.js";
+import { eventOfPage, notePace, paceOfPage, pageOf, taskOfPage } from "./address.js";
 import "./login.js";
 import { Tasks } from "./tasks.js";
 import { Watch } from "./watch.js";
@@ -25,7 +25,7 @@ function show(task) {
   tasks.mark(task);
   main.scrollTop = 0;
   scrollTo(0, 0);
-  if (task !== null) watch = new Watch(task, (state) => tasks.learn(task, state));
+  if (task !== null) watch = new Watch(task, paceOfPage(), (state) => tasks.learn(task, state), notePace);
   else document.title = "Sidecast";
 }
 

@@ -171,7 +171,7 @@ class Row {
   element = el("li", {}, this.#anchor);
 
   constructor(task) {
-    this.#anchor.href = pageOf(task);
+    this.task = task;
     this.#anchor.dataset.task = task;
     this.#anchor.title = task;
     setText(this.#id, task);
@@ -179,6 +179,8 @@ class Row {
 
   draw({ state, updated_at: updatedAt, watchers }, current) {
     this.element.dataset.tone = stateTone(state);
+    const address = pageOf(this.task);
+    if (this.#anchor.getAttribute("href") !== address) this.#anchor.href = address;
     setText(this.#state, stateName(state));
     const at = Date.parse(updatedAt);
     setText(this.#time, ago(Math.max(0, brokerNow() - at)));
