@@ -5,7 +5,7 @@ import { announce } from "./announcer.js";
 import { copy, el, setText } from "./element.js";
 import { PACES } from "./pace.js";
 import { clock, duration } from "./time.js";
-import { count, gapReason, lagPolicy } from "./words.js";
+import { count, gapReason, lagPolicy, times } from "./words.js";
 
 const INCIDENTS_MAX = 6;
 const SPARKS = 80;
@@ -180,5 +180,3 @@ export class ConnectionCard {
     this.#sparkBox.hidden = false;
   }
 }
-
-const times = (number) => (number === 1 ? "once" : count(number, "time"));

@@ -100,6 +100,37 @@ const POLICIES = {
 /** Say what the broker does about a client that is behind. */
 export const lagPolicy = (policy) => sentence(POLICIES, policy) ?? `Policy: ${policy}.`;
 
+const SERVED = {
+  waiting: ["calm", "waits for the task"],
+  live: ["good", "live"],
+  paced: ["good", "at its own pace"],
+  behind: ["attention", "behind, catching up"],
+  ending: ["calm", "ending"],
+};
+
+/** Say how a stream is served. */
+export const servedName = (served) => sentence(SERVED, served)?.[1] ?? served;
+
+/** Give the class of that: its colour. */
+export const servedTone = (served) => sentence(SERVED, served)?.[0] ?? "calm";
+
+/** Say which pace a stream has asked for. */
+export function askedPace({ pace, joined }) {
+  const batches = pace?.batch_ms ? `in batches of ${pace.batch_ms} ms` : "";
+  const rate = pace?.max_rate ? `at most ${pace.max_rate} a second` : "";
+  return [batches, rate, joined ? "joined" : ""].filter(Boolean).join(", ") || "as events come";
+}
+
+/** Say what was done about a stream that was slow, and what would be. */
+export function doneAbout({ lags, skips, slow, served }) {
+  const next = slow === "snapshot" ? "will be shown the task as it stands" : "will be cut if it takes nothing";
+  return [
+    lags ? `fell behind ${times(lags)}` : "",
+    skips ? `skipped ahead ${times(skips)}` : "",
+    served === "behind" ? next : "",
+  ];
+}
+
 function sentence(sentences, key) {
   return Object.hasOwn(sentences, key) ? sentences[key] : null;
 }
@@ -115,6 +146,9 @@ export function size(bytes) {
 
 /** Give a count with its noun. */
 export const count = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
+
+/** Say how often. */
+export const times = (number) => (number === 1 ? "once" : count(number, "time"));
 
 /**
  * Say in one line what an event is about.
