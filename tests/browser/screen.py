@@ -49,7 +49,7 @@ class Screen:
         if message.type not in ("error", "warning"):
             return
         path = (message.location or {}).get("url", "")
-        ours = re.search(r"/(tasks/[^/]+/events|a2a/stream|ui/api/tasks|tickets)(\?|$)", path)
+        ours = re.search(r"/(tasks/[^/]+/events|a2a/stream|ui/api/(tasks|streams)|tickets)(\?|$)", path)
         if self._refusal_allowed and REFUSED.match(message.text) and ours:
             return
         if self._bad_request_allowed and BAD_REQUEST.match(message.text) and ours:
