@@ -263,7 +263,7 @@ class Streams:
                 "events": stream.subscriber.events,
                 "bytes": stream.subscriber.bytes_sent,
                 "pace": _pace(stream.pace),
-                "joined": stream.view.thins,
+                "coalesce": stream.view.thins,
                 "served": stream.served,
                 "behind_events": stream.behind_events,
                 "unsent_bytes": stream.subscriber.transport.get_write_buffer_size(),

@@ -80,7 +80,7 @@ async def test_it_says_of_each_what_is_known_and_of_other_tasks_nothing(fake: Fa
         for peer, stream in told.items():
             assert stream.keys() == known[peer].keys()
             assert stream["pace"] == known[peer]["pace"]
-        assert sorted((s["slow"], s["joined"], bool(s["pace"])) for s in told.values()) == [
+        assert sorted((s["slow"], s["coalesce"], bool(s["pace"])) for s in told.values()) == [
             ("disconnect", False, False),
             ("disconnect", False, True),
             ("snapshot", True, True),

@@ -10,6 +10,7 @@ import { count, gapReason, lagPolicy, times } from "./words.js";
 const INCIDENTS_MAX = 6;
 const SPARKS = 80;
 const SLOW_MS = 8000;
+const LATE_MS = 1000;
 
 const QUIET = new Set(["opened", "ended", "caught-up", "paced"]);
 
@@ -47,13 +48,14 @@ export class ConnectionCard {
   );
   #pace = el("select", { id: "pace" }, ...PACES.map(({ name, label }) => el("option", { value: name, text: label })));
   #format = el("dd");
-  #behind = el("dd");
+  #behind = el("span");
+  #policy = el("span", { class: "remark" });
   #delivery = el(
     "dl",
     { class: "delivery" },
     el("div", {}, el("dt", {}, el("label", { for: "pace", text: "Asked pace" })), el("dd", {}, this.#pace)),
     el("div", {}, el("dt", { text: "Format" }), this.#format),
-    el("div", {}, el("dt", { text: "Behind" }), this.#behind),
+    el("div", {}, el("dt", { text: "Behind" }), el("dd", {}, this.#behind, this.#policy)),
   );
   #incidents = el("ol", { class: "incidents", "aria-label": "What happened to the connection" });
   #link = document.getElementById("link");
@@ -127,17 +129,21 @@ export class ConnectionCard {
     this.#now.hidden = !(waits || ["missing", "refused", "closed"].includes(phase));
     this.#lastId.hidden = !connection.lastId;
     setText(this.#id, connection.lastId);
-    this.#drawDelivery(connection);
+    this.#drawDelivery(connection, delays);
     this.#drawDelays(delays);
   }
 
-  #drawDelivery({ pace, phase, lag, lags, skips }) {
+  #drawDelivery({ pace, phase, lag, lags, skips }, delays) {
     if (this.#pace.value !== pace.name) this.#pace.value = pace.name;
     setText(this.#format, pace.format);
-    const now = lag ? `up to ${count(lag.events, "event")}. ${lagPolicy(lag.policy)}` : phase === "live" ? "nothing" : "";
+    // Of what waits for this page's own rate the broker tells nothing: there the last event's delay says it.
+    const [lateMs = 0] = delays.recent(1);
+    const late = lateMs >= LATE_MS ? `${duration(lateMs)}, by the last event` : "nothing";
+    const now = lag ? `up to ${count(lag.events, "event")}` : phase === "live" ? late : "";
     const before = [lags ? `fell behind ${times(lags)}` : "", skips ? `skipped ahead ${times(skips)}` : ""];
     setText(this.#behind, [now, ...before].filter(Boolean).join(" · "));
-    this.#behind.parentElement.hidden = !this.#behind.textContent;
+    setText(this.#policy, lag ? lagPolicy(lag.policy) : "");
+    this.#behind.closest("div").hidden = !this.#behind.textContent;
   }
 
   #explain(connection, backlog) {
@@ -157,6 +163,8 @@ export class ConnectionCard {
         return [connection.reason, "What is missed meanwhile is caught up."].filter(Boolean).join(". ");
       case "ended":
         return "The task is over, and this is all of it.";
+      case "closed":
+        return `${connection.reason}.`;
       default:
         return connection.reason;
     }

@@ -68,7 +68,7 @@ export class Watchers {
 }
 
 function row(stream) {
-  const tone = servedTone(stream.served);
+  const tone = stream.behind_events ? "attention" : servedTone(stream.served);
   const behind = stream.behind_events ? `${count(stream.behind_events, "event")} behind` : "";
   const late = stream.lag_s >= 1 ? `has taken nothing for ${duration(stream.lag_s * 1000)}` : "";
   const state = [behind, late, ...doneAbout(stream)].filter(Boolean).join(" · ");

@@ -115,10 +115,10 @@ export const servedName = (served) => sentence(SERVED, served)?.[1] ?? served;
 export const servedTone = (served) => sentence(SERVED, served)?.[0] ?? "calm";
 
 /** Say which pace a stream has asked for. */
-export function askedPace({ pace, joined }) {
+export function askedPace({ pace, coalesce }) {
   const batches = pace?.batch_ms ? `in batches of ${pace.batch_ms} ms` : "";
   const rate = pace?.max_rate ? `at most ${pace.max_rate} a second` : "";
-  return [batches, rate, joined ? "joined" : ""].filter(Boolean).join(", ") || "as events come";
+  return [batches, rate, coalesce ? "joined" : ""].filter(Boolean).join(", ") || "as events come";
 }
 
 /** Say what was done about a stream that was slow, and what would be. */
