@@ -58,6 +58,7 @@ from sidecast_broker.ticket_desk import TicketDesk
 from sidecast_broker.tracing import open_tracing
 from sidecast_broker.turns import Turns
 from sidecast_broker.unary_sends import UnarySends
+from sidecast_broker.watchers import Watchers
 
 logger = structlog.get_logger(__name__)
 
@@ -120,7 +121,8 @@ async def serving(
     tickets = Tickets(settings.auth)
     credentials = Credentials(settings.auth, tickets=tickets)
     access = Access(settings, authenticator or credentials, hubs, webhook, revocations)
-    page = Page(settings, hubs, TaskLists(stream, settings.agent.name), access)
+    watchers = Watchers(settings, streams, access, worker=bool(internal_path))
+    page = Page(settings, hubs, TaskLists(stream, settings.agent.name), access, watchers)
     internal = Internal(settings, stream, positioner, hubs, streams, access, metrics)
     administration = Administration(settings, internal.authorise, access, streams, revocations, stop)
     server = settings.server

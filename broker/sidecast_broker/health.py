@@ -12,21 +12,19 @@ from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 from aiohttp import web
-from msgspec.structs import replace
 
 from sidecast_broker.answers import Away, PublishAnswer, PublishRefused
 from sidecast_broker.auth.access import Access
-from sidecast_broker.core.auth.principal import ANYBODY, Principal, Right
-from sidecast_broker.core.origins import origins_of
-from sidecast_broker.cors import is_foreign
+from sidecast_broker.core.auth.principal import Principal, Right
 from sidecast_broker.hubs import Hubs
 from sidecast_broker.jetstream import JetStream
 from sidecast_broker.metrics import Metrics
+from sidecast_broker.operators import Operators
 from sidecast_broker.paths import path_segment, query_value
 from sidecast_broker.positioner import Positioner
 from sidecast_broker.refused import Refused, unknown
 from sidecast_broker.router import Route, get, get_or_head, post
-from sidecast_broker.settings import Settings, is_loopback
+from sidecast_broker.settings import Settings
 from sidecast_broker.streams import Streams
 from sidecast_schemas import headers as names
 from sidecast_schemas.codec import Event, InvalidEvent, decode_event
@@ -66,9 +64,7 @@ class Internal:
         self._hubs = hubs
         self._streams = streams
         self._metrics = metrics
-        server = settings.server
-        # Whoever lets every page read streams has not let every page operate the broker.
-        self._origins = replace(origins_of(server.cors_origin_names, server.public_url), every=False)
+        self._operators = Operators(settings, access)
         self._orders: WeakValueDictionary[TaskKey, asyncio.Lock] = WeakValueDictionary()
 
     def probes(self) -> list[Route]:
@@ -119,26 +115,8 @@ class Internal:
         return web.json_response({"streams": streams})
 
     async def authorise(self, request: web.BaseRequest, *rights: Right) -> Principal:
-        """Let in who has one of these rights; without a scheme everybody on loopback, unless that is off.
-
-        Raises:
-            Refused: not let in; or a browser was led here under another host's name (DNS rebinding), or by a
-                page of another origin, whatever credential it sends along.
-        """
-        named = request.headers.get("Host", "")
-        host = named.rpartition(":")[0] if ":" in named and not named.endswith("]") else named
-        host = host.strip("[]")
-        if not (host == "localhost" or is_loopback(host) or host == self._settings.server.internal_host):
-            raise Refused("bad-host", "the Host of the request is neither loopback nor configured")
-        if is_foreign(request, self._origins):
-            raise Refused("forbidden", "pages of other origins may not do this")
-        if self._access.on:
-            principal = await self._access.who(request)
-            self._access.require_right(principal, *rights)
-            return principal
-        if not (self._settings.internal.open and is_loopback(self._settings.server.internal_host)):
-            raise Refused("unauthenticated", "a credential is required")
-        return ANYBODY
+        """Let in who may operate this broker, as `Operators` does it."""
+        return await self._operators.authorise(request, *rights)
 
     # ------------------------------------------------------------------ publishing
 

@@ -20,6 +20,7 @@ from sidecast_broker.refused import Refused
 from sidecast_broker.router import Route, get, get_or_head
 from sidecast_broker.settings import Settings
 from sidecast_broker.task_list import Listed, TaskLists
+from sidecast_broker.watchers import Watchers
 from sidecast_schemas.events import kebab_state
 from sidecast_schemas.subjects import TaskKey
 
@@ -61,10 +62,14 @@ class Page:
         hubs: the tasks in memory.
         tasks: the tasks in the stream.
         access: who may watch which of them.
+        watchers: the list of who watches one.
     """
 
-    def __init__(self, settings: Settings, hubs: Hubs, tasks: TaskLists, access: Access) -> None:
+    def __init__(
+        self, settings: Settings, hubs: Hubs, tasks: TaskLists, access: Access, watchers: Watchers
+    ) -> None:
         self._access = access
+        self._watchers = watchers
         self._settings = settings
         self._hubs = hubs
         self._tasks = tasks
@@ -78,6 +83,7 @@ class Page:
             *get_or_head("/ui/", self._file),
             *get_or_head("/ui/*", self._file),
             get("/ui/api/tasks", self._list),
+            *self._watchers.routes(),
         ]
 
     async def _redirect(self, request: web.BaseRequest) -> web.Response:
@@ -116,6 +122,7 @@ class Page:
             "tasks": [self._describe(listed) for listed in tasks[:TASKS_MAX]],
             "truncated": truncated or len(tasks) > TASKS_MAX,
             "partial": partial,
+            "watchers": self._watchers.shown_to(request, principal),
         }
         return web.json_response(body, headers={hdrs.CACHE_CONTROL: "no-store"} | SECURITY)
 

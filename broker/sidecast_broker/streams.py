@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import heapq
 import random
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import structlog
@@ -248,8 +249,15 @@ class Streams:
         self._metrics.lagging_subscribers.set(len(lagging))
         self._metrics.lag_events.set(sum(stream.behind_events for stream in lagging))
 
-    def describe(self) -> list[dict[str, Any]]:
-        """Say of every stream who it is and how far behind."""
+    def watching(self, key: TaskKey, count_max: int) -> tuple[int, list[dict[str, Any]]]:
+        """Tell how many streams there are of one task, and say the same of those furthest behind."""
+        found = [stream for stream in self._share_of if stream.key == key]
+        # By their places in the log: of each, how many records that is would take a look at all of them.
+        furthest = heapq.nsmallest(count_max, found, key=lambda stream: stream.subscriber.cursor)
+        return len(found), self.describe(furthest)
+
+    def describe(self, streams: Iterable[Stream] | None = None) -> list[dict[str, Any]]:
+        """Say of every stream, or of these, who it is and how far behind."""
         now = self._clock()
         return [
             {
@@ -262,13 +270,14 @@ class Streams:
                 "events": stream.subscriber.events,
                 "bytes": stream.subscriber.bytes_sent,
                 "pace": _pace(stream.pace),
+                "coalesce": stream.view.thins,
                 "served": stream.served,
                 "behind_events": stream.behind_events,
                 "unsent_bytes": stream.subscriber.transport.get_write_buffer_size(),
                 "lag_s": round(stream.lag_s, 3),
                 "lags": stream.lags,
             }
-            for stream in self._share_of
+            for stream in (self._share_of if streams is None else streams)
         ]
 
 

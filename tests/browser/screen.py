@@ -20,6 +20,7 @@ CUT = re.compile(
 """What Chromium itself writes to the console when a request meets no server: no page can prevent it."""
 
 REFUSED = re.compile(r"Failed to load resource: the server responded with a status of 40[14] ")
+BAD_REQUEST = re.compile(r"Failed to load resource: the server responded with a status of 400 ")
 
 LOOP_MS = 190
 """What the loop of `slowness` takes on an idle machine (measured on two virtual cores: 188 to 190 ms)."""
@@ -38,6 +39,7 @@ class Screen:
         self.errors: list[str] = []
         self._cut_allowed = False
         self._refusal_allowed = False
+        self._bad_request_allowed = False
         self._asked: list[str] = []
         page.on("request", lambda request: self._asked.append(request.url))
         page.on("console", self._heard)
@@ -47,8 +49,10 @@ class Screen:
         if message.type not in ("error", "warning"):
             return
         path = (message.location or {}).get("url", "")
-        ours = re.search(r"/(tasks/[^/]+/events|a2a/stream|ui/api/tasks|tickets)(\?|$)", path)
+        ours = re.search(r"/(tasks/[^/]+/events|a2a/stream|ui/api/(tasks|streams)|tickets)(\?|$)", path)
         if self._refusal_allowed and REFUSED.match(message.text) and ours:
+            return
+        if self._bad_request_allowed and BAD_REQUEST.match(message.text) and ours:
             return
         if self._cut_allowed and CUT.match(message.text) and ours:
             return
@@ -61,6 +65,10 @@ class Screen:
     def allow_refusals(self) -> None:
         """From now on the broker may want a credential, or have no ticket for a task."""
         self._refusal_allowed = True
+
+    def allow_bad_requests(self) -> None:
+        """From now on the broker may not allow what the page asks for."""
+        self._bad_request_allowed = True
 
     async def until(self, function: str, within_s: float = 10) -> None:
         """Wait until a function of the page gives true; asked from outside, for its policy forbids `eval`."""

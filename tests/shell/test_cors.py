@@ -148,6 +148,7 @@ PREFLIGHTS = {
     f"/tasks/{ALICES}/pushNotificationConfigs/c": {"GET", "DELETE"},
     "/agents/agent/": {"POST"},
     "/ui/api/tasks": {"GET"},
+    "/ui/api/streams": {"GET"},
     "/.well-known/agent-card.json": {"GET", "HEAD"},
 }
 

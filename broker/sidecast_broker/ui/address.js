@@ -1,11 +1,28 @@
 // Owns the addresses: of a task's page, and of what the broker serves. Everything is relative to this page,
 // because a proxy may serve the broker under a path of its own. Must not know what is behind them.
 
+import { PACES, paceOf } from "./pace.js";
+
 const base = new URL("../", location.href);
 
-/** Give the address of a task's page, or of the list for null. */
-export function pageOf(task) {
-  return task === null ? "./" : `?task=${encodeURIComponent(task)}`;
+/** Give the address of a task's page, or of the list for null; the pace that was chosen stays. */
+export const pageOf = (task) => addressOf(task, paceOfPage());
+
+/** Give the pace this page's address names. */
+export function paceOfPage() {
+  return paceOf(new URLSearchParams(location.search).get("pace"));
+}
+
+/** Have this page's address name a pace; no step in the browser's history. */
+export function notePace(pace) {
+  history.replaceState(null, "", addressOf(taskOfPage(), pace, eventOfPage()));
+}
+
+function addressOf(task, pace, event = null) {
+  const named = { task, pace: pace === PACES[0] ? null : pace.name, event };
+  const query = Object.entries(named).filter(([, value]) => value !== null);
+  if (!query.length) return "./";
+  return `?${query.map(([name, value]) => `${name}=${encodeURIComponent(value)}`).join("&")}`;
 }
 
 /** Give the task this page's address names, or null. */
@@ -18,15 +35,14 @@ export function eventOfPage() {
   return new URLSearchParams(location.search).get("event") || null;
 }
 
-/** Give the whole address of an event of the task that is shown. */
+/** Give the whole address of an event of the task that is shown; at which pace, who follows it decides. */
 export function linkTo(event) {
-  return new URL(`${pageOf(taskOfPage())}&event=${encodeURIComponent(event)}`, location.href).href;
+  return new URL(addressOf(taskOfPage(), PACES[0], event), location.href).href;
 }
 
 /** Have this page's address name an event, or none; no step in the browser's history. */
 export function noteEvent(event) {
-  if (event === eventOfPage()) return;
-  history.replaceState(null, "", event === null ? pageOf(taskOfPage()) : linkTo(event));
+  if (event !== eventOfPage()) history.replaceState(null, "", addressOf(taskOfPage(), paceOfPage(), event));
 }
 
 /**
@@ -45,6 +61,9 @@ export function streamOf(task, query) {
 
 /** Give the address of the list of tasks. */
 export const tasksAddress = () => new URL("ui/api/tasks", base).href;
+
+/** Give the address of the list of who watches a task. */
+export const watchersAddress = (task) => new URL(`ui/api/streams?task=${encodeURIComponent(task)}`, base).href;
 
 /** Give the address where tickets are made. */
 export const ticketsAddress = () => new URL("tickets", base).href;

@@ -1,10 +1,11 @@
 // Owns the page as a whole: which task it shows, and what works everywhere on it.
 // Must not know how tasks are listed or watched.
 
-import { eventOfPage, pageOf, taskOfPage } from "./address.js";
+import { eventOfPage, notePace, paceOfPage, pageOf, taskOfPage } from "./address.js";
 import "./login.js";
 import { Tasks } from "./tasks.js";
 import { Watch } from "./watch.js";
+import { Watchers } from "./watchers.js";
 
 const shell = document.getElementById("shell");
 const home = document.getElementById("home");
@@ -12,7 +13,8 @@ const article = document.getElementById("task");
 const main = document.getElementById("main");
 
 let watch = null;
-const tasks = new Tasks((task) => go(task));
+const watchers = new Watchers();
+const tasks = new Tasks((task) => go(task), (allowed) => watchers.allow(allowed));
 
 function show(task) {
   watch?.release();
@@ -23,9 +25,10 @@ function show(task) {
   document.getElementById("rail").hidden = task === null;
   showPane(eventOfPage() ? "events" : "timeline");
   tasks.mark(task);
+  watchers.watch(task);
   main.scrollTop = 0;
   scrollTo(0, 0);
-  if (task !== null) watch = new Watch(task, (state) => tasks.learn(task, state));
+  if (task !== null) watch = new Watch(task, paceOfPage(), (state) => tasks.learn(task, state), notePace);
   else document.title = "Sidecast";
 }
 

@@ -2,7 +2,11 @@
 // Must not know what events mean to a task, nor how anything is shown.
 
 import { streamOf } from "./address.js";
+import { Frames } from "./frames.js";
+import { joins } from "./pace.js";
 import { ask, NoTicket, onLogin, Ticket } from "./session.js";
+import { brokerNow } from "./time.js";
+import { busyReason, drainReason, endReason } from "./words.js";
 
 const RETRY_MS = 1000;
 const RETRY_MS_MIN = 250;
@@ -11,10 +15,12 @@ const HEARTBEAT_S = 15;
 const HEARTBEATS_MISSED = 3;
 const WAIT_S = 60;
 const WATCHDOG_MS = 1000;
+const FRESH_MS = 2000; // who is sent an event so young is behind no more
 
 /**
- * @typedef {"connecting"|"waiting"|"live"|"reconnecting"|"ended"|"missing"|"refused"} Phase
- * `waiting`: open, and the task has no event yet. `missing`: there is no such task.
+ * @typedef {"connecting"|"waiting"|"live"|"reconnecting"|"ended"|"missing"|"refused"|"closed"} Phase
+ * `waiting`: open, and the task has no event yet. `missing`: there is no such task. `closed`: the broker has ended the
+ * stream in a way that coming back by itself would only undo.
  */
 
 /**
@@ -24,6 +30,7 @@ const WATCHDOG_MS = 1000;
 export class Connection {
   #task;
   #ticket;
+  #frames = new Frames();
   #forgetLogin = () => {};
   #onFrame;
   #onChange;
@@ -48,14 +55,20 @@ export class Connection {
   /** How often it came back. */ reconnects = 0;
   /** What the broker says about a refusal or an early end. */ reason = "";
   heartbeatS = HEARTBEAT_S;
+  /** @type {{events: number, policy: string}|null} How far behind it is, and what the broker does about it. */ lag = null;
+  /** How often it was told to be behind. */ lags = 0;
+  /** How often it was shown the task as it stands instead of what it had missed. */ skips = 0;
+  /** When the credential of this stream ends, ms; null while that isn't soon. */ endsAt = null;
 
   /**
    * @param {string} task
+   * @param {import("./pace.js").Pace} pace
    * @param {(frame: object, raw: string, id: string, arrivedAt: number) => void} onFrame for every event.
    * @param {(connection: Connection, what: string) => void} onChange `what`: opened, resumed, lost, gap, …
    */
-  constructor(task, onFrame, onChange) {
+  constructor(task, pace, onFrame, onChange) {
     this.#task = task;
+    this.pace = pace;
     this.#ticket = new Ticket(task);
     this.#onFrame = onFrame;
     this.#onChange = onChange;
@@ -87,16 +100,25 @@ export class Connection {
     this.#connect();
   }
 
+  /** Go on at another pace, behind the last event. */
+  setPace(pace) {
+    this.pace = pace;
+    if (this.phase === "ended") return; // there is nothing more to be sent at it
+    this.#change(this.phase, "paced");
+    this.reconnect();
+  }
+
   #hurry = () => {
     if (this.phase === "reconnecting" && !document.hidden) this.reconnect();
   };
 
   async #connect() {
-    const query = { from: "start", debug: 1, named: 0, heartbeat: "event" };
+    const query = { from: "start", debug: 1, named: 0, heartbeat: "event", ...this.pace.query };
     if (this.#waits && !this.lastId) query.wait_s = WAIT_S;
     if (this.lastId) query.last_event_id = this.lastId;
     if (this.phase !== "waiting") this.#change(this.lostAt ? "reconnecting" : "connecting", "connecting");
     this.retryAt = 0;
+    this.reason = "";
     const tries = this.#tries;
     let ticket = "";
     try {
@@ -109,6 +131,7 @@ export class Connection {
     if (ticket) query.ticket = ticket;
     const source = (this.#source = new EventSource(streamOf(this.#task, query)));
     this.#heardAt = Date.now();
+    this.#frames.begin(joins(this.pace));
     source.onopen = () => {
       this.#heardAt = Date.now();
       if (!this.lastId && this.phase === "connecting") this.#change("waiting", "waiting");
@@ -131,21 +154,34 @@ export class Connection {
       this.#source.close();
       this.#source = null;
     }
+    this.lag = this.endsAt = null;
   }
 
   #take(event) {
     const arrivedAt = Date.now();
     this.#heardAt = arrivedAt;
-    let frame;
+    let arrived;
     try {
-      frame = JSON.parse(event.data);
+      arrived = this.#frames.take(event.data, event.lastEventId);
     } catch {
       return;
     }
-    if (frame.type === "stream.heartbeat") return;
     if (event.lastEventId) this.lastId = event.lastEventId;
-    this.#onFrame(frame, event.data, event.lastEventId, arrivedAt);
-    if (frame.type.startsWith("stream.")) this.#obey(frame);
+    for (const { frame, raw, id } of arrived) {
+      // Heartbeats are for who has been sent everything.
+      if (frame.type === "stream.heartbeat") this.#keepUp(Infinity);
+      else this.#onFrame(frame, raw, id, arrivedAt);
+      if (frame.type.startsWith("stream.")) this.#obey(frame);
+      else if (this.lag) this.#keepUp(brokerNow() - Date.parse(frame.at) < FRESH_MS ? Infinity : 1);
+    }
+  }
+
+  #keepUp(events) {
+    if (!this.lag) return;
+    this.lag.events -= events;
+    if (this.lag.events > 0) return;
+    this.lag = null;
+    this.#change(this.phase, "caught-up");
   }
 
   #obey(frame) {
@@ -166,24 +202,34 @@ export class Connection {
       }
       case "stream.gap":
         this.gap = frame.reason;
+        this.skips += frame.reason === "slow" ? 1 : 0;
+        this.lag = null;
         this.#change("live", "gap");
+        break;
+      case "stream.lag":
+        this.lag = { events: frame.behind_events, policy: frame.policy };
+        this.lags += 1;
+        this.#change("live", "lag");
+        break;
+      case "stream.expiring":
+        this.endsAt = Date.now() + frame.expires_in_s * 1000;
+        this.#change(this.phase, "expiring");
         break;
       case "stream.busy":
       case "stream.drain":
         // The broker ends the response itself; this is when it wants to see us again.
         this.#afterMs = frame.reconnect_in_ms ?? null;
-        this.reason = frame.reason ? `The broker is busy: ${frame.reason}` : "The broker restarts";
+        this.reason = frame.type === "stream.busy" ? busyReason(frame.reason) : drainReason();
         break;
       case "stream.end":
         this.#drop();
-        this.reason = frame.reason;
+        this.reason = endReason(frame.reason);
         if (frame.reason === "not-found") this.#retry("waiting");
-        else if (frame.reason === "task-ended") this.#change("ended", "ended");
-        else {
-          // Whether we may go on with another credential, the answer to the next request says.
-          this.reason = frame.reason === "revoked" ? "Access was revoked" : "The credential has expired";
-          this.#lost();
-        }
+        else if (frame.reason === "task-ended" || frame.reason === "tasks-ended") this.#change("ended", "ended");
+        // Whoever took it over, or deleted it, would be undone by a page that comes back by itself.
+        else if (frame.reason === "displaced" || frame.reason === "deleted") this.#change("closed", "closed");
+        // Whether we may go on with another credential, the answer to the next request says.
+        else this.#lost("lost");
     }
   }
 
@@ -207,7 +253,6 @@ export class Connection {
     this.#attempt += 1;
     this.retryAt = Date.now() + delay;
     this.#change(phase, what);
-    this.reason = "";
     this.#timer = setTimeout(() => this.#connect(), delay);
   }
 
@@ -220,7 +265,7 @@ export class Connection {
 
   /** Find out why there was no stream: an EventSource doesn't tell. */
   async #ask() {
-    const query = this.#waits && !this.lastId ? { wait_s: WAIT_S } : {};
+    const query = { ...this.pace.query, ...(this.#waits && !this.lastId ? { wait_s: WAIT_S } : {}) };
     const tries = this.#tries;
     let status = 0;
     let answer = {};

@@ -139,7 +139,8 @@ const DRAW = {
     return [paragraph(`The publisher had to drop ${what.join(" and ") || "something"}${because}.`)];
   },
   gap(entry) {
-    const title = entry.fromStart ? "The beginning is missing" : "Events are missing here";
+    const skipped = entry.reason === "slow" ? "Skipped ahead to the task as it stands" : "Events are missing here";
+    const title = entry.fromStart ? "The beginning is missing" : skipped;
     const then = entry.fromStart
       ? "What follows is everything the stream still holds."
       : entry.partial
@@ -154,7 +155,8 @@ const DRAW = {
     return [paragraph(`Reconnected after ${away}: ${missed}.`)];
   },
   end(entry) {
-    const all = `${duration(entry.tookMs)} and ${count(entry.events, "event")}`;
+    const events = entry.joined ? `${count(entry.events, "frame")} of joined events` : count(entry.events, "event");
+    const all = `${duration(entry.tookMs)} and ${events}`;
     return [paragraph(`The task is over after ${all}. Nothing more will come.`)];
   },
 };

@@ -41,7 +41,7 @@ export class EventDetail {
 
   /** Say that the event an address names is not there. */
   miss(id) {
-    const text = `${id} is not among the events the stream still holds, or has not come yet.`;
+    const text = `${id} is not among the events the stream still holds, was joined with a later one, or has not come yet.`;
     this.#fill("No such event", [], el("p", { class: "note", text }));
   }
 

@@ -41,7 +41,7 @@ export class Header {
     this.#fact("Began", task.startedAt === null ? "" : moment(task.startedAt));
     this.#fact("Elapsed", task.terminal || Number.isNaN(elapsed) ? "" : ticking(elapsed));
     this.#fact("Took", task.terminal ? duration(elapsed) : "");
-    this.#fact("Events", task.events ? task.events.toLocaleString("en") : "");
+    this.#fact("Events", task.events ? `${task.events.toLocaleString("en")}${task.joined ? ", joined" : ""}` : "");
     const [p50, p95] = delays.quantiles(0.5, 0.95) ?? [];
     this.#fact("Delay p50 / p95", p50 === undefined ? "" : `${duration(p50)} / ${duration(p95)}`);
     this.#announce(task);

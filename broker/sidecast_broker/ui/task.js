@@ -31,6 +31,7 @@ export class Task {
   lastSeq = 0;
   events = 0;
   /** Whether the beginning is missing. */ partial = false;
+  /** Whether one frame may have stood for several events. */ joined = false;
   #changed = new Set();
   #artifactEntries = new Map();
   #openProgress = null;
@@ -244,7 +245,7 @@ export class Task {
 
   #end() {
     const at = this.endedAt ?? this.lastAt;
-    const { state, events, lastSeq: seq } = this;
-    this.#add({ kind: "end", at, seq, state, events, tookMs: at - this.startedAt });
+    const { state, events, joined, lastSeq: seq } = this;
+    this.#add({ kind: "end", at, seq, state, events, joined, tookMs: at - this.startedAt });
   }
 }

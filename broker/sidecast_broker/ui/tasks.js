@@ -26,9 +26,14 @@ export class Tasks {
   #learned = { task: null, state: null };
   #failures = 0;
   #timer = 0;
+  #onWatchers;
 
-  /** @param {(task: string) => void} choose opens a task in this page. */
-  constructor(choose) {
+  /**
+   * @param {(task: string) => void} choose opens a task in this page.
+   * @param {(allowed: boolean) => void} onWatchers learns whether who watches a task may be asked for.
+   */
+  constructor(choose, onWatchers) {
+    this.#onWatchers = onWatchers;
     this.#filter.addEventListener("input", () => this.#draw());
     this.#filter.addEventListener("keydown", (event) => this.#keyInFilter(event));
     this.#list.addEventListener("keydown", (event) => this.#keyInList(event));
@@ -74,6 +79,7 @@ export class Tasks {
       learnClock(Date.parse(answer.now), sentAt, Date.now());
       this.#failures = response.ok ? 0 : this.#failures + 1;
       if (response.ok) this.#answer = answer;
+      if (response.ok) this.#onWatchers(answer.watchers === true);
       const refusal = answer.error?.message ?? `The broker answered ${response.status}.`;
       this.#say(response.ok ? this.#remark() : refusal);
     } catch {
@@ -171,7 +177,7 @@ class Row {
   element = el("li", {}, this.#anchor);
 
   constructor(task) {
-    this.#anchor.href = pageOf(task);
+    this.task = task;
     this.#anchor.dataset.task = task;
     this.#anchor.title = task;
     setText(this.#id, task);
@@ -179,6 +185,8 @@ class Row {
 
   draw({ state, updated_at: updatedAt, watchers }, current) {
     this.element.dataset.tone = stateTone(state);
+    const address = pageOf(this.task);
+    if (this.#anchor.getAttribute("href") !== address) this.#anchor.href = address;
     setText(this.#state, stateName(state));
     const at = Date.parse(updatedAt);
     setText(this.#time, ago(Math.max(0, brokerNow() - at)));

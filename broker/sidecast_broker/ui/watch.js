@@ -9,6 +9,7 @@ import { EventsList } from "./events-list.js";
 import { Header } from "./header.js";
 import { HoldButton } from "./hold-button.js";
 import { Inbox } from "./inbox.js";
+import { joins } from "./pace.js";
 import { Steps } from "./steps.js";
 import { Task } from "./task.js";
 import { brokerNow } from "./time.js";
@@ -46,21 +47,32 @@ export class Watch {
 
   /**
    * @param {string} id the task to watch.
+   * @param {import("./pace.js").Pace} pace at which to begin.
    * @param {(state: string|null) => void} onState is called when the task's state has changed.
+   * @param {(pace: import("./pace.js").Pace) => void} onPace is called when another pace was chosen.
    */
-  constructor(id, onState) {
+  constructor(id, pace, onState, onPace) {
     this.#onState = onState;
     this.#task = new Task(id);
+    this.#task.joined = joins(pace);
     this.#header = new Header(id);
     this.#timeline = new Timeline(this.#task);
     this.#events = new EventsList(id);
     this.#hold = new HoldButton(this.#inbox);
     this.#connection = new Connection(
       id,
+      pace,
       (frame, raw, eventId, arrivedAt) => this.#inbox.put({ frame, raw, eventId, arrivedAt, now: brokerNow() }),
       (connection, what) => this.#changed(connection, what),
     );
-    this.#card = new ConnectionCard(() => this.#connection.reconnect());
+    this.#card = new ConnectionCard(
+      () => this.#connection.reconnect(),
+      (chosen) => {
+        onPace(chosen);
+        this.#task.joined ||= joins(chosen) && !this.#task.terminal;
+        this.#connection.setPace(chosen);
+      },
+    );
     this.#waiting.replaceChildren(...firstEvent(id));
     this.#connection.open();
     this.#ticker = setInterval(() => this.#tick(), TICK_MS);
