@@ -91,14 +91,6 @@ def test_every_setting_can_be_given(tmp_path: Path) -> None:
     assert names == {setting.name for setting in SETTINGS}
 
 
-def test_metrics_of_dashboard_and_rules_are_exported() -> None:
-    exported = set(re.findall(r"^# TYPE (\w+)", Metrics().render().decode(), re.MULTILINE))
-    text = "".join((CHART / "files" / name).read_text() for name in ("dashboard.json", "rules.yaml"))
-    named = {name.removesuffix("_bucket") for name in re.findall(r"\bsidecast_[a-z_]+", text)}
-    assert named
-    assert named <= exported
-
-
 @pytest.mark.parametrize("shape", SHAPES)
 def test_ports_are_numbers_and_exist(shape: str) -> None:
     for found in objects(render(shape)):
