@@ -29,7 +29,7 @@ def rising(per_s: float) -> str:
 
 
 def lag(late_share: float) -> dict[str, str]:
-    """Write a histogram of ten writes a second, a share of which takes between one and two and a half seconds."""
+    """Write a histogram of ten writes a second, a share of which takes one to two and a half seconds."""
     name = f"sidecast_delivery_lag_seconds_bucket{{{POD},le="
     soon = 10 * (1 - late_share)
     return {

@@ -12,7 +12,6 @@ import pytest
 from chart import CHART, SHAPES, container, helm, objects, render, rendered, values_of
 
 from sidecast_broker.configuration import ENV_OF_CLIENTS, load
-from sidecast_broker.metrics import Metrics
 from sidecast_broker.settings import SETTINGS
 
 VERSIONS = ("1.29", "1.33", "1.36", "1.37")
