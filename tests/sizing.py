@@ -116,13 +116,13 @@ def table(text: str) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     how = f"""Computed from [benchmarks](benchmarks.md), for events of 420 bytes, and not measured as a whole:
         {costs.delivery_us:g} µs of CPU for a delivery, and {costs.following_us:.1f} µs for an event of a
-        watched task in each process that watches it ({costs.event_us:g} µs with its only delivery), taken as if
-        each process watched every task; {costs.nats_us:g} µs of NATS for each of the latter. There are as many
-        processes as leave each of them at {SHARE_MAX:.0%} of a core, for crowds that come back, and within
-        `stream.streams_max`. Memory is {BASE_BYTES / 1e6:.0f} MB for a process, {costs.stream_bytes / 1e3:.1f}
-        KB for a stream with the kernel's part, and `log.bytes_max` ({log_bytes >> 20} MiB) at its fullest; the
-        folded Task of each watched task comes on top where it is larger than its recent events.
-        `resources.limits.memory` of a broker is the sum over its workers."""
+        watched task in each process that watches it ({costs.event_us:g} µs with its only delivery),
+        taken as if each process watched every task; {costs.nats_us:g} µs of NATS for each of the latter.
+        There are as many processes as leave each of them at {SHARE_MAX:.0%} of a core, for crowds that
+        come back, and within `stream.streams_max`. Memory is {BASE_BYTES / 1e6:.0f} MB for a process,
+        {costs.stream_bytes / 1e3:.1f} KB for a stream with the kernel's part, and `log.bytes_max`
+        ({log_bytes >> 20} MiB) at its fullest; the folded Task of each watched task comes on top where it
+        is larger than its recent events. `resources.limits.memory` of a broker sums up its workers."""
     return "\n".join([*lines, "", textwrap.fill(" ".join(how.split()), 124, break_on_hyphens=False)])
 
 
