@@ -25,6 +25,7 @@ from nats_server import NatsServer
 from sidecast_adapters import Publisher
 from sidecast_broker.app import serving
 from sidecast_broker.configuration import load
+from sidecast_broker.settings import SETTINGS
 
 PAGE = (ROOT / "docs" / "install.md").read_text()
 BLOCKS = re.findall(r"^```(yaml|sh)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
@@ -115,6 +116,16 @@ def test_values_render_and_are_what_kubernetes_takes(line: str, clone: Path) -> 
     validate(found, "1.29", "1.37")
     settings = load(None, settings_of(found) | {"SIDECAST_AUTH_JWT_JWKS_FILE": "jwks.json"}, {})
     assert (settings.agent.name, settings.nats.replicas) == ("planner", 3)
+
+
+@pytest.mark.parametrize(
+    "name", ["docs/install.md", "docs/runbook.md", "README.md", "helm/sidecast/README.md"]
+)
+def test_settings_that_are_named_exist(name: str) -> None:
+    sections = "|".join({setting.section for setting in SETTINGS})
+    named = re.findall(rf"`(?:config\.)?((?:{sections})\.[a-z_0-9]+)(?=`|:| =)", (ROOT / name).read_text())
+    of_the_chart = {"agent.enabled", "agent.image", "agent.grace_s", "agent.port"}
+    assert set(named) - of_the_chart <= {setting.name for setting in SETTINGS}
 
 
 def test_the_readme_has_three_ways_in_short() -> None:
@@ -210,6 +221,14 @@ def line_with(text: str) -> str:
     return found
 
 
+def included() -> str:
+    """Give the file that the configuration of NATS includes: the one that is put beside it."""
+    name = str(yaml.safe_load(FILES["nats.yaml"])["config"]["merge"]["$include"])
+    escaped = name.replace(".", "\\.")
+    assert f"--set-file 'configMap.merge.data.{escaped}={name}'" in SHELL
+    return name
+
+
 async def test_from_keys_to_a_watched_task(clone: Path) -> None:
     (clone / "bin").mkdir()
     (clone / "bin" / "nk").write_text(NK.format(python=sys.executable))
@@ -230,7 +249,9 @@ async def test_from_keys_to_a_watched_task(clone: Path) -> None:
         "SIDECAST_SERVER_PROBE_PORT": "0",
         "SIDECAST_NATS_REPLICAS": "1",
     }
-    with NatsServer(clone / "store", "--config", str(clone / "users.conf")) as server:
+    # As the chart of NATS writes it, from `config.merge`.
+    (clone / "nats.conf").write_text(f'{{\n  "server_name": "nats-0",\n  include {included()};\n}}\n')
+    with NatsServer(clone / "store", "--config", str(clone / "nats.conf")) as server:
         url = {"SIDECAST_NATS_URL": server.url, "SIDECAST_AGENT_URL": ""}
         async with serving(load(None, variables | files | here | url, {})) as broker:
             path = re.search(r"http://127\.0\.0\.1:8480(/tasks/\S+)'", SHELL)
