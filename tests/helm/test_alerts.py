@@ -90,6 +90,18 @@ def test_an_entry_says_what_is_to_be_done(alert: str) -> None:
     assert said == ["Means", "Users see", "Find the cause.", "Do"]
 
 
+def test_what_it_looks_for_in_the_log_is_logged() -> None:
+    source = "".join(path.read_text() for path in (ROOT / "broker" / "sidecast_broker").rglob("*.py"))
+    events = set(
+        re.findall(
+            r"`([a-z]+_[a-z]+)` in (?:its|the)\b.{0,20} log|`(capture_[a-z]+)`", "".join(runbook().values())
+        )
+    )
+    named = {event for pair in events for event in pair if event}
+    assert {"event_skipped", "worker_died", "capture_lost"} <= named
+    assert {event for event in named if f'"{event}"' not in source} == set()
+
+
 def test_an_alert_has_all_it_needs() -> None:
     for rule in rules():
         assert re.fullmatch(r"[1-9]\d*m", rule["for"])
