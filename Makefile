@@ -53,6 +53,7 @@ docs: .venv/ready ## write what is generated from the code again: tables in docs
 	PYTHONPATH=tests $(BIN)/python -m conformance.document docs/a2a-conformance.md
 	PYTHONPATH=tests $(BIN)/python -m chart_schema helm/sidecast
 	PYTHONPATH=tests $(BIN)/python -m chart_readme helm/sidecast
+	PYTHONPATH=tests $(BIN)/python -m sizing
 
 golden: .venv/ready ## write what the chart renders again: tests/helm/golden and helm/kustomize
 	PYTHONPATH=tests $(BIN)/python -m chart_golden

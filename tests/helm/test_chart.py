@@ -12,7 +12,6 @@ import pytest
 from chart import CHART, SHAPES, container, helm, objects, render, rendered, values_of
 
 from sidecast_broker.configuration import ENV_OF_CLIENTS, load
-from sidecast_broker.metrics import Metrics
 from sidecast_broker.settings import SETTINGS
 
 VERSIONS = ("1.29", "1.33", "1.36", "1.37")
@@ -89,14 +88,6 @@ def test_variables_of_secrets_are_settings() -> None:
 def test_every_setting_can_be_given(tmp_path: Path) -> None:
     names = set(chart_schema.schema({})["properties"]["secretSettings"]["properties"])
     assert names == {setting.name for setting in SETTINGS}
-
-
-def test_metrics_of_dashboard_and_rules_are_exported() -> None:
-    exported = set(re.findall(r"^# TYPE (\w+)", Metrics().render().decode(), re.MULTILINE))
-    text = "".join((CHART / "files" / name).read_text() for name in ("dashboard.json", "rules.yaml"))
-    named = {name.removesuffix("_bucket") for name in re.findall(r"\bsidecast_[a-z_]+", text)}
-    assert named
-    assert named <= exported
 
 
 @pytest.mark.parametrize("shape", SHAPES)
