@@ -100,7 +100,7 @@ class Boards:
         barred: frozenset[str] = frozenset(),
         waits: bool = False,
     ) -> Board:
-        """Give a board with the listed tasks that have begun; `release` it after use.
+        """Give a board, which `fill` gives the listed tasks that have begun; `release` it after use.
 
         Args:
             tenant: of the tasks.
@@ -126,16 +126,20 @@ class Boards:
             self._agent_of[board] = agent_of
             agent_of.routing.join(board)
         self._users[board] += 1
-        try:
-            lacking = (board.selection.tasks or frozenset()) - board.members.keys() - board.barred
-            for member in await self._current.take(
-                [TaskKey(tenant, agent, task) for task in lacking], begun=True
-            ):
-                board.admit(member)
-        except BaseException:
-            self.release(board)
-            raise
         return board
+
+    async def fill(self, board: Board) -> None:
+        """Have a board in use hold the listed tasks that have begun, each with all records up to now.
+
+        Raises:
+            Away: NATS can't answer.
+        """
+        tenant, agent, _task = board.key
+        lacking = (board.selection.tasks or frozenset()) - board.members.keys() - board.barred
+        for member in await self._current.take(
+            [TaskKey(tenant, agent, task) for task in lacking], begun=True
+        ):
+            board.admit(member)
 
     def release(self, board: Board) -> None:
         """Stop using a board."""

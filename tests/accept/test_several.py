@@ -22,7 +22,7 @@ from brokers import done, encode, status, subject_of, task_record, until
 from e2e.broker import Broker
 from e2e.proxy import Proxy
 from nats.aio.client import Client as Nats
-from nats_server import NatsServer, create_stream, read_records
+from nats_server import NatsServer, create_stream
 from sse import EndOfStream, Watch
 
 from sidecast_schemas import headers as names
@@ -183,7 +183,7 @@ async def harass(
     pages: list[Page],
     chance: random.Random,
 ) -> int:
-    """Kill and cut while the history of one task, and of one that begins, is held back; give the reads held."""
+    """Kill and cut while the history of one task, and of one that begins, is held back; count the reads."""
     late = f"late-{number}"
     victim = chance.choice(TASKS)
     proxy.hold(history_of({victim, late}))

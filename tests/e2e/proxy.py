@@ -1,4 +1,4 @@
-"""A TCP proxy before a nats-server, to cut a connection, to lose answers or live messages, to hold requests back.
+"""A TCP proxy before a nats-server: cuts connections, loses answers or live messages, holds requests back.
 
 Must not know JetStream: it understands NATS' protocol just enough to tell messages apart.
 """
