@@ -9,6 +9,7 @@ import asyncio
 
 from aiohttp import web
 
+from sidecast_broker.adoption import Adoption
 from sidecast_broker.answers import Away
 from sidecast_broker.auth.access import Access
 from sidecast_broker.board import Board
@@ -42,6 +43,7 @@ class Several:
         hubs: the tasks, each.
         streams: the open streams.
         access: who may watch what.
+        adoption: finds listed tasks that the log lacks.
         metrics: where to count.
     """
 
@@ -53,6 +55,7 @@ class Several:
         hubs: Hubs,
         streams: Streams,
         access: Access,
+        adoption: Adoption,
         metrics: Metrics,
     ) -> None:
         self._public = public
@@ -60,6 +63,7 @@ class Several:
         self._boards = boards
         self._streams = streams
         self._access = access
+        self._adoption = adoption
         self._launch = Launch(public, settings, boards, hubs, streams, metrics)
 
     def routes(self) -> list[Route]:
@@ -148,8 +152,10 @@ class Several:
                 verdicts = await asyncio.gather(*(self._access.judge(principal, key) for key in some))
                 allowed += [key for key, verdict in zip(some, verdicts, strict=True) if verdict.allowed]
         may = {key.task for key in allowed}
-        begun = {key.task for key in await self._boards.begun(keys)} & may
-        return frozenset(tasks - may), frozenset(tasks - begun)
+        begun = await self._boards.begun(keys)
+        # Who may watch a task that the log lacks has a grant for it.
+        begun |= await self._adoption.find(key for key in allowed if key not in begun)
+        return frozenset(tasks - may), tasks - {key.task for key in begun if key.task in may}
 
     def _answer(self, board: Board, found: Found) -> web.Response:
         hubs = [member.hub for member in found.members]

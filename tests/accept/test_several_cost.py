@@ -18,8 +18,8 @@ TASKS = [f"t{number}" for number in range(100)]
 RATE = 1000.0
 WINDOW_S = 8.0
 SETTLE_S = 2.0
-LISTED = "/events?from=now&" + "&".join(f"task={task}" for task in TASKS)
-EACH = [f"/tasks/{task}/events?from=now" for task in TASKS]
+LISTED = "/events?from=now&wait_s=60&" + "&".join(f"task={task}" for task in TASKS)
+EACH = [f"/tasks/{task}/events?from=now&wait_s=60" for task in TASKS]
 
 
 async def read(there: Stage, path: str) -> None:
@@ -31,6 +31,14 @@ async def read(there: Stage, path: str) -> None:
             pass
     finally:
         writer.transport.abort()
+
+
+async def first_event(there: Stage) -> None:
+    """Wait until the last task has begun."""
+    reader, writer = await asyncio.open_connection(there.broker.host, there.broker.port)
+    writer.write(f"GET {EACH[-1]} HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n".encode())
+    await reader.readuntil(b"task.artifact")
+    writer.transport.abort()
 
 
 async def price(there: Stage, *paths: str) -> tuple[float, float]:
@@ -50,7 +58,8 @@ async def price(there: Stage, *paths: str) -> tuple[float, float]:
 async def test_what_a_stream_of_a_hundred_tasks_costs(tmp_path: Path, report: Callable[[str], None]) -> None:
     async with stage(tmp_path) as there:
         pulse = await there.pulse(*(Beat(task, RATE / len(TASKS), 100) for task in TASKS))
-        await asyncio.sleep(SETTLE_S)
+        async with asyncio.timeout(60):
+            await first_event(there)
         found = {
             "a stream for each task": await price(there, *EACH),
             "one stream of all": await price(there, LISTED),

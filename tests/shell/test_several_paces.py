@@ -56,7 +56,7 @@ ENDING = ["task.status", "stream.end", "task.status", "stream.end", "stream.end"
 @pytest.mark.parametrize(
     "query",
     [
-        {"max_rate": 200, "burst": 5},
+        {"max_rate": 200},
         {"batch_ms": 50, "batch_max": 7},
         {"batch_ms": 50, "max_rate": 200},
         {"coalesce": 1},
@@ -68,7 +68,7 @@ ENDING = ["task.status", "stream.end", "task.status", "stream.end", "stream.end"
 async def test_nothing_is_missing_at_any_pace_from_memory_or_from_the_stream(
     stock: FakeBackend, query: dict[str, object], memory: dict[str, object]
 ) -> None:
-    async with broker(stock, **memory) as running:
+    async with broker(stock, pace__burst=5, **memory) as running:
         live = await both(running, **query)
         await live.next()
         wanted = await chunks(stock, 60)
@@ -95,8 +95,8 @@ async def test_each_id_of_a_thinned_stream_is_a_place_to_go_on_from(stock: FakeB
 
 
 async def test_a_rate_holds_over_all_the_tasks_together(stock: FakeBackend) -> None:
-    async with broker(stock) as running:
-        stream = await both(running, max_rate=50, burst=5)
+    async with broker(stock, pace__burst=5) as running:
+        stream = await both(running, max_rate=50)
         await stream.next()
         began_s = time.monotonic()
         await chunks(stock, 30)
