@@ -7,7 +7,10 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
+from access_rig import ALICES, OPEN, PRINCIPALS, stocked
+from askers import Askers, bearer
 from brokers import FakeBackend, broker, done, status, subject_of, task_record, until
+from lives import revoke
 from sse import Comment, data_frames, exchange, kinds
 
 from sidecast_broker import launch
@@ -130,6 +133,24 @@ async def test_a_waiting_stream_is_counted_as_open(held: FakeBackend) -> None:
         assert (await full.next())["reason"] == "limit"
         assert time.monotonic() - began_s < 2
         await stream.close()
+
+
+async def test_a_task_that_is_revoked_before_it_is_read_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "HEAD_S", 0.05)
+    backend = stocked()
+    backend.faults.stall(subject_of(OPEN))
+    checked = {"authenticator": Askers(*PRINCIPALS), "auth__required": "true"}
+    async with broker(backend, auth__refusal_floor_ms=20, **checked) as running:
+        path = f"/events?task={ALICES}&task={OPEN}"
+        stream = await running.watch(path=path, headers=bearer("alice"))
+        await until(lambda: len(running.listening.streams))
+        await revoke(running, task=ALICES)
+        backend.faults.flow()
+        _opened, end, snapshot = await stream.take(3)
+        assert (end.kind, end["taskId"], end["reason"]) == ("stream.end", ALICES, "revoked")
+        assert (snapshot.kind, snapshot["taskId"]) == ("task.snapshot", OPEN)
+        backend.store(OPEN, done(OPEN), owner="alice")
+        assert ALICES not in {frame.json.get("taskId") for frame in await stream.rest()}
 
 
 async def test_an_early_head_is_http_1_0_too(held: FakeBackend) -> None:
