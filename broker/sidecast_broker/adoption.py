@@ -1,13 +1,14 @@
 """A task's hub where the log may lack a task that the agent has: begun elsewhere, captured from then on.
 
 Must not know formats, nor how tasks are captured. Whoever watches can cause no more than one look per
-request, one per task at a time, and `LOOKS_MAX` at once.
+request, or of a list `LISTED_AT_ONCE` at once, one per task at a time, and `LOOKS_MAX` at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Iterable
 
 from sidecast_broker.agent_connections import AgentAway
 from sidecast_broker.capture import Capture
@@ -21,6 +22,8 @@ LOOK_S = 4.0
 """How long somebody waits for a look: Python clients give up after 5 s. The look itself goes on."""
 LOOKS_MAX = 64
 """Looks at once, over all tasks: an agent that hangs is not asked more and more."""
+LISTED_AT_ONCE = 4
+"""Looks at once for one list of tasks."""
 
 
 class Adoption:
@@ -80,6 +83,27 @@ class Adoption:
                 self._look(key, self._capture)
             use.keep()
         return hub
+
+    async def find(self, keys: Iterable[TaskKey]) -> frozenset[TaskKey]:
+        """Look for listed tasks that the log lacks, no longer than for one; give those it has then.
+
+        What can't be found out in that time counts as not there: the others of the list are not held up.
+        """
+        if self._capture is None:
+            return frozenset()
+        found: set[TaskKey] = set()
+        gate = asyncio.Semaphore(LISTED_AT_ONCE)
+
+        async def look(key: TaskKey) -> None:
+            async with gate:
+                with contextlib.suppress(Refused, AgentAway):
+                    self._hubs.release(await self.open(key))
+                    found.add(key)
+
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_S):
+                await asyncio.gather(*map(look, keys))
+        return frozenset(found)
 
     async def _found(self, key: TaskKey) -> bool:
         assert self._capture is not None

@@ -137,7 +137,7 @@ async def serving(
     public = Public(settings, hubs, streams, adoption, access, subscriptions, metrics)
     survey = Survey(stream, TaskLists(stream, settings.agent.name), access)
     boards = Boards(settings, stream, positioner, hubs, access, survey, metrics)
-    several = Several(public, settings, boards, hubs, streams, access, metrics)
+    several = Several(public, settings, boards, hubs, streams, access, adoption, metrics)
     messages = _messages(stream, settings)
     turns = Turns(calls, messages, capture)
     a2a_streams = A2AStreams(settings, hubs, streams, turns, adoption, access, metrics)

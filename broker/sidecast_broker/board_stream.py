@@ -8,14 +8,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from typing import Literal
 
 from sidecast_broker.answers import Away
 from sidecast_broker.board import Board
+from sidecast_broker.board_past import read_past
 from sidecast_broker.board_view import BoardView
 from sidecast_broker.boards import Boards, Found
 from sidecast_broker.core.auth.principal import Principal
-from sidecast_broker.core.frame import with_id
-from sidecast_broker.core.log import Stored
+from sidecast_broker.core.frame import HEARTBEAT, with_id
 from sidecast_broker.core.pace import Pace, Slow
 from sidecast_broker.core.resume import Opening
 from sidecast_broker.core.views.shapes import StreamGapReason
@@ -23,11 +24,11 @@ from sidecast_broker.entry import Entry
 from sidecast_broker.hub import Hub
 from sidecast_broker.hubs import Hubs
 from sidecast_broker.metrics import Metrics
+from sidecast_broker.outset import Outset
 from sidecast_broker.refused import Refused
 from sidecast_broker.settings import Stream as StreamSettings
 from sidecast_broker.stream import Ending, Stream
-from sidecast_schemas import headers as names
-from sidecast_schemas.subjects import InvalidId, TaskKey, parse_subject
+from sidecast_schemas.subjects import TaskKey
 
 PAUSE_S = 0.05
 PAUSE_S_MAX = 2.0
@@ -43,7 +44,16 @@ class BoardStream(Stream):
         others: as of `Stream`.
     """
 
-    __slots__ = ("_ahead", "_ahead_to", "_boards", "_given_up", "_told_revoked", "board", "board_view")
+    __slots__ = (
+        "_ahead",
+        "_ahead_to",
+        "_begun",
+        "_boards",
+        "_given_up",
+        "_told_revoked",
+        "board",
+        "board_view",
+    )
 
     def __init__(
         self,
@@ -80,6 +90,12 @@ class BoardStream(Stream):
         self._ahead_to = 0
         self._told_revoked = set(board.revoked)
         self._given_up = False
+        self._begun = False
+
+    @property
+    def served(self) -> Literal["waiting", "live", "paced", "behind", "ending"]:
+        """How it is served at the moment; it waits until its tasks are read."""
+        return super().served if self._begun or self._ending is not None else "waiting"
 
     @property
     def watched(self) -> dict[str, object]:
@@ -94,6 +110,19 @@ class BoardStream(Stream):
 
     # ------------------------------------------------------------------ beginning
 
+    async def wait_for(self, reading: asyncio.Task[Outset]) -> bool:
+        """Keep the stream open and beating until its tasks are read; False: it is to end before that.
+
+        Raises:
+            ConnectionResetError: the client left.
+        """
+        await self.write(HEARTBEAT)
+        waiter = self._waiter = asyncio.get_running_loop().create_future()
+        reading.add_done_callback(lambda _done: self._tell())
+        if self._ending is None:
+            await waiter
+        return self._ending is None
+
     def first_frames(self, opening: Opening, found: Found, requested: str) -> tuple[bytes, int]:
         """Give what the stream begins with, and the sequence it leads up to.
 
@@ -105,10 +134,11 @@ class BoardStream(Stream):
         board, view = self.board, self.board_view
         snapshots = opening.mode == "snapshot"
         after = board.position if opening.mode != "replay" else opening.after
-        hubs = [member.hub for member in found.members]
+        self._begun = True
+        hubs = [member.hub for member in found.members if member.hub.key.task not in board.revoked]
         # Without a task there is no snapshot whose id a client could continue from.
         mode = "live" if snapshots and not hubs else opening.mode
-        head = view.opened(board, mode, after, found.left_out)
+        head = view.opened(board, mode, after, found.left_out) + self._tell_revoked()
         if opening.gap is not None:
             head += view.gap(board, opening.gap.reason, requested, opening.gap.oldest)
         return (head + self._snapshots(hubs) if snapshots else head), after
@@ -142,11 +172,17 @@ class BoardStream(Stream):
     def recheck(self, covers: Callable[[TaskKey], bool]) -> None:
         """Take off the tasks that are revoked, and tell the client which."""
         self.board.revoke(covers)
+        # Before its first frame there is nothing that this could follow.
+        open_ = self._begun and self._subscriber is not None and not self.subscriber.transport.is_closing()
+        if open_ and (frames := self._tell_revoked()):
+            self.tell(frames)
+            self.look_again()
+
+    def _tell_revoked(self) -> bytes:
+        """Give the ends of revoked tasks that the client was not told of."""
         told = sorted(self.board.revoked - self._told_revoked)
         self._told_revoked |= self.board.revoked
-        if told and self._subscriber is not None and not self.subscriber.transport.is_closing():
-            self.tell(b"".join(self.board_view.gone(task, "revoked") for task in told))
-            self.look_again()
+        return b"".join(self.board_view.gone(task, "revoked") for task in told)
 
     # ------------------------------------------------------------------ following
 
@@ -202,7 +238,8 @@ class BoardStream(Stream):
         pause_s = PAUSE_S
         while self._ending is None and board.epoch == epoch and not board.failed:
             try:
-                reached, entries = await self._past(cursor, until)
+                sure = board.selection.listed and not self._anchored and board.oldest_cursor <= cursor
+                reached, entries = await read_past(self._boards, board, cursor, until, sure=sure)
                 break
             except (Away, Refused):
                 await asyncio.sleep(pause_s)
@@ -220,41 +257,6 @@ class BoardStream(Stream):
             subscriber.cursor = max(subscriber.cursor, reached)
         self._anchored = True
         return data
-
-    async def _past(self, cursor: int, until: int) -> tuple[int | None, list[Entry]]:
-        """Read what follows a cursor; give how far that leads, None: it has expired.
-
-        Args:
-            cursor: where to begin.
-            until: what follows this sequence is in the log.
-
-        Raises:
-            Away: NATS can't answer.
-        """
-        # From the cursor's own record on, where it is one of the agent's: while it is still stored, so is all
-        # that follows it.
-        records = await self._boards.read(self.board, cursor)
-        if not (records and records[0].sequence == cursor):
-            first = (await self._boards.info()).first
-            sure = self.board.selection.listed and not self._anchored and self.board.oldest_cursor <= cursor
-            if first > cursor + 1 and not sure:
-                return None, []
-        between = [stored for stored in records if cursor < stored.sequence <= until]
-        if not between and not (records and records[-1].sequence > until):
-            following = await self._boards.following(self.board, cursor + 1)
-            if following is None or following.sequence > until:
-                return until, []
-            between = [following]  # the replica that answered is behind
-        entries = [entry for stored in between if (entry := await self._entry(stored)) is not None]
-        reached = between[-1].sequence if between else until
-        return (until if records and records[-1].sequence > until else reached), entries
-
-    async def _entry(self, stored: Stored) -> Entry | None:
-        try:
-            task = parse_subject(stored.headers.get(names.SUBJECT, "")).task
-        except InvalidId:
-            return None
-        return await self.board.entry(stored, task)
 
     async def _tell_gap(self) -> None:
         """Tell of the hole, then send the tasks as they stand, once that is known."""

@@ -69,6 +69,7 @@ class Boards:
         self._log_bytes_max = settings.log.task_bytes_max
         self._bytes_max = settings.log.bytes_max // 4
         self._size_bytes = 0
+        self._shrinking = False
         self._stream = stream
         self._positioner = positioner
         self._hubs = hubs
@@ -100,7 +101,7 @@ class Boards:
         barred: frozenset[str] = frozenset(),
         waits: bool = False,
     ) -> Board:
-        """Give a board with the listed tasks that have begun; `release` it after use.
+        """Give a board, which `fill` gives the listed tasks that have begun; `release` it after use.
 
         Args:
             tenant: of the tasks.
@@ -126,16 +127,20 @@ class Boards:
             self._agent_of[board] = agent_of
             agent_of.routing.join(board)
         self._users[board] += 1
-        try:
-            lacking = (board.selection.tasks or frozenset()) - board.members.keys() - board.barred
-            for member in await self._current.take(
-                [TaskKey(tenant, agent, task) for task in lacking], begun=True
-            ):
-                board.admit(member)
-        except BaseException:
-            self.release(board)
-            raise
         return board
+
+    async def fill(self, board: Board) -> None:
+        """Have a board in use hold the listed tasks that have begun, each with all records up to now.
+
+        Raises:
+            Away: NATS can't answer.
+        """
+        tenant, agent, _task = board.key
+        lacking = (board.selection.tasks or frozenset()) - board.members.keys() - board.barred
+        for member in await self._current.take(
+            [TaskKey(tenant, agent, task) for task in lacking], begun=True
+        ):
+            board.admit(member)
 
     def release(self, board: Board) -> None:
         """Stop using a board."""
@@ -259,14 +264,21 @@ class Boards:
 
     def _grow(self, grown: int) -> None:
         self._size_bytes += grown
-        if grown > 0 and self._size_bytes > self._bytes_max:
+        if grown > 0 and self._size_bytes > self._bytes_max and not self._shrinking:
+            # Not at once: this is called from inside of a board, which is no place to cut it.
+            self._shrinking = True
             asyncio.get_running_loop().call_soon(self._shrink)
 
     def _shrink(self) -> None:
-        for board in sorted(self._users, key=lambda board: -board.log.size_bytes):
-            if self._size_bytes <= self._bytes_max * 0.9:
-                return
-            board.trim(board.log.size_bytes // 2)
+        """Let old records go, of the largest first, until all together are within their bound."""
+        self._shrinking = False
+        before = 0
+        while self._size_bytes != before:
+            before = self._size_bytes
+            for board in sorted(self._users, key=lambda board: -board.log.size_bytes):
+                if self._size_bytes <= self._bytes_max * 0.9:
+                    return
+                board.trim(board.log.size_bytes // 2)
 
 
 def _bounds_of(principal: Principal) -> Hashable:

@@ -61,21 +61,25 @@ class Current:
         newest = await self._stream.newest(map(events_subject, wanted), 0, last)
         if begun:
             wanted = [key for key in wanted if events_subject(key) in newest]
-        members: list[Member] = []
+        members: dict[TaskKey, Member] = {}
+
+        async def take(key: TaskKey) -> None:
+            # Noted one by one: who leaves in the middle must not keep those that have come.
+            members[key] = await self.member(key, newest.get(events_subject(key), 0))
+
         try:
             for start in range(0, len(wanted), AT_ONCE):
-                some = wanted[start : start + AT_ONCE]
-                taken = [self.member(key, newest.get(events_subject(key), 0)) for key in some]
-                answers = await asyncio.gather(*taken, return_exceptions=True)
-                members += [answer for answer in answers if isinstance(answer, Member)]
+                answers = await asyncio.gather(
+                    *map(take, wanted[start : start + AT_ONCE]), return_exceptions=True
+                )
                 for answer in answers:
-                    if isinstance(answer, BaseException):
+                    if answer is not None:
                         raise answer
         except BaseException:
-            for member in members:
+            for member in members.values():
                 self._hubs.release(member.hub)
             raise
-        return members
+        return [members[key] for key in wanted]
 
     async def member(self, key: TaskKey, at_least: int) -> Member:
         """Give a task with all its records, up to one that the leader has named, in use.

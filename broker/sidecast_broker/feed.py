@@ -6,7 +6,6 @@ Must not know what the records mean, nor who is allowed what. See ADR 10.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -139,10 +138,9 @@ class Feed:
     async def close(self) -> None:
         """Stop following."""
         await self._stream.unsubscribe(self)
-        if self._task is not None:
+        if self._task is not None and not self._task.done():
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.wait({self._task})
 
     def confirm(self, info: StreamInfo) -> None:
         """Make sure that everything up to the stream's last sequence is handed on."""

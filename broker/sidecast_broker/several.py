@@ -1,32 +1,26 @@
-"""Several tasks on one stream: `GET /events` by list, by context, or all of the agent.
+"""Several tasks on one stream: `GET /events` by list, by context, or all of the agent, for who may.
 
-Must not know NATS.
+Must not know NATS, nor how a stream begins.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
 
 from aiohttp import web
 
-from sidecast_broker.answers import Away, StreamInfo
+from sidecast_broker.adoption import Adoption
+from sidecast_broker.answers import Away
 from sidecast_broker.auth.access import Access
 from sidecast_broker.board import Board
 from sidecast_broker.board_stream import BoardStream
-from sidecast_broker.board_view import BoardView
 from sidecast_broker.boards import Boards, Found
-from sidecast_broker.browser import BrowserView
 from sidecast_broker.core.auth.principal import ANYBODY, Principal
-from sidecast_broker.core.pace import Pace, Slow
-from sidecast_broker.core.resume import Opening, Position, Start
-from sidecast_broker.core.subscriptions import Wish
-from sidecast_broker.core.together import open_together
 from sidecast_broker.core.views import events
 from sidecast_broker.entry import Selection
-from sidecast_broker.hub import Hub
 from sidecast_broker.hubs import Hubs
-from sidecast_broker.limits import Asker, asker_of
+from sidecast_broker.launch import Asked, Launch, Requests, unavailable
+from sidecast_broker.limits import asker_of
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.paths import query_values
 from sidecast_broker.refused import TEMPORARY, Refused, unknown
@@ -39,29 +33,6 @@ AT_ONCE = 32
 """Listed tasks whose owners are asked for together."""
 
 
-class Wanted(Protocol):
-    """What a request asks of its stream."""
-
-    start: Start
-    cursor: str | None
-    wait_s: float
-    json: bool
-    view: BrowserView
-    pace: Pace | None
-    slow: Slow
-    wish: Wish | None
-
-
-class Requests(Protocol):
-    """Reads requests as those for one task are read."""
-
-    def wanted(self, request: web.BaseRequest, principal: Principal) -> Wanted:
-        """Read what a request asks of its stream."""
-
-    def busy(self, request: web.BaseRequest, refused: Refused) -> web.Response | None:
-        """Turn an EventSource away for a moment; None: whoever asks understands a status."""
-
-
 class Several:
     """Serves streams of several tasks.
 
@@ -72,6 +43,7 @@ class Several:
         hubs: the tasks, each.
         streams: the open streams.
         access: who may watch what.
+        adoption: finds listed tasks that the log lacks.
         metrics: where to count.
     """
 
@@ -83,15 +55,16 @@ class Several:
         hubs: Hubs,
         streams: Streams,
         access: Access,
+        adoption: Adoption,
         metrics: Metrics,
     ) -> None:
         self._public = public
         self._settings = settings
         self._boards = boards
-        self._hubs = hubs
         self._streams = streams
         self._access = access
-        self._metrics = metrics
+        self._adoption = adoption
+        self._launch = Launch(public, settings, boards, hubs, streams, metrics)
 
     def routes(self) -> list[Route]:
         """Give the route."""
@@ -141,19 +114,23 @@ class Several:
                     if missing == selection.tasks:
                         raise unknown()
                     selection = Selection(selection.tasks - missing)
+            waits = waits and bool(missing)
             board = await self._boards.acquire(
-                tenant, agent, selection, principal, barred=barred, waits=waits and bool(missing)
+                tenant, agent, selection, principal, barred=barred, waits=waits
             )
         except Away as away:
-            raise Refused("unavailable", str(away), retry_after_s=1) from away
+            raise unavailable(away) from away
         answer: BoardStream | web.StreamResponse | None = None
         try:
             if wanted.json:
+                await self._boards.fill(board)
                 answer = self._answer(board, await self._boards.find(board, principal))
             else:
-                answer = await self._serve(request, board, missing, wanted, asker, principal)
+                answer = await self._launch.serve(
+                    Asked(request, board, missing, waits, wanted, asker, principal)
+                )
         except Away as away:
-            raise Refused("unavailable", str(away), retry_after_s=1) from away
+            raise unavailable(away) from away
         finally:
             if not isinstance(answer, BoardStream):
                 self._boards.release(board)
@@ -175,97 +152,16 @@ class Several:
                 verdicts = await asyncio.gather(*(self._access.judge(principal, key) for key in some))
                 allowed += [key for key, verdict in zip(some, verdicts, strict=True) if verdict.allowed]
         may = {key.task for key in allowed}
-        begun = {key.task for key in await self._boards.begun(keys)} & may
-        return frozenset(tasks - may), frozenset(tasks - begun)
-
-    async def _serve(
-        self,
-        request: web.BaseRequest,
-        board: Board,
-        missing: frozenset[str],
-        wanted: Wanted,
-        asker: Asker,
-        principal: Principal,
-    ) -> BoardStream | web.StreamResponse:
-        """Begin the stream of a board in use."""
-        # All tasks of an agent are looked for only where their snapshots are to be sent.
-        found = await self._boards.find(board, principal) if board.selection.listed else Found([], 0)
-        opening = await self._opening(board, found, wanted)
-        if opening is None:
-            if wanted.cursor is not None:
-                self._metrics.resumes.labels("ended").inc()
-            return web.Response(status=204, headers={"Cache-Control": "no-store"})
-        if opening.mode == "snapshot" and not board.selection.listed:
-            found = await self._boards.find(board, principal)
-            opening = await self._opening(board, found, wanted) or opening
-        if wanted.cursor is not None:
-            self._metrics.resumes.labels(opening.gap.reason if opening.gap else "replay").inc()
-        waits = bool(board.missing)
-        self._streams.admit(asker, waits=waits)
-        view = BoardView(wanted.view)
-        stream = BoardStream(
-            board,
-            self._boards,
-            self._hubs,
-            view,
-            self._settings.stream,
-            self._metrics,
-            principal=principal,
-            pace=wanted.pace,
-            slow=wanted.slow,
-            late_s_max=self._settings.pace.late_s_max,
-        )
-        await stream.start(request)
-        self._streams.add(stream, None if waits else opening, asker)
-        try:
-            head, after = stream.first_frames(opening, found, wanted.cursor or "")
-            if waits:
-                stream.wait_for_missing(wanted.wait_s)
-            else:
-                head += b"".join(view.gone(task, "not-found") for task in sorted(missing))
-            await stream.begin(head, after)
-        except ConnectionResetError:
-            stream.close("client-gone")
-        except BaseException:
-            self._streams.remove(stream)
-            raise
-        return stream
-
-    async def _opening(self, board: Board, found: Found, wanted: Wanted) -> Opening | None:
-        info = await self._boards.info()
-        hubs = [member.hub for member in found.members]
-        stream = Position(
-            epoch=board.epoch,
-            stream_first=info.first,
-            stream_last=max(info.last, board.position),
-            interior_deletes=bool(info.deleted),
-            first=max(info.first, 1),
-            complete=info.first <= 1,
-            end=board.position,
-            terminal=None,
-        )
-        positions = [_position(hub, info, stream) for hub in hubs]
-        listed = board.selection.listed and not board.missing
-        return open_together(wanted.cursor, wanted.start, stream, positions, listed=listed)
+        begun = await self._boards.begun(keys)
+        # Who may watch a task that the log lacks has a grant for it.
+        begun |= await self._adoption.find(key for key in allowed if key not in begun)
+        return frozenset(tasks - may), tasks - {key.task for key in begun if key.task in may}
 
     def _answer(self, board: Board, found: Found) -> web.Response:
         hubs = [member.hub for member in found.members]
         tasks = [events.answer(hub.fold, hub.end, hub.epoch, partial=not hub.complete) for hub in hubs]
         body = events.answers(tasks, board.position, board.epoch, found.left_out)
         return web.Response(body=body, content_type="application/json", headers={"Cache-Control": "no-store"})
-
-
-def _position(hub: Hub, info: StreamInfo, stream: Position) -> Position:
-    return Position(
-        epoch=hub.epoch,
-        stream_first=info.first,
-        stream_last=stream.stream_last,
-        interior_deletes=bool(info.deleted or hub.gap_below),
-        first=max(hub.first or 0, hub.gap_below + 1),
-        complete=hub.complete,
-        end=hub.end,
-        terminal=hub.fold.terminal_sequence,
-    )
 
 
 def read_selection(request: web.BaseRequest, tasks_max: int) -> Selection:

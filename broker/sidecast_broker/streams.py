@@ -160,6 +160,12 @@ class Streams:
         """
         self._limits.settle(self._seats[stream], stream.key)
 
+    def judge(self, stream: Stream) -> None:
+        """Look anew at whether what an open stream is of may be watched: it has come to be of more."""
+        if self._lifetimes is not None and stream.life is not None:
+            stream.life.generation = -1
+            self._lifetimes.look(stream, self._lifetimes.now())
+
     def remove(self, stream: Stream) -> None:
         """Count a stream as closed; it is told of in a later turn of the event loop.
 

@@ -1,6 +1,6 @@
-"""A TCP proxy before a nats-server, to cut a connection, to lose answers, or to lose single live messages.
+"""A TCP proxy before a nats-server: cuts connections, loses answers or live messages, holds requests back.
 
-Must not know JetStream: it understands NATS' protocol from the server just enough to tell messages apart.
+Must not know JetStream: it understands NATS' protocol just enough to tell messages apart.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ class Proxy:
     Attributes:
         url: where clients connect.
         lost: how many messages were lost.
+        held: messages to the server that are held back, each with where it goes.
     """
 
     def __init__(
@@ -35,7 +36,9 @@ class Proxy:
         [self._port] = fixed_ports(1)
         self.url = f"nats://127.0.0.1:{self._port}"
         self.lost = 0
+        self.held: list[tuple[asyncio.StreamWriter, bytes]] = []
         self._loses = loses
+        self._holds: Callable[[str, bytes], bool] | None = None
         self._deaf = False
         self._server: asyncio.Server | None = None
         self._links: set[asyncio.Task[None]] = set()
@@ -58,6 +61,22 @@ class Proxy:
     def lose_answers(self) -> None:
         """Lose what the server says from now on: what clients send still arrives, and they never know."""
         self._deaf = True
+
+    def hold(self, holds: Callable[[str, bytes], bool]) -> None:
+        """Hold back what clients send until `release`.
+
+        Args:
+            holds: tells of a message, by subject and payload with headers, whether it is held back.
+        """
+        self._holds = holds
+
+    def release(self) -> None:
+        """Pass on what was held back, where its connection still stands, and hold nothing back any more."""
+        self._holds = None
+        held, self.held = self.held, []
+        for writer, data in held:
+            if not writer.is_closing():
+                writer.write(data)
 
     async def cut(self) -> None:
         """Break all connections, and refuse new ones until `open`."""
@@ -94,8 +113,16 @@ class Proxy:
             self._links.discard(task)
 
     async def _up(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await reader.read(65_536):
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            while line := await reader.readline():
+                data = line
+                if line.startswith((b"PUB ", b"HPUB ")):
+                    _verb, subject, *_rest, size = line.split()
+                    body = await reader.readexactly(int(size) + 2)
+                    data += body
+                    if self._holds is not None and self._holds(subject.decode(), body):
+                        self.held.append((writer, data))
+                        continue
                 writer.write(data)
                 await writer.drain()
 

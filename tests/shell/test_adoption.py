@@ -270,6 +270,49 @@ async def test_while_the_agent_is_away_a_client_is_told_to_come_back(fake: FakeB
         assert (await running.get(f"/tasks/{TASK}/events", AS_JSON))[0] == 200
 
 
+# --- in a list
+
+
+@pytest.mark.parametrize("wait_s", [0, 0.2])
+async def test_a_list_brings_a_task_begun_at_the_agent(wait_s: float, fake: FakeBackend) -> None:
+    await fake.publish(task_record("known"), task="known")
+    async with AwkwardAgent() as agent:
+        agent.answer = unary(WORKING)
+        async with broker(fake, agent__url=agent.url, agent__capture="proxy") as running:
+            path = f"/events?task=known&task={TASK}&task=never&wait_s={wait_s}"
+            stream = await running.watch(path=path)
+            frames = await stream.take(4)
+            assert kinds(frames) == ["stream.open", "task.snapshot", "task.snapshot", "stream.end"]
+            assert {frame["taskId"] for frame in frames[1:3]} == {"known", TASK}
+            assert (frames[3]["taskId"], frames[3]["reason"]) == ("never", "not-found")
+            asked = sorted(json.loads(body)["params"]["id"] for _request, body in agent.requests)
+            assert "known" not in asked
+            assert {TASK, "never"} <= set(asked)
+
+
+async def test_a_list_goes_without_what_an_agent_that_is_away_may_know(fake: FakeBackend) -> None:
+    await fake.publish(task_record("known"), task="known")
+    (port,) = free_ports(1)
+    async with broker(fake, agent__url=f"http://127.0.0.1:{port}", agent__capture="proxy") as running:
+        stream = await running.watch(path=f"/events?task=known&task={TASK}")
+        frames = await stream.take(3)
+        assert kinds(frames) == ["stream.open", "task.snapshot", "stream.end"]
+        assert frames[2]["taskId"] == TASK
+
+
+async def test_a_list_has_an_agent_that_hangs_asked_for_few_and_waits_as_for_one(
+    agent: SlowAgent, adoption: Adoption, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK_S", 0.1)
+    keys = [TaskKey("", "agent", f"t{number}") for number in range(50)]
+    assert await adoption.find(keys) == frozenset()
+    assert len(agent.finds) <= 2 * module.LISTED_AT_ONCE
+
+
+async def test_where_the_agent_publishes_itself_it_is_asked_for_none(capturing: Capturing) -> None:
+    assert await Adoption(capturing.hubs, None).find([KEY]) == frozenset()
+
+
 HOSTILE = [
     *(".", "..", "../x", "..\\x", "x/../..", "/", "//", "/etc", "x/pushNotificationConfigs"),
     *("x:cancel", "x:subscribe", ":subscribe", "%2e%2e", "%2F", "a%00", "\0", "\n", "x\r\nX: y"),
