@@ -200,7 +200,7 @@ class AgentCards:
             self._fail(error)
             return
         if self._fault is not None or self._found is None:
-            logger.info("agent_card_fetched", bytes=len(found.body))
+            logger.info("agent_card_fetched", agent=self._name, bytes=len(found.body))
         if self._found is None or found.body != self._found.body:
             self._served.clear()
         self._found = found
@@ -215,7 +215,7 @@ class AgentCards:
         else:
             away = error
         if self._fault is None:
-            logger.warning("agent_card_unavailable", reason=away.reason, detail=str(away))
+            logger.warning("agent_card_unavailable", agent=self._name, reason=away.reason, detail=str(away))
         self._fault = away
         self._retry_at = self._clock() + RETRY_S
 

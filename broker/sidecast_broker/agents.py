@@ -151,6 +151,7 @@ class Agents:
             {served.name: Router(served.routes, served.gateway.answer) for served in self._served},
             # What of A2A is asked there, the default agent's door refuses: it is not its own name.
             Router(_routes_of_nobody(default, settings, shared), default.gateway.answer),
+            default.gateway.answer,
         )
 
     def start(self) -> None:
@@ -169,14 +170,16 @@ class AgentRouter(Router):
     Args:
         default: of paths that name no agent.
         named: of paths behind `/agents/{agent}`, by the agent's name.
-        nobody: of such paths with another name, or none.
+        nobody: of such paths with another name.
+        door: refuses, in whatever form A2A has for it, names that can't be decoded.
     """
 
-    def __init__(self, default: Router, named: dict[str, Router], nobody: Router) -> None:
+    def __init__(self, default: Router, named: dict[str, Router], nobody: Router, door: Handler) -> None:
         super().__init__(())
         self._default = default
         self._named = named
         self._nobody = nobody
+        self._door = door
 
     def find(self, method: str, target: str) -> Handler:
         """Give the handler of a request; the name is decoded once, and strictly.
@@ -192,10 +195,10 @@ class AgentRouter(Router):
         if not segment:
             return self._default.find(method, target)
         try:
-            router = self._named.get(decode_segment(segment), self._nobody)
+            name = decode_segment(segment)
         except Refused:
-            router = self._nobody
-        return router.find(method, target)
+            return self._door
+        return self._named.get(name, self._nobody).find(method, target)
 
 
 def _desks(settings: Settings, shared: Shared, access: Access) -> list[Route]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from attacks.agents import agents
 from attacks.heads import heads
 from attacks.operations import parameters, streams, unary
 from attacks.operators import operators
@@ -22,6 +23,6 @@ GROUPS: dict[str, Callable[[], Group]] = {
         *(tokens, keys, heads, tickets),
         *(ids, tenants, cursors),
         *(unary, streams, parameters),
-        *(operators, pages),
+        *(operators, pages, agents),
     )
 }
