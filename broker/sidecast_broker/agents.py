@@ -171,7 +171,7 @@ class AgentRouter(Router):
         default: of paths that name no agent.
         named: of paths behind `/agents/{agent}`, by the agent's name.
         nobody: of such paths with another name.
-        door: refuses, in whatever form A2A has for it, names that can't be decoded.
+        door: refuses, in whatever form A2A has for it, names that can't be decoded, and dots.
     """
 
     def __init__(self, default: Router, named: dict[str, Router], nobody: Router, door: Handler) -> None:
@@ -197,6 +197,8 @@ class AgentRouter(Router):
         try:
             name = decode_segment(segment)
         except Refused:
+            return self._door
+        if name in (".", ".."):
             return self._door
         return self._named.get(name, self._nobody).find(method, target)
 
