@@ -22,7 +22,7 @@ from sidecast_broker.hub import Hub
 from sidecast_broker.hubs import Hubs
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.positioner import Positioner
-from sidecast_broker.voices import NoStream
+from sidecast_broker.voices import NoStream, Room
 from sidecast_schemas.codec import decode_event
 from sidecast_schemas.subjects import TaskKey
 
@@ -171,7 +171,7 @@ class Capturing:
             "agent",
             self.metrics,
             periods=periods,
-            waiting_bytes_max=waiting_bytes_max,
+            room=Room(waiting_bytes_max),
         )
         self._watched: list[Hub] = []
 

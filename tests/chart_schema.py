@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import yaml
 
+from sidecast_broker.agent_tables import AGENTS_MAX
 from sidecast_broker.settings import SETTINGS
 
 RAW = {"resources", "affinity", "podSelector", "nodeSelector", "labels", "annotations"}
@@ -61,7 +62,14 @@ def _settings() -> dict[str, Any]:
         table = tables.setdefault(setting.section, {})
         if setting.masked != "whole":
             table[setting.key] = shape
-    return _closed({section: _closed(table) for section, table in tables.items()})
+    of_agents = {key: shape for key, shape in tables["agent"].items() if key != "name"}
+    shapes = {section: _closed(table) for section, table in tables.items()}
+    shapes["agents"] = {
+        "type": "object",
+        "maxProperties": AGENTS_MAX,
+        "additionalProperties": _closed(of_agents),
+    }
+    return _closed(shapes)
 
 
 def schema(values: dict[str, Any]) -> dict[str, Any]:

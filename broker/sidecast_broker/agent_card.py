@@ -23,9 +23,9 @@ from sidecast_broker.agent_connections import AgentAway
 from sidecast_broker.core.a2a.card import Card, InvalidCard, etag, read, rewrite, watch_only
 from sidecast_broker.core.a2a.security import declared
 from sidecast_broker.core.auth.principal import Scheme
-from sidecast_broker.paths import path_segment
+from sidecast_broker.paths import agent_segment, decode_segment
 from sidecast_broker.refused import Refused
-from sidecast_broker.router import Route, get_or_head
+from sidecast_broker.router import Route, behind_agent, get_or_head
 from sidecast_broker.settings import MIB, Settings
 
 logger = structlog.get_logger(__name__)
@@ -96,10 +96,10 @@ class AgentCards:
 
     def routes(self) -> list[Route]:
         """Give the routes of the card, at the root and behind the agent's prefix."""
-        behind = [f"/agents/*{path}" for path in PATHS]
+        behind = partial(self.serve, prefixed=True)
         return [
             *(route for path in PATHS for route in get_or_head(path, self.serve)),
-            *(route for path in behind for route in get_or_head(path, partial(self.serve, prefixed=True))),
+            *behind_agent(route for path in PATHS for route in get_or_head(path, behind)),
         ]
 
     async def card(self) -> Card:
@@ -142,7 +142,7 @@ class AgentCards:
         Raises:
             Refused: there is no card to serve, or no such agent.
         """
-        if prefixed and path_segment(request, 1) != self._name:
+        if prefixed and decode_segment(agent_segment(request.raw_path)) != self._name:
             raise Refused("not-found", "there is no such agent")
         base_url = self._base_url(request, prefixed=prefixed)
         try:
@@ -200,7 +200,7 @@ class AgentCards:
             self._fail(error)
             return
         if self._fault is not None or self._found is None:
-            logger.info("agent_card_fetched", bytes=len(found.body))
+            logger.info("agent_card_fetched", agent=self._name, bytes=len(found.body))
         if self._found is None or found.body != self._found.body:
             self._served.clear()
         self._found = found
@@ -215,7 +215,7 @@ class AgentCards:
         else:
             away = error
         if self._fault is None:
-            logger.warning("agent_card_unavailable", reason=away.reason, detail=str(away))
+            logger.warning("agent_card_unavailable", agent=self._name, reason=away.reason, detail=str(away))
         self._fault = away
         self._retry_at = self._clock() + RETRY_S
 

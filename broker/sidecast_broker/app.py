@@ -14,14 +14,9 @@ from typing import NamedTuple
 
 import structlog
 
-from sidecast_broker.a2a_streams import A2AStreams
 from sidecast_broker.administration import Administration
-from sidecast_broker.adoption import Adoption
-from sidecast_broker.agent import Agent
-from sidecast_broker.agent_calls import AgentCalls
-from sidecast_broker.agent_card import AgentCards
 from sidecast_broker.agent_lists import AgentLists
-from sidecast_broker.agent_tasks import AgentTasks
+from sidecast_broker.agents import Agents, Shared
 from sidecast_broker.auth.access import Access, Authenticator
 from sidecast_broker.auth.credentials import Credentials
 from sidecast_broker.auth.page_tokens import PageTokens
@@ -30,34 +25,24 @@ from sidecast_broker.auth.tickets import Tickets
 from sidecast_broker.auth.webhook import Webhook
 from sidecast_broker.boards import Boards
 from sidecast_broker.bucket import Bucket
-from sidecast_broker.capture import Capture
 from sidecast_broker.caution import warn
 from sidecast_broker.cors import Cors
-from sidecast_broker.gateway import Gateway
 from sidecast_broker.health import Internal
 from sidecast_broker.hubs import Hubs
 from sidecast_broker.jetstream import JetStream
 from sidecast_broker.lifetimes import Lifetimes
 from sidecast_broker.limits import Limits
 from sidecast_broker.listener import Listener
-from sidecast_broker.messages import Messages
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.page import Page
 from sidecast_broker.positioner import Positioner
-from sidecast_broker.relay import Relay
 from sidecast_broker.router import Router
-from sidecast_broker.routes import Public
 from sidecast_broker.settings import Nats, Settings
-from sidecast_broker.several import Several
 from sidecast_broker.streams import Streams
-from sidecast_broker.subscription_desk import SubscriptionDesk
 from sidecast_broker.subscriptions import Subscriptions
 from sidecast_broker.survey import Survey
 from sidecast_broker.task_list import TaskLists
-from sidecast_broker.ticket_desk import TicketDesk
 from sidecast_broker.tracing import open_tracing
-from sidecast_broker.turns import Turns
-from sidecast_broker.unary_sends import UnarySends
 from sidecast_broker.watchers import Watchers
 
 logger = structlog.get_logger(__name__)
@@ -121,36 +106,32 @@ async def serving(
     tickets = Tickets(settings.auth)
     credentials = Credentials(settings.auth, tickets=tickets)
     access = Access(settings, authenticator or credentials, hubs, webhook, revocations)
+    tasks = TaskLists(stream)
     watchers = Watchers(settings, streams, access, worker=bool(internal_path))
-    page = Page(settings, hubs, TaskLists(stream, settings.agent.name), access, watchers)
+    page = Page(settings, hubs, tasks, access, watchers)
     internal = Internal(settings, stream, positioner, hubs, streams, access, metrics)
     administration = Administration(settings, internal.authorise, access, streams, revocations, stop)
     server = settings.server
-    agent = Agent(settings.agent)
-    cards = AgentCards(agent, settings, schemes=access.schemes)
-    calls = AgentCalls(agent, cards)
-    capture = None
-    if settings.agent.capture == "proxy" and agent.configured:
-        capture = Capture(stream, hubs, AgentTasks(calls), settings.agent.name, metrics)
-    adoption = Adoption(hubs, capture)
     subscriptions = Subscriptions(stream, settings.nats, settings.stream, metrics)
-    public = Public(settings, hubs, streams, adoption, access, subscriptions, metrics)
-    survey = Survey(stream, TaskLists(stream, settings.agent.name), access)
-    boards = Boards(settings, stream, positioner, hubs, access, survey, metrics)
-    several = Several(public, settings, boards, hubs, streams, access, adoption, metrics)
-    messages = _messages(stream, settings)
-    turns = Turns(calls, messages, capture)
-    a2a_streams = A2AStreams(settings, hubs, streams, turns, adoption, access, metrics)
+    boards = Boards(settings, stream, positioner, hubs, access, Survey(stream, tasks, access), metrics)
     page_tokens = PageTokens(settings.auth.ticket_secret, settings.auth.ticket_secret_previous)
-    lists, sends = AgentLists(access, page_tokens), UnarySends(hubs, turns, access)
-    relay = Relay(hubs, agent, cards, calls, capture, access, lists, sends)
     cors = Cors(server)
-    gateway = Gateway(settings, a2a_streams, relay, agent, cards, access, metrics, cors.origins)
-    desk = TicketDesk(settings, access, tickets, limits)
-    subscription_desk = SubscriptionDesk(settings, access, subscriptions)
-    routes = [*public.routes(), *several.routes(), *page.routes(), *cards.routes(), *desk.routes()]
-    routes += subscription_desk.routes()
-    open_to_all = Listener(Router(routes, gateway.answer), settings, metrics, cors=cors, public=True)
+    shared = Shared(
+        stream,
+        hubs,
+        boards,
+        streams,
+        access,
+        subscriptions,
+        tickets,
+        limits,
+        AgentLists(access, page_tokens),
+        _messages(stream, settings.nats),
+        cors.origins,
+        metrics,
+    )
+    agents = Agents(settings, shared, page.routes())
+    open_to_all = Listener(agents.router, settings, metrics, cors=cors, public=True)
     for_operators = Listener(Router([*internal.routes(), *administration.routes()]), settings, metrics)
     for_probes = Listener(Router(internal.probes()), settings, metrics)
     try:
@@ -164,7 +145,6 @@ async def serving(
             internal_url = await for_operators.open(server.internal_host, server.internal_port)
             if server.probe_host:
                 probe_url = await for_probes.open(server.probe_host, server.probe_port)
-        agent.start()
         stream.start()
         positioner.start()
         if revocations is not None:
@@ -172,25 +152,17 @@ async def serving(
         hubs.start()
         streams.start()
         subscriptions.start()
-        if capture is not None:
-            capture.start()
+        agents.start()
         yield Listening(url, internal_url, probe_url, streams)
     finally:
         streams.draining = True
         await open_to_all.close()
         await for_operators.close()
         await for_probes.close()
-        await turns.close()
-        if messages is not None:
-            await messages.close()
-        await adoption.close()
-        if capture is not None:
-            await capture.close()
-        await cards.close()
+        await agents.close()
         if webhook is not None:
             await webhook.close()
         await credentials.close()
-        await agent.close()
         await streams.close()
         await subscriptions.close()
         await boards.close()
@@ -203,12 +175,10 @@ async def serving(
             await tracing.close()
 
 
-def _messages(stream: JetStream, settings: Settings) -> Messages | None:
-    nats, agent = settings.nats, settings.agent
+def _messages(stream: JetStream, nats: Nats) -> Bucket | None:
     if not nats.messages_age_s:
         return None
-    bucket = Bucket(stream, f"{nats.stream}_MESSAGES", nats, nats.messages_age_s)
-    return Messages(bucket, agent.name, abandoned_s=agent.timeout_s, patience_s=nats.request_s)
+    return Bucket(stream, f"{nats.stream}_MESSAGES", nats, nats.messages_age_s)
 
 
 def _revocations(stream: JetStream, settings: Settings) -> Revocations | None:

@@ -115,8 +115,8 @@ class Capture:
         name: the agent's name, as in subjects.
         metrics: where to count.
         periods: how long things may take.
-        waiting_bytes_max: payloads of events that wait for NATS; beyond that they are dropped, and the agent
-            is asked anew.
+        room: for payloads of events that wait for NATS, shared with other agents or None for its own; beyond
+            it they are dropped, and the agent is asked anew.
         clock: seconds, monotonic.
 
     Attributes:
@@ -132,7 +132,7 @@ class Capture:
         metrics: Metrics,
         *,
         periods: Periods = Periods(),  # noqa: B008 - immutable
-        waiting_bytes_max: int = WAITING_BYTES_MAX,
+        room: Room | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.producer = secrets.token_hex(16)
@@ -142,7 +142,7 @@ class Capture:
         self._name = name
         self._metrics = metrics
         self._periods = periods
-        self._room = Room(waiting_bytes_max)
+        self._room = room or Room(WAITING_BYTES_MAX)
         self._clock = clock
         self._next_ordinal = partial(next, itertools.count(1))
         self._captors: dict[TaskKey, Captor] = {}

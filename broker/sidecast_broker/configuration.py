@@ -5,8 +5,6 @@ Must not know what any setting is used for: only its type, its bounds, and what 
 
 from __future__ import annotations
 
-import difflib
-import math
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
@@ -14,19 +12,19 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-import msgspec
-
+from sidecast_broker.agent_tables import SECTION, VARIABLE, Tables, from_variable, read_agents
 from sidecast_broker.core.forwarded import parse_networks
 from sidecast_broker.core.origins import is_origin
 from sidecast_broker.core.pace import RATE_MIN, parse_rates
+from sidecast_broker.setting_values import convert, unknown
 from sidecast_broker.settings import (
     ALGORITHMS,
     ENV_PREFIX,
     SETTINGS,
+    Agent,
     Auth,
     Nats,
     Server,
-    Setting,
     Settings,
     is_loopback,
     sections,
@@ -90,9 +88,10 @@ def load(
         given[name] = (value, "file", True)
     for name, value, variable in _from_environ(environ, read, problems):
         given[name] = (value, f"env {variable}", False)
+    tables = _agent_tables(file, environ, problems)
     for name, value in flags.items():
         if name not in _BY_NAME:
-            problems.append(_unknown(name, list(_BY_NAME)))
+            problems.append(unknown(name, list(_BY_NAME)))
         elif value is not None:
             given[name] = (value, "flag", True)
     if flags.get("auth.insecure") and "auth.required" not in given:
@@ -102,20 +101,33 @@ def load(
     for name, (value, source, strict) in given.items():
         setting = _BY_NAME[name]
         try:
-            values[setting.section][setting.key] = _convert(setting, value, strict)
+            values[setting.section][setting.key] = convert(setting, value, strict)
         except ValueError as error:
             problems.append(f"{name}: {error} (from {source})")
     if problems:
         raise InvalidSettings(problems)
     structs: dict[str, Any] = {section: struct(**values[section]) for section, struct in sections()}
-    settings = Settings(
-        **structs,
-        sources={name: source for name, (_, source, _) in given.items()},
-    )
-    problems = list(_contradictions(settings))
+    sources = {name: source for name, (_, source, _) in given.items()}
+    agents, sources_of_agents = read_agents(tables, structs["agent"], values["agent"], problems)
+    settings = Settings(**structs, agents=agents, sources=sources | sources_of_agents)
+    problems += _contradictions(settings)
     if problems:
         raise InvalidSettings(problems)
     return settings
+
+
+def _agent_tables(file: bytes | None, environ: Mapping[str, str], problems: list[str]) -> Tables:
+    """Give the tables of agents: of the environment all or none, as of any other setting."""
+    if (text := environ.get(VARIABLE)) is not None:
+        try:
+            return from_variable(text)
+        except ValueError as error:
+            problems.append(f"{SECTION}: {error}")
+            return Tables({}, "")
+    try:
+        return Tables(tomllib.loads((file or b"").decode()).get(SECTION, {}), "file")
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError):
+        return Tables({}, "")  # what is wrong with the file is said where its sections are read
 
 
 def _from_file(file: bytes | None, problems: list[str]) -> Iterator[tuple[str, Any]]:
@@ -130,8 +142,10 @@ def _from_file(file: bytes | None, problems: list[str]) -> Iterator[tuple[str, A
         problems.append(f"settings file: {error or 'nested too deeply'}")
         return
     for section, table in tables.items():
+        if section == SECTION:
+            continue
         if section not in _SECTIONS:
-            problems.append(_unknown(section, list(_SECTIONS), "section"))
+            problems.append(unknown(section, [*_SECTIONS, SECTION], "section"))
         elif not isinstance(table, dict):
             problems.append(f"{section}: is a section, written [{section}]")
         else:
@@ -140,14 +154,14 @@ def _from_file(file: bytes | None, problems: list[str]) -> Iterator[tuple[str, A
                 if name in _BY_NAME:
                     yield name, value
                 else:
-                    problems.append(_unknown(name, list(_BY_NAME)))
+                    problems.append(unknown(name, list(_BY_NAME)))
 
 
 def _from_environ(
     environ: Mapping[str, str], read: Callable[[str], bytes], problems: list[str]
 ) -> Iterator[tuple[str, str, str]]:
     for variable, value in environ.items():
-        if not variable.startswith(ENV_PREFIX) or variable in ENV_OF_CLIENTS:
+        if not variable.startswith(ENV_PREFIX) or variable in ENV_OF_CLIENTS or variable == VARIABLE:
             continue
         if _is_service_link(variable, value):
             continue
@@ -163,7 +177,7 @@ def _from_environ(
                 reason = error.strerror if isinstance(error, OSError) else "not a readable path of UTF-8 text"
                 problems.append(f"{setting.name}: {variable} names {value!r}: {reason}")
         else:
-            problems.append(_unknown(variable, [*_BY_ENV, *_FILE_BY_ENV]))
+            problems.append(unknown(variable, [*_BY_ENV, *_FILE_BY_ENV, VARIABLE]))
 
 
 def _is_service_link(variable: str, value: str) -> bool:
@@ -171,26 +185,6 @@ def _is_service_link(variable: str, value: str) -> bool:
         return True
     # A service named sidecast-server takes the very name of server.port.
     return variable.endswith("_PORT") and _SERVICE_ADDRESS.match(value) is not None
-
-
-def _unknown(name: str, known: list[str], what: str = "setting") -> str:
-    # A key in the wrong section is as likely as a misspelt one.
-    key = name.rpartition(".")[2]
-    near = [candidate for candidate in known if "." in name and candidate.endswith("." + key)]
-    near = near or difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-    return f"{name}: there is no such {what}; the nearest is {near[0]}"
-
-
-def _convert(setting: Setting, value: Any, strict: bool) -> Any:
-    if isinstance(value, bool) and setting.name == "auth.required":
-        value = str(value).lower()
-    converted = msgspec.convert(value, setting.type, strict=strict)
-    # Bounds don't hold NaN back: every comparison with it is false.
-    if isinstance(converted, float) and not math.isfinite(converted):
-        raise ValueError("must be a finite number")
-    if isinstance(converted, str) and not converted.isprintable():
-        raise ValueError("must not hold control characters")
-    return converted
 
 
 def _contradictions(settings: Settings) -> Iterator[str]:
@@ -208,10 +202,8 @@ def _contradictions(settings: Settings) -> Iterator[str]:
         yield "nats.duplicate_window_s: must not exceed nats.max_age_s"
     try:
         encode_token(settings.agent.name)
-        if settings.agent.tenant:
-            encode_token(settings.agent.tenant)
     except InvalidId as error:
-        yield f"agent.name, agent.tenant: {error}"
+        yield f"agent.name: {error}"
     pace = settings.pace
     for name in ("batch_ms", "batch_max"):
         if getattr(pace, name) > getattr(pace, f"{name}_max"):
@@ -275,21 +267,36 @@ def _listener_contradictions(settings: Settings) -> Iterator[str]:
 
 
 def _address_contradictions(settings: Settings) -> Iterator[str]:
-    agent = settings.agent
-    for name, url in (("server.public_url", settings.server.public_url), ("agent.url", agent.url)):
-        if url and not _is_base_url(url):
-            yield (
-                f"{name}: {mask_url(url)!r} is not http:// or https:// with a host, and a path of plain "
-                "segments at most; credentials, a query and a fragment can't be used"
-            )
+    url = settings.server.public_url
+    if url and not _is_base_url(url):
+        yield _no_base_url("server.public_url", url)
+    yield from _agent_contradictions("agent", settings.agent)
+    for name, agent in settings.agents.items():
+        yield from _agent_contradictions(f"{SECTION}.{name}", agent)
+
+
+def _no_base_url(name: str, url: str) -> str:
+    return (
+        f"{name}: {mask_url(url)!r} is not http:// or https:// with a host, and a path of plain "
+        "segments at most; credentials, a query and a fragment can't be used"
+    )
+
+
+def _agent_contradictions(name: str, agent: Agent) -> Iterator[str]:
+    try:
+        encode_token(agent.tenant or "_")
+    except InvalidId as error:
+        yield f"{name}.tenant: {error}"
+    if agent.url and not _is_base_url(agent.url):
+        yield _no_base_url(f"{name}.url", agent.url)
     if not agent.url:
         if agent.capture == "proxy":
-            yield "agent.capture: proxy needs agent.url"
+            yield f"{name}.capture: proxy needs {name}.url"
         if agent.passthrough:
-            yield "agent.passthrough: needs agent.url"
+            yield f"{name}.passthrough: needs {name}.url"
     for path in agent.passthrough_paths:
         if not _PLAIN_PATH.fullmatch(path) or _DOTS.search(path):
-            yield f"agent.passthrough: {path!r} is not a path of plain segments that begins with a slash"
+            yield f"{name}.passthrough: {path!r} is not a path of plain segments that begins with a slash"
 
 
 def _cors_contradictions(origins: tuple[str, ...]) -> Iterator[str]:

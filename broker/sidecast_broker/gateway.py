@@ -46,6 +46,7 @@ from sidecast_broker.core.auth.principal import Principal
 from sidecast_broker.core.origins import Origins
 from sidecast_broker.cors import refuse_forged
 from sidecast_broker.metrics import Metrics
+from sidecast_broker.paths import AGENTS, agent_segment, decode_segment
 from sidecast_broker.refused import Refused
 from sidecast_broker.relay import Relay
 from sidecast_broker.settings import Settings
@@ -149,7 +150,15 @@ class Gateway:
         """Answer where nothing of A2A is: whoever is known may reach what passes to the agent."""
         principal = await self._access.who(request)
         _refuse_ticket(principal)
-        return await self._relay.other(request, principal)
+        return await self._relay.other(request, principal, self._below(request.raw_path))
+
+    def _below(self, target: str) -> str:
+        """Give a target without what names this agent at its beginning."""
+        segment = agent_segment(target)
+        if not segment or decode_segment(segment) != self._settings.agent.name:
+            return target
+        own = target[len(AGENTS) + len(segment) :]
+        return own if own.startswith("/") else "/" + own
 
     async def _who(self, request: web.BaseRequest, call: Call) -> Principal:
         try:
@@ -179,9 +188,6 @@ class Gateway:
 
     async def _read(self, request: web.BaseRequest, call: Call) -> _Read:
         """Read which operation is asked for."""
-        if call.agent not in ("", self._settings.agent.name):
-            await self._access.hold(self._access.now())
-            raise A2AError(ErrorKind.TASK_NOT_FOUND)
         try:
             body = await request.read()
         except Refused as refused:
@@ -218,7 +224,7 @@ class Gateway:
             tenant = self._access.tenant(principal, named)
             if binding == "rest" and self._access.on:
                 tenant = _unless_hidden(request, tenant, task, operation)
-            if tenant is None:
+            if tenant is None or call.agent not in ("", self._settings.agent.name):
                 raise A2AError(ErrorKind.TASK_NOT_FOUND)
         except A2AError as error:
             if error.kind is ErrorKind.TASK_NOT_FOUND:

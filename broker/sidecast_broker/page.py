@@ -104,7 +104,7 @@ class Page:
         principal = await self._access.who(request)
         tenant = self._access.tenant(principal)
         assert tenant is not None, "the path names no tenant that could be out of reach"
-        listing = await self._tasks.of(tenant).read()
+        listing = await self._tasks.of(tenant, self._settings.agent.name).read()
         tasks, truncated, partial = listing.tasks, listing.truncated, listing.partial
         if partial:
             tasks = tasks + self._in_memory(tenant, {listed.key for listed in tasks})

@@ -12,6 +12,9 @@ from aiohttp import web
 
 from sidecast_broker.refused import Refused
 
+AGENTS = "/agents/"
+"""What a path begins with that names an agent."""
+
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
@@ -22,7 +25,7 @@ def path_segment(request: web.BaseRequest, index: int) -> str:
 
     Args:
         request: the request.
-        index: which segment, from 0.
+        index: which segment, from 0; what names the agent, `/agents/{agent}`, is not counted.
 
     Raises:
         Refused: the target is no plain path, a percent sign starts no escape, or the bytes are not UTF-8.
@@ -31,9 +34,22 @@ def path_segment(request: web.BaseRequest, index: int) -> str:
     if not target.startswith("/"):
         raise Refused("bad-request", "the request target must be a path")
     segments = target.partition("?")[0].split("/")[1:]
+    if agent_segment(target):
+        segments = segments[2:]
     if index >= len(segments):
         raise Refused("bad-request", "the path is incomplete")
     return decode_segment(segments[index])
+
+
+def agent_segment(target: str) -> str:
+    """Give what names the agent on a path that begins with `/agents/{agent}`, as it was sent; else nothing.
+
+    Args:
+        target: the request target.
+    """
+    if not target.startswith(AGENTS):
+        return ""
+    return target.partition("?")[0][len(AGENTS) :].partition("/")[0]
 
 
 def query_value(request: web.BaseRequest, name: str) -> str:

@@ -259,13 +259,20 @@ class Relay:
             task = marked(hub.fold.task(), cursor=format_cursor(hub.epoch, hub.end))
         return answer_with(asked, task)
 
-    async def other(self, request: web.BaseRequest, principal: Principal) -> web.StreamResponse:
-        """Pass what `agent.passthrough` names, as it is."""
-        if not self._agent.passes(request.raw_path):
+    async def other(self, request: web.BaseRequest, principal: Principal, target: str) -> web.StreamResponse:
+        """Pass what `agent.passthrough` names, as it is.
+
+        Args:
+            request: the client's.
+            principal: who asks.
+            target: of the request, without what names the agent.
+        """
+        if not self._agent.passes(target):
             raise Refused("not-found", "there is nothing at this path")
         try:
             return await self._agent.pass_on(
                 request,
+                target=target,
                 principal=None if principal.anybody else principal.name,
                 tenant=principal.tenant or None,
             )

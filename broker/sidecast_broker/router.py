@@ -33,6 +33,11 @@ class Route(NamedTuple):
     handler: Handler
 
 
+def behind_agent(routes: Iterable[Route]) -> list[Route]:
+    """Give the same routes behind `/agents/{agent}`."""
+    return [route._replace(path=f"/agents/{ANY}{route.path}") for route in routes]
+
+
 def get(path: str, handler: Handler) -> Route:
     """Give the route of a GET."""
     return Route("GET", path, handler)

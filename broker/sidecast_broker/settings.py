@@ -276,7 +276,7 @@ class Nats(Struct, frozen=True):
 
 
 class Agent(Struct, frozen=True):
-    """The agent this broker stands beside."""
+    """The agent this broker stands beside; or, of several, one of the others."""
 
     name: Annotated[
         str, Meta(description="Name the agent publishes under; requests that name no agent mean this one.")
@@ -801,6 +801,7 @@ class Settings(Struct, frozen=True):
     """Everything that can be set; every field has a default that works on one machine.
 
     Attributes:
+        agents: the agents beside the one of `agent`, by name; what `[agents.NAME]` leaves out is filled in.
         sources: where each setting that isn't at its default came from, by `section.key`.
     """
 
@@ -812,7 +813,14 @@ class Settings(Struct, frozen=True):
     pace: Pace = Pace()
     log: Log = Log()
     internal: Internal = Internal()
+    agents: dict[str, Agent] = {}
     sources: dict[str, str] = {}
+
+    @property
+    def of_agents(self) -> tuple[Settings, ...]:
+        """These settings as each agent is served by them: that of `agent.name` first."""
+        alone = msgspec.structs.replace(self, agents={})
+        return alone, *(msgspec.structs.replace(alone, agent=agent) for agent in self.agents.values())
 
     @property
     def auth_on(self) -> bool:

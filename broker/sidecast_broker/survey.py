@@ -85,7 +85,7 @@ class Survey:
         if selection.context is not None:
             ranked = await self._of_context(subjects, selection.context)
         else:
-            listing = await self._tasks.of(tenant).read()
+            listing = await self._tasks.of(tenant, agent).read()
             newest = {listed.key: listed.sequence for listed in listing.tasks}
             # One that the list lacks has just begun.
             ranked = sorted(_keys(subjects), key=lambda key: -newest.get(key, 2**63))

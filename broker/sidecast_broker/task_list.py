@@ -1,4 +1,4 @@
-"""The tasks of one agent that the stream retains, newest first: read from JetStream, remembered in between.
+"""The tasks of an agent that the stream retains, newest first: read from JetStream, remembered in between.
 
 Must not know HTTP. What a read costs depends on what has changed since the last one.
 """
@@ -24,7 +24,7 @@ WHOLE_S = 60.0
 RESULTS_MAX = 1024
 """Subjects one direct get answers for; nats-server refuses more with 413 (2.15: measured at 1,025)."""
 REQUESTS_MAX = 16
-TENANTS_MAX = 64
+LISTS_MAX = 64
 """Lists held at once: each may hold 16,000 tasks, some 8 MB."""
 
 
@@ -158,26 +158,25 @@ class TaskList:
 
 
 class TaskLists:
-    """Holds the lists of one agent, one for each tenant that somebody asks about.
+    """Holds lists, one for each agent and tenant that somebody asks about.
 
     Args:
         source: the connection to JetStream.
-        agent: its name.
     """
 
-    def __init__(self, source: Source, agent: str) -> None:
+    def __init__(self, source: Source) -> None:
         self._source = source
-        self._agent = agent
-        self._lists: OrderedDict[str, TaskList] = OrderedDict()
+        self._lists: OrderedDict[tuple[str, str], TaskList] = OrderedDict()
 
-    def of(self, tenant: str) -> TaskList:
-        """Give the list of a tenant; those not asked for in a while are read anew."""
-        found = self._lists.get(tenant)
+    def of(self, tenant: str, agent: str) -> TaskList:
+        """Give the list of an agent's tasks in a tenant; those not asked for in a while are read anew."""
+        key = (tenant, agent)
+        found = self._lists.get(key)
         if found is None:
-            found = self._lists[tenant] = TaskList(self._source, tenant, self._agent)
-            if len(self._lists) > TENANTS_MAX:
+            found = self._lists[key] = TaskList(self._source, tenant, agent)
+            if len(self._lists) > LISTS_MAX:
                 self._lists.popitem(last=False)
-        self._lists.move_to_end(tenant)
+        self._lists.move_to_end(key)
         return found
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from attacks.agents import agents
 from attacks.heads import heads
 from attacks.operations import parameters, streams, unary
 from attacks.operators import operators
@@ -25,6 +26,6 @@ GROUPS: dict[str, Callable[[], Group]] = {
         *(ids, tenants, cursors),
         *(listed, together, subscriptions),
         *(unary, streams, parameters),
-        *(operators, pages),
+        *(operators, pages, agents),
     )
 }

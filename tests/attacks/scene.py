@@ -102,11 +102,18 @@ class Backend(RealBackend):
         """Close the connection to publish on."""
         await self.close()
 
-    async def store(self, task: str, *payloads: bytes, owner: str | None = None, tenant: str = "") -> None:
+    async def store(
+        self,
+        task: str,
+        *payloads: bytes,
+        owner: str | None = None,
+        tenant: str = "",
+        agent: str = "agent",
+    ) -> None:
         """Store events of a task that belongs to somebody."""
         headers = {names.OWNER: encode_token(owner)} if owner else {}
         for payload in payloads:
-            await self.publish_on(events_subject(TaskKey(tenant, "agent", task)), payload, headers)
+            await self.publish_on(events_subject(TaskKey(tenant, agent, task)), payload, headers)
 
     async def flush(self) -> None:
         """Wait until the server has taken all that brokers have sent."""
@@ -190,6 +197,8 @@ async def fill(backend: Backend) -> None:
     ):
         records = (task_record(task), status("on it", task), done(task))
         await backend.store(task, *records, owner=owner, tenant=tenant)
+    # At another agent, an id of alice's is bob's.
+    await backend.store(ALICES, task_record(ALICES), done(ALICES), owner="bob", agent="other")
     await backend.store(OPEN, task_record(OPEN), status("on it", OPEN), owner="alice")
 
 

@@ -107,6 +107,27 @@ async def test_a_permission_that_is_missing_is_named(
     assert named.text.startswith(f"may not {missing.direction} to {missing.subject}: ")
 
 
+async def test_permissions_are_looked_at_for_each_of_several_agents(
+    served: Callable[[str], NatsServer],
+) -> None:
+    rights = documented()["broker"]
+    server = served(rights)
+    environ = {
+        "SIDECAST_NATS_URL": url_of(server),
+        "SIDECAST_AGENT_NAME": "planner",
+        "SIDECAST_AGENTS": '{"second": {"url": "http://127.0.0.1:9"}}',
+    }
+    bus = Bus(load(None, environ, {}))
+    try:
+        assert (await bus.connect()).level == "ok"
+        found = await bus.look_at_permissions()
+    finally:
+        await bus.close()
+    assert ("fail", True) in {(each.level, "sidecast.v1.live._.second.*" in each.text) for each in found}
+    # Of the first agent nothing is missing, nor of what all have in common.
+    assert all("._.second." in each.text for each in found)
+
+
 def test_nothing_is_left_behind(served: Callable[[str], NatsServer]) -> None:
     server = served(documented()["broker"])
     settings = SETTINGS | {"agent.capture": "adapter", "nats.url": url_of(server)}

@@ -80,6 +80,33 @@ def test_variables_are_settings_the_broker_starts_with(shape: str) -> None:
     assert (settings.server.host, settings.server.internal_host) == ("0.0.0.0", "127.0.0.1")
 
 
+def test_the_agents_of_a_gateway_are_those_the_broker_serves() -> None:
+    config, *_ = (found for found in objects(render("gateway")) if found["kind"] == "ConfigMap")
+    agents = load(None, config["data"], {}).agents
+    assert {name: agent.url for name, agent in agents.items()} == {
+        "researcher": "http://researcher.agents:8080",
+        "team/critic": "http://critic.agents:8080/a2a",
+    }
+    assert (agents["researcher"].timeout_s, agents["team/critic"].timeout_s) == (120, 30.5)
+    assert all(
+        key != "SIDECAST_AGENTS" for found in objects(render("agent")) for key in found.get("data", {})
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ("config.agents.b.ulr=http://b", "config.agents.b: Additional property ulr"),
+        ("config.agents.b.name=c", "config.agents.b: Additional property name"),
+        ("config.agents.b.timeout_s=0", "config.agents.b.timeout_s: Must be greater"),
+        ("config.agents.agent.url=http://b", "config.agents.agent: is config.agent.name"),
+    ],
+)
+def test_agents_that_can_not_be_served_are_refused_by_name(values: str, says: str) -> None:
+    with pytest.raises(AssertionError, match=says):
+        rendered("--set", "gateway.enabled=true", "--set", values)
+
+
 def test_variables_of_secrets_are_settings() -> None:
     known = {setting.env for setting in SETTINGS} | ENV_OF_CLIENTS
     assert {variable["name"] for variable in container("gateway")["env"]} <= known

@@ -10,7 +10,7 @@ from issuer import AUDIENCE, ISSUER, NOW_S, auth_settings, jwks, token
 
 from sidecast_broker.__main__ import main
 from sidecast_broker.configuration import load
-from sidecast_broker.doctor.agent import look_at_agent
+from sidecast_broker.doctor.agent import look_at_agent, look_at_agents
 from sidecast_broker.doctor.bus import compare_clocks
 from sidecast_broker.doctor.credentials import look_at_credentials
 from sidecast_broker.doctor.finding import Finding
@@ -143,6 +143,16 @@ async def test_an_agent_that_is_away_fails() -> None:
     assert "http://127.0.0.1:9" in found.text
     (none,) = await look_at_agent(load(None, {}, {}))
     assert none.level == "skip"
+
+
+async def test_each_of_several_agents_is_asked_and_named() -> None:
+    agents = '{"b": {"url": "http://127.0.0.1:9"}, "c": {}}'
+    found = [each async for each in look_at_agents(load(None, {"SIDECAST_AGENTS": agents}, {}))]
+    assert [(each.level, each.text.partition(":")[0]) for each in found] == [
+        ("skip", "agent"),
+        ("fail", "b"),
+        ("skip", "c"),
+    ]
 
 
 @pytest.mark.parametrize(

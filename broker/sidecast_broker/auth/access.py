@@ -6,6 +6,7 @@ Must not know how credentials are checked, nor what is done with a task. Source:
 from __future__ import annotations
 
 import asyncio
+import copy
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
@@ -97,6 +98,12 @@ class Access:
         self._floor_s = settings.auth.refusal_floor_ms / 1000
         self._clock = clock
         self._visibility = Visibility(firsts, webhook, clock)
+
+    def within(self, tenant: str) -> Access:
+        """Give the same for requests to an agent whose tenant is meant where they name none."""
+        other = copy.copy(self)
+        other._default_tenant = tenant
+        return other
 
     @property
     def schemes(self) -> Sequence[Scheme] | None:

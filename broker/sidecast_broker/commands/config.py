@@ -6,6 +6,7 @@ Must not know what they are used for.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,9 @@ import click
 
 from sidecast_broker.commands.settings_options import settings_from, settings_options
 from sidecast_broker.configuration import MASK, mask_url
-from sidecast_broker.settings import SETTINGS, Setting, Settings
+from sidecast_broker.settings import SETTINGS, Agent, Setting, Settings
+
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def toml_value(value: Any) -> str:
@@ -45,6 +48,20 @@ def describe(settings: Settings) -> Iterator[str]:
         value = masked(setting, getattr(getattr(settings, setting.section), setting.key))
         source = settings.sources.get(setting.name, "default")
         yield f"{setting.key} = {toml_value(value)}  # {source}"
+    for name, agent in settings.agents.items():
+        yield ""
+        yield f"[agents.{name if _BARE.fullmatch(name) else toml_value(name)}]"
+        yield from _describe_agent(settings, name, agent)
+
+
+def _describe_agent(settings: Settings, name: str, agent: Agent) -> Iterator[str]:
+    for setting in SETTINGS:
+        if setting.section != "agent" or setting.key == "name":
+            continue
+        value = getattr(agent, setting.key)
+        inherited = "default" if value == setting.default else "agent"
+        source = settings.sources.get(f"agents.{name}.{setting.key}", inherited)
+        yield f"{setting.key} = {toml_value(masked(setting, value))}  # {source}"
 
 
 @click.command("config")

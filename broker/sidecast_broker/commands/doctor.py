@@ -16,7 +16,7 @@ import structlog
 
 from sidecast_broker.commands.settings_options import settings_from, settings_options
 from sidecast_broker.commands.terminal import printable
-from sidecast_broker.doctor.agent import look_at_agent
+from sidecast_broker.doctor.agent import look_at_agents
 from sidecast_broker.doctor.bus import Bus
 from sidecast_broker.doctor.credentials import look_at_credentials
 from sidecast_broker.doctor.finding import Finding
@@ -50,7 +50,7 @@ async def examine(
                 yield finding
     finally:
         await bus.close()
-    for finding in await look_at_agent(settings):
+    async for finding in look_at_agents(settings):
         yield finding
     for finding in await look_at_credentials(settings, token):
         yield finding

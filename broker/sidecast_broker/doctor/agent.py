@@ -1,9 +1,14 @@
-"""Looks at the agent the settings name: whether it answers, and what its card says.
+"""Looks at the agents the settings name: whether each answers, and what its card says.
 
 Must not know NATS or clients.
 """
 
 from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import msgspec
 
 from sidecast_broker.agent import Agent
 from sidecast_broker.agent_card import AgentCards
@@ -11,9 +16,23 @@ from sidecast_broker.agent_connections import AgentAway
 from sidecast_broker.doctor.finding import Finding
 from sidecast_broker.settings import Settings
 
+AT_ONCE = 16
+"""Agents that are asked together."""
+
+
+async def look_at_agents(settings: Settings) -> AsyncIterator[Finding]:
+    """Ask every agent for its card, as a broker does; of several, each finding names its own."""
+    several = list(settings.of_agents)
+    for start in range(0, len(several), AT_ONCE):
+        some = several[start : start + AT_ONCE]
+        for each, found in zip(some, await asyncio.gather(*map(look_at_agent, some)), strict=True):
+            for finding in found:
+                text = f"{each.agent.name}: {finding.text}" if settings.agents else finding.text
+                yield msgspec.structs.replace(finding, text=text)
+
 
 async def look_at_agent(settings: Settings) -> list[Finding]:
-    """Ask the agent for its card, as a broker does."""
+    """Ask one agent for its card."""
     url, capture = settings.agent.url, settings.agent.capture
     if not url:
         return [Finding("agent", "skip", "agent.url is not set: tasks can be watched, and nothing be sent")]

@@ -96,16 +96,8 @@ class Bus:
     async def look_at_permissions(self) -> list[Finding]:
         """Use every subject a broker uses, changing nothing, and hear what the server forbids."""
         given = self._settings
-        permissions = needed(
-            stream=given.nats.stream,
-            tenant=given.agent.tenant,
-            agent=given.agent.name,
-            manages=given.nats.manage_stream,
-            captures=given.agent.capture == "proxy",
-            has_agent=bool(given.agent.url),
-            keeps_messages=bool(given.nats.messages_age_s),
-            authenticates=given.auth_on,
-        )
+        # Most are the same for all agents; nothing is tried twice.
+        permissions = list(dict.fromkeys(each for one in given.of_agents for each in _needed_for(one)))
         client = self._connected()
         self._errors.clear()
         inbox = client.new_inbox()
@@ -129,7 +121,7 @@ class Bus:
         }
         found = list(_missing(permissions, forbidden))
         return found or [
-            Finding("permissions", "ok", f"all {len(permissions)} that a broker of this agent uses")
+            Finding("permissions", "ok", f"all {len(permissions)} that a broker of {_whom(given)} uses")
         ]
 
     async def look_at_stream(self) -> list[Finding]:
@@ -183,6 +175,19 @@ class Bus:
         return self._client
 
 
+def _needed_for(given: Settings) -> list[Permission]:
+    return needed(
+        stream=given.nats.stream,
+        tenant=given.agent.tenant,
+        agent=given.agent.name,
+        manages=given.nats.manage_stream,
+        captures=given.agent.capture == "proxy",
+        has_agent=bool(given.agent.url),
+        keeps_messages=bool(given.nats.messages_age_s),
+        authenticates=given.auth_on,
+    )
+
+
 def _missing(permissions: list[Permission], forbidden: set[tuple[str, str]]) -> Iterator[Finding]:
     for permission in permissions:
         used = permission.subject
@@ -195,6 +200,10 @@ def _missing(permissions: list[Permission], forbidden: set[tuple[str, str]]) -> 
                 f"may not {permission.direction} to {permission.subject}: can't {permission.use}",
                 f"allow it to the broker's user ({DOCUMENTED})",
             )
+
+
+def _whom(given: Settings) -> str:
+    return f"these {len(given.agents) + 1} agents" if given.agents else "this agent"
 
 
 def compare_clocks(whose: str, theirs_s: float, began_s: float, ended_s: float) -> Finding:

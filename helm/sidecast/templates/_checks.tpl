@@ -12,6 +12,9 @@
 {{- if eq (int $server.port) (int $server.internal_port) }}{{ fail "config.server.internal_port: must differ from config.server.port" }}{{ end -}}
 {{- if and $v.agent.enabled (has (int $v.agent.port) (list (int $server.port) (int $server.internal_port) (int $server.probe_port))) }}{{ fail "agent.port: is a port of the broker, and both share the pod's address" }}{{ end -}}
 {{- if contains "@" (dig "nats" "url" "" $v.config) }}{{ fail "config.nats.url: holds credentials, which a ConfigMap would show; use secretSettings" }}{{ end -}}
+{{- with $v.config.agents }}
+{{- if hasKey . (dig "agent" "name" "agent" $v.config) }}{{ fail (printf "config.agents.%s: is config.agent.name, which config.agent describes" (dig "agent" "name" "agent" $v.config)) }}{{ end -}}
+{{- end -}}
 {{- range $setting, $_ := $v.secretSettings }}
 {{- $path := splitList "." $setting }}
 {{- if and (ne $setting "nats.url") (dig (index $path 0) (index $path 1) "" $v.config) }}{{ fail (printf "secretSettings.%s: is also given as config.%s" $setting $setting) }}{{ end -}}

@@ -4,7 +4,10 @@
 {{- if and .Values.agent.enabled (not (dig "agent" "url" "" $config)) -}}
 {{- $_ := set $config "agent" (merge (dict "url" (printf "http://127.0.0.1:%d" (int .Values.agent.port))) ($config.agent | default dict)) -}}
 {{- end -}}
-{{- range $section, $keys := $config }}
+{{- with $config.agents }}
+SIDECAST_AGENTS: {{ toJson . | quote }}
+{{- end }}
+{{- range $section, $keys := omit $config "agents" }}
 {{- range $key, $value := $keys }}
 {{- if not (kindIs "invalid" $value) }}
 {{ printf "SIDECAST_%s_%s" $section $key | upper }}: {{ (kindIs "string" $value | ternary $value (toJson $value)) | quote }}
