@@ -84,6 +84,7 @@ class Batches:
 
     Attributes:
         size_bytes: of those kept.
+        newest: the one given last, while it is kept.
     """
 
     def __init__(self, source: Source, deliveries: Deliveries) -> None:
@@ -91,7 +92,7 @@ class Batches:
         self._deliveries = deliveries
         self._source = source
         self._made: dict[Hashable, Batch] = {}
-        self._newest: Batch | None = None
+        self.newest: Batch | None = None
 
     def __len__(self) -> int:
         return len(self._made)
@@ -104,7 +105,7 @@ class Batches:
             view: the format.
             count_max: of its events, at least 1; None: no matter how many.
         """
-        made = self._newest
+        made = self.newest
         if made is not None and made.view is view and made.start == cursor and made.count_max == count_max:
             return made
         place = (view.key, cursor, count_max)
@@ -117,7 +118,7 @@ class Batches:
             made = Batch(view, cursor, count_max, end, data, chunk(data), events, ended)
             self.size_bytes += 2 * len(data)
             self._made[place] = made
-        self._newest = made
+        self.newest = made
         return made
 
     def forget(self) -> None:
@@ -128,4 +129,4 @@ class Batches:
             deliveries.bytes_sent += len(batch.data) * batch.written
         self._made.clear()
         self.size_bytes = 0
-        self._newest = None
+        self.newest = None

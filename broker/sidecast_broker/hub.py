@@ -44,8 +44,14 @@ def cut(pieces: list[tuple[int, bytes]], count_max: int) -> int:
     return kept
 
 
-def _too_large(pieces: list[tuple[int, bytes]]) -> bool:
-    return sum(len(data) for _sequence, data in pieces) > WRITE_BYTES_MAX
+def fitting(pieces: list[tuple[int, bytes]]) -> int:
+    """Tell how many of a view's pieces make one write: so many bytes, and always the first."""
+    size = 0
+    for count, (_sequence, data) in enumerate(pieces):
+        size += len(data)
+        if size > WRITE_BYTES_MAX:
+            return max(count, 1)
+    return len(pieces)
 
 
 def ignore_growth(_bytes: int) -> None:
@@ -345,7 +351,7 @@ class Hub:
             pieces = self.pieces(view, records)
             # The last frame of a thinned format may hold more of what follows, and those up to its position.
             enough = count_max is not None and cut(pieces, count_max) < len(pieces)
-            if enough or len(records) < size or size >= LOOK_MAX or _too_large(pieces):
+            if enough or len(records) < size or size >= LOOK_MAX or fitting(pieces) < len(pieces):
                 break
             size *= 4
         if not records:

@@ -27,11 +27,11 @@ from sidecast_broker.core.auth.life import End, Life
 from sidecast_broker.core.auth.principal import ANYBODY, Principal
 from sidecast_broker.core.forwarded import parse_address
 from sidecast_broker.core.frame import HEARTBEAT, chunk
-from sidecast_broker.core.log import Record
+from sidecast_broker.core.log import Record, Stored
 from sidecast_broker.core.pace import Pace, Slow
 from sidecast_broker.core.views.shapes import StreamGapReason
 from sidecast_broker.holds import Held
-from sidecast_broker.hub import Hub, cut
+from sidecast_broker.hub import WRITE_BYTES_MAX, Hub, cut, fitting
 from sidecast_broker.hubs import Hubs
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.settings import Stream as StreamSettings
@@ -42,7 +42,9 @@ from sidecast_schemas.subjects import TaskKey
 logger = structlog.get_logger(__name__)
 
 WRITE_RECORDS_MAX = 256
-"""Records joined into one write while catching up: about 64 KiB, what the kernel takes at once."""
+"""Records looked at for one write while catching up: as many as usually make `WRITE_BYTES_MAX`."""
+PAGE_RECORDS_MIN = 2
+"""Of a page of older events: its first is the one a client has."""
 CHECK_S = 1.0
 LOOK_S = 0.1
 LOOK_S_MAX = 1.0
@@ -164,6 +166,7 @@ class Stream:
         "_marked_at_s",
         "_marked_bytes",
         "_metrics",
+        "_page_records",
         "_settings",
         "_subscriber",
         "_waiter",
@@ -234,6 +237,7 @@ class Stream:
         self._waiter: asyncio.Future[None] | None = None
         self._ending: Ending | None = None
         self._fd = -1
+        self._page_records: int | None = None
         self._anchored = False
         self._first_write = True
         self._marked_bytes = 0
@@ -428,10 +432,9 @@ class Stream:
                 # What memory holds is written by the hub, at this client's rate.
                 await self._writer_drained()
                 return True
-            elif records := hub.log.after(subscriber.cursor, WRITE_RECORDS_MAX):
-                data = self._take(records, "memory")
-                records = []  # what a slow client waits for is its bytes alone
-                await self.write(data)
+            elif hub.log.after(subscriber.cursor, 1):
+                # Nothing here holds records or bytes while a slow client takes them.
+                await self.write(self._take(hub.log.after(subscriber.cursor, WRITE_RECORDS_MAX), "memory"))
             else:
                 subscriber.cursor = max(subscriber.cursor, hub.end)
                 self._behind_since_s = None
@@ -470,20 +473,22 @@ class Stream:
         await self._writer.drain()
 
     def _take(self, records: list[Record], source: str) -> bytes:
-        """Give older records to be sent: to one with a rate, as many as that allows, and at least one."""
+        """Give older records to be sent, at least one: what one write takes, and a rate allows."""
         hub, subscriber = self._hub, self.subscriber
         pieces = hub.pieces(self.view, records)
         end = records[-1].sequence
-        if subscriber.bucket is not None:
-            now_s = self._clock()
-            kept = cut(pieces, max(subscriber.bucket.available(now_s), 1))
-            if kept < len(pieces):
-                del pieces[kept:]
-                end = pieces[-1][0]
-            subscriber.bucket.take(len(pieces), now_s)
-        elif self.pace is not None and (kept := cut(pieces, self.pace.batch_max)) < len(pieces):
+        # A page that was read is sent whole: what is left out would be read again.
+        count_max = fitting(pieces) if source == "memory" else len(pieces)
+        bucket, now_s = subscriber.bucket, self._clock()
+        if bucket is not None:
+            count_max = min(count_max, max(bucket.available(now_s), 1))
+        elif self.pace is not None:
+            count_max = min(count_max, self.pace.batch_max)
+        if (kept := cut(pieces, count_max)) < len(pieces):
             del pieces[kept:]
             end = pieces[-1][0]
+        if bucket is not None:
+            bucket.take(len(pieces), now_s)
         count = len(pieces)
         subscriber.cursor = end
         subscriber.events += count
@@ -496,7 +501,9 @@ class Stream:
         """Give the next page of what the log doesn't hold any more, to be sent."""
         tail, cursor = self._hubs.tail(self.key), self.subscriber.cursor
         # No page waits for its time: a client with a rate has as much read as it is sent, and its own record.
-        count_max = None if self.pace is None or not self.pace.rate else self.pace.replayed_at_once + 1
+        count_max = self._page_records
+        if self.pace is not None and self.pace.rate:
+            count_max = min(count_max or WRITE_RECORDS_MAX, self.pace.replayed_at_once + 1)
         if self.view.thins:
             count_max = None
         pause_s = 0.05
@@ -523,12 +530,28 @@ class Stream:
             return b""
         # Not beyond the hub's end: whether what follows there is still deliverable only its fold will say.
         end = self._hub.end
-        between = [stored for stored in page.records if cursor < stored.sequence <= end]
+        between = [stored for stored in self._fitting(page.records) if cursor < stored.sequence <= end]
         records = [self._hub.past_record(stored) for stored in between]
         if records:
             return self._take(records, "stream")
         self.subscriber.cursor = end
         return b""
+
+    def _fitting(self, records: list[Stored]) -> list[Stored]:
+        """Give of a page what one write takes, and have the next page hold about that."""
+        if self.view.thins:
+            return records  # many become few
+        size, kept = 0, 0
+        for stored in records:
+            size += len(stored.payload)
+            kept += size <= WRITE_BYTES_MAX
+        if size > WRITE_BYTES_MAX:
+            # The rest is read again, once.
+            self._page_records = max(len(records) * WRITE_BYTES_MAX // size, PAGE_RECORDS_MIN)
+            return records[: max(kept, PAGE_RECORDS_MIN)]
+        if size * 4 < WRITE_BYTES_MAX:
+            self._page_records = None
+        return records
 
     async def _tell_gap(self) -> None:
         """Tell of the hole, then send the task as it stands, once that is known."""
@@ -609,10 +632,11 @@ class Stream:
             subscriber.bytes_sent += len(data)
             await self._writer.write(bytes(data))
         else:
-            framed = chunk(bytes(data)) if subscriber.chunked else bytes(data)
-            subscriber.bytes_sent += len(framed)
-            self._metrics.deliveries.bytes_sent += len(framed)
-            transport.write(framed)
+            data = chunk(bytes(data)) if subscriber.chunked else bytes(data)
+            subscriber.bytes_sent += len(data)
+            self._metrics.deliveries.bytes_sent += len(data)
+            transport.write(data)
+        data = b""  # the transport holds what the client has not taken
         await self._writer.drain()
 
     def check(self, now: float) -> None:

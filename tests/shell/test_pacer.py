@@ -477,6 +477,53 @@ async def test_a_client_whose_rate_is_low_is_told_of_a_gap_and_ends_at_once(fake
         assert gap < 60
 
 
+async def test_a_hole_is_told_to_a_client_that_reads_older_events_at_its_rate(fake: FakeBackend) -> None:
+    """It has not come to the hole yet: what lies between it and there is left out too, and that is told."""
+    await fake.publish(task_record(), *numbered(100))
+    async with broker(fake, log__task_bytes_max=4096, pace__burst=1) as running:
+        stream = await running.watch(cursor="epoch1-1", max_rate=20)
+        await stream.take(3)
+        fake.faults.lose(2)
+        await fake.publish(status("lost"), status("lost"))
+        await until(lambda: fake.faults.lost == 2)
+        fake.faults.hold()
+        await fake.publish(status("after"))
+        await until(lambda: fake.faults.held)
+        await fake.delete(102)
+        await fake.delete(103)
+        await fake.faults.release(0)
+        await fake.publish(done())
+        frames = await stream.rest()
+        gap = kinds(frames).index("stream.gap")
+        assert (frames[gap]["reason"], frames[gap]["oldest"]) == ("expired", "epoch1-103")
+        before = texts(frames[:gap])
+        assert before == [str(number) for number in range(2, 2 + len(before))]
+        assert len(before) < 60
+        snapshot = frames[gap + 1]
+        assert (snapshot.kind, snapshot["partial"]) == ("task.snapshot", True)
+        assert all("lost" not in frame.data for frame in frames)
+        assert kinds(frames)[-1] == "stream.end"
+
+
+async def test_tasks_share_the_timers_of_their_paced_clients(fake: FakeBackend) -> None:
+    names = [f"t-{number}" for number in range(20)]
+    for name in names:
+        await fake.publish(task_record(name), task=name)
+    async with broker(fake) as running:
+        streams = [await running.watch(name, batch_ms=1000) for name in names]
+        [shared] = {stream.hub.pacer._timers for stream in running.listening.streams._share_of}
+        for name in names:
+            await fake.publish(status("at once", name), task=name)
+        for stream in streams:
+            await stream.until("task.status")
+        for name in names:
+            await fake.publish(status("waits", name), task=name)
+        await until(lambda: len(shared) == len(names))
+        for stream in streams:
+            assert (await stream.until("task.status"))[-1]["text"] == "waits"
+        assert len(shared) == 0
+
+
 async def test_a_throttled_client_that_reads_older_events_leaves_at_once(fake: FakeBackend) -> None:
     await fake.publish(task_record(), *numbered(100))
     async with broker(fake, log__task_bytes_max=4096, pace__burst=1) as running:
