@@ -336,6 +336,19 @@ async def test_the_page_and_its_list_are_the_default_agents(backend: RecordingBa
         assert [each["task"] for each in said["tasks"]] == ["one"]
 
 
+async def test_the_list_is_the_default_agents_also_while_nats_is_away(backend: RecordingBackend) -> None:
+    await stock(backend, "agent", "one", "x")
+    await stock(backend, "b", "two", "y")
+    async with several(backend) as running:
+        for path in ("/tasks/one/events", "/agents/b/tasks/two/events"):
+            assert (await ask("GET", running.url + path, headers=AS_JSON))[0] == 200
+        assert await running.metric("sidecast_tasks") == 2
+        await backend.go_away()
+        _code, said = await ask("GET", f"{running.url}/ui/api/tasks")
+        assert said["partial"]
+        assert [each["task"] for each in said["tasks"]] == ["one"]
+
+
 async def test_publishing_over_http_names_the_agent(backend: RecordingBackend) -> None:
     async with several(backend) as running:
         url = f"{running.internal_url}/publish/t?agent=b"
