@@ -284,9 +284,9 @@ class Capture:
                 with contextlib.suppress(Away):
                     await self._find_orphans()
                     self._looked_for_orphans = True
-            for hub in self._hubs.in_memory():
+            for hub in self._hubs.in_memory(self._name):
                 key = hub.key
-                open_here = hub.first is not None and not hub.ended and key.agent == self._name
+                open_here = hub.first is not None and not hub.ended
                 if open_here and key not in self._captors and self._hubs.watchers(key):
                     self.captor(key.tenant, key.task, None)
             await asyncio.sleep(self._periods.check_s)

@@ -81,6 +81,8 @@ class Hubs:
         self._tracing = tracing
         self._clock = clock
         self._entries: dict[TaskKey, _Entry] = {}
+        # Who looks at the tasks of one agent again and again doesn't go through those of all.
+        self._of_agent: dict[str, dict[TaskKey, None]] = {}
         self._sweeper = Background("sweeper", self._sweep)
         self._turn = Turn()
         self._timers = Timers(clock)
@@ -151,9 +153,9 @@ class Hubs:
             return None
         return entry.hub
 
-    def in_memory(self) -> list[Hub]:
-        """Give the hubs that are in memory with all their records."""
-        hubs = map(self.peek, self._entries)
+    def in_memory(self, agent: str) -> list[Hub]:
+        """Give the hubs of an agent's tasks that are in memory with all their records."""
+        hubs = map(self.peek, self._of_agent.get(agent, ()))
         return [hub for hub in hubs if hub is not None]
 
     def watchers(self, key: TaskKey) -> int:
@@ -260,6 +262,7 @@ class Hubs:
         # Before anything is awaited: a stream that begins anew meanwhile resets this tail too.
         self._positioner.add(tail)
         entry = self._entries[key] = _Entry(hub, tail, loop.create_task(self._fill(key, tail, hub.epoch)))
+        self._of_agent.setdefault(key.agent, {})[key] = None
         return entry
 
     def _fail(self, key: TaskKey, hub: Hub) -> None:
@@ -286,6 +289,10 @@ class Hubs:
         entry = self._entries.get(key)
         if entry is not None and entry.tail is tail:
             del self._entries[key]
+            keys = self._of_agent[key.agent]
+            del keys[key]
+            if not keys:
+                del self._of_agent[key.agent]
             self.size_bytes -= entry.hub.size_bytes
             entry.hub.on_growth = ignore_growth  # a message may be on its way
 

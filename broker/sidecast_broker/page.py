@@ -128,11 +128,10 @@ class Page:
 
     def _in_memory(self, tenant: str, known: set[TaskKey]) -> list[Listed]:
         """Give the tasks in memory that are not known otherwise."""
-        ours = (tenant, self._settings.agent.name)
         return [
             Listed(hub.key, hub.fold.state, hub.newest_at, hub.end, hub.owner)
-            for hub in self._hubs.in_memory()
-            if hub.key[:2] == ours and hub.first is not None and hub.key not in known
+            for hub in self._hubs.in_memory(self._settings.agent.name)
+            if hub.key.tenant == tenant and hub.first is not None and hub.key not in known
         ]
 
     def _describe(self, listed: Listed) -> dict[str, Any]:

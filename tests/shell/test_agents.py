@@ -6,75 +6,24 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 from access_rig import RecordingBackend
-from askers import Askers, bearer
 from brokers import (
     AS_JSON,
     OwnBroker,
     ask,
-    broker,
-    done,
-    status,
     task_record,
 )
 from recording_agent import Heard, RecordingAgent, Said
+from several_agents import FOREIGN, HOSTILE, HOSTILE_SEGMENT, PATHS, V1, several, stock, texts
 from sse import Watch, kinds
-
-from sidecast_broker.auth.api_keys import hash_key
-from sidecast_broker.core.auth.principal import Principal
-from sidecast_schemas.subjects import TaskKey, events_subject
-
-V1 = {"A2A-Version": "1.0"}
-HOSTILE = "te/am ..%2f ü"
-"""A name whose path is `/agents/te%2Fam%20..%252f%20%C3%BC`."""
-HOSTILE_SEGMENT = "te%2Fam%20..%252f%20%C3%BC"
-FOREIGN = (
-    "/agents/other",
-    "/agents/AGENT",
-    "/agents/agent%20",
-    "/agents/b%00",
-    "/agents/%62%2f",
-    "/agents/c.",
-)
-"""Prefixes of agents that aren't served."""
-
-PATHS = {
-    "events": "/tasks/{}/events",
-    "messages": "/tasks/{}/messages/stream",
-    "stream": "/stream/tasks/{}",
-    "api": "/api/stream/{}",
-    "query": "/a2a/stream?taskId={}",
-    "listed": "/events?task={}",
-}
-
-
-@asynccontextmanager
-async def several(
-    backend: RecordingBackend, agents: dict[str, Any] | None = None, **changes: Any
-) -> AsyncIterator[OwnBroker]:
-    """Run a broker of `agent`, `b` and one with a name that needs escapes."""
-    tables = {"b": {}, HOSTILE: {"tenant": "acme"}} if agents is None else agents
-    async with broker(backend, agents=json.dumps(tables), **changes) as running:
-        yield running
 
 
 @pytest.fixture
 def backend() -> RecordingBackend:
     return RecordingBackend()
-
-
-async def stock(backend: RecordingBackend, agent: str, task: str, text: str, tenant: str = "") -> None:
-    subject = events_subject(TaskKey(tenant, agent, task))
-    for payload in (task_record(task), status(text, task), done(task)):
-        await backend.publish_on(subject, payload, {"Sidecast-Owner": "alice"})
-
-
-def texts(frames: list[Any]) -> str:
-    return " ".join(json.dumps(frame.json) for frame in frames)
 
 
 # --- the browser format
@@ -254,77 +203,6 @@ async def test_nothing_for_another_agent_reaches_any(backend: RecordingBackend) 
         assert one.heard + two.heard == []
 
 
-# --- credentials, tickets, subscriptions
-
-ALICE = Principal("alice", "jwt")
-
-
-@pytest.fixture
-def askers() -> Askers:
-    return Askers(ALICE, Principal("bob", "jwt"))
-
-
-async def test_a_ticket_is_of_the_agent_whose_path_it_is_asked_at(
-    backend: RecordingBackend, tmp_path: Path
-) -> None:
-    for agent, said in (("agent", "of the first"), ("b", "of the second")):
-        await stock(backend, agent, "t", said)
-    (tmp_path / "keys.toml").write_text(
-        f'[[key]]\nid = "alice"\nsha256 = "{hash_key("key")}"\nprincipal = "alice"\n'
-    )
-    headers = {"X-API-Key": "key", "Content-Type": "application/json"}
-    async with several(backend, auth__api_keys_file=tmp_path / "keys.toml") as running:
-        code, made = await ask("POST", f"{running.url}/agents/b/tickets", b'{"tasks":["t"]}', headers)
-        assert code == 200
-        query = f"?from=start&ticket={made['ticket']}"
-        async with Watch(f"{running.url}/agents/b/tasks/t/events{query}") as watch:
-            assert "of the second" in texts(await watch.rest())
-        for prefix in ("", "/agents/agent", "/agents/other"):
-            code, _said = await ask("GET", f"{running.url}{prefix}/tasks/t/events{query}")
-            assert code == 404
-        missing = await ask("POST", f"{running.url}/agents/b/tickets", b'{"tasks":["x"]}', headers)
-        assert missing[0] == 404
-        assert (
-            await ask("POST", f"{running.url}/agents/other/tickets", b'{"tasks":["t"]}', headers) == missing
-        )
-
-
-async def test_who_is_unknown_hears_the_same_of_every_agent(
-    backend: RecordingBackend, askers: Askers
-) -> None:
-    await stock(backend, "b", "t", "x")
-    async with several(backend, auth__required="true", authenticator=askers) as running:
-        for prefix in ("", "/agents/b", *FOREIGN):
-            for path in PATHS.values():
-                code, _said = await ask("GET", running.url + prefix + path.format("t"))
-                assert code == 401
-            for way in ("/tickets", "/"):
-                json_headers = {"Content-Type": "application/json"}
-                code, _said = await ask("POST", running.url + prefix + way, b"{}", json_headers | V1)
-                assert code == 401
-
-
-async def test_with_credentials_another_agent_is_to_the_byte_like_a_missing_task(
-    backend: RecordingBackend, askers: Askers
-) -> None:
-    await stock(backend, "b", "t", "x")
-    async with several(
-        backend, auth__required="true", auth__refusal_floor_ms=0, authenticator=askers
-    ) as running:
-        for path in PATHS.values():
-            answers = [
-                await ask("GET", running.url + prefix + path.format(task), headers=bearer(who))
-                for prefix, task, who in (
-                    ("/agents/b", "missing", "alice"),
-                    ("/agents/b", "t", "bob"),
-                    ("/agents/other", "t", "alice"),
-                    ("/agents/agent", "t", "alice"),
-                )
-            ]
-            assert answers[0][0] == 404
-            assert answers.count(answers[0]) == len(answers)
-
-
 # --- beside
 
 
@@ -333,6 +211,19 @@ async def test_the_page_and_its_list_are_the_default_agents(backend: RecordingBa
     await stock(backend, "b", "two", "y")
     async with several(backend) as running:
         _code, said = await ask("GET", f"{running.url}/ui/api/tasks")
+        assert [each["task"] for each in said["tasks"]] == ["one"]
+
+
+async def test_the_list_is_the_default_agents_also_while_nats_is_away(backend: RecordingBackend) -> None:
+    await stock(backend, "agent", "one", "x")
+    await stock(backend, "b", "two", "y")
+    async with several(backend) as running:
+        for path in ("/tasks/one/events", "/agents/b/tasks/two/events"):
+            assert (await ask("GET", running.url + path, headers=AS_JSON))[0] == 200
+        assert await running.metric("sidecast_tasks") == 2
+        await backend.go_away()
+        _code, said = await ask("GET", f"{running.url}/ui/api/tasks")
+        assert said["partial"]
         assert [each["task"] for each in said["tasks"]] == ["one"]
 
 
