@@ -29,7 +29,10 @@ from sidecast_broker.core.a2a.server_sent import EventTooLarge, Parser, Received
 from sidecast_broker.refused import Refused
 from sidecast_broker.settings import MIB
 from sidecast_broker.settings import Agent as AgentSettings
+from sidecast_broker.tracing import in_log
+from sidecast_schemas.headers import TRACEPARENT
 from sidecast_schemas.subjects import encode_token
+from sidecast_schemas.trace import only_traceparent
 
 logger = structlog.get_logger(__name__)
 
@@ -292,7 +295,8 @@ class Agent:
             async for piece in self._connections.pieces(upstream):
                 await response.write(piece)
         except AgentAway as away:
-            logger.warning("answer_cut_off", detail=str(away), target=request.raw_path[:200])
+            trace = in_log(only_traceparent(request.headers.getall(TRACEPARENT, ())))
+            logger.warning("answer_cut_off", detail=str(away), target=request.raw_path[:200], **trace)
             # An orderly end would pass half an answer off as a whole one.
             if request.transport is not None:
                 request.transport.abort()

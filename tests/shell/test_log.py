@@ -4,7 +4,9 @@ import io
 import itertools
 import json
 import logging
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -91,3 +93,13 @@ async def test_no_request_however_broken_brings_a_credential_into_the_log(
     logged = output.getvalue().decode()
     assert "no_http" in logged
     assert SECRET not in logged
+
+
+def test_every_event_that_is_documented_is_logged() -> None:
+    root = Path(__file__).parents[2]
+    section = (root / "docs" / "operations.md").read_text().partition("\n## Logs\n")[2].partition("\n## ")[0]
+    table = section.partition("| `event` | level |")[2].partition("\n\n")[0]
+    named = [name for row in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert "stream_closed" in named
+    sources = "".join(path.read_text() for path in (root / "broker" / "sidecast_broker").rglob("*.py"))
+    assert [name for name in named if not re.search(rf'\blog\w*(\.\w+)?\(\s*"{name}"', sources)] == []
