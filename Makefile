@@ -33,7 +33,7 @@ unit: .venv/ready
 clients: .venv/ready ## the A2A door with real agents and clients of four SDKs (some three minutes; needs Node.js)
 	$(BIN)/python -m pytest -m 'not accept' --rows clients tests/a2a
 
-browser: .venv/ready ## the live page in Chromium (a minute)
+browser: .venv/ready ## the live page in Chromium (two minutes)
 	$(BIN)/python -m pytest -m 'not accept' tests/browser
 
 proxies: .venv/ready ## streams through nginx and HAProxy, configured as docs/proxies.md says (half a minute)

@@ -129,9 +129,13 @@ async def test_each_event_of_a_batch_is_shown_as_it_was_sent(
     await screen.page.goto(f"{broker.url}/ui/?task={TASK}&pace=batched")
     await screen.text("#connection", "Live")
     first = await real.publish(story.status("first"), task=TASK)
-    records = [story.status(tricky), story.artifact("v", {"data": {"n": large}}), story.status("last")]
+    records = [
+        story.status(tricky),
+        story.artifact("v", {"data": {"n": large}}),
+        story.status("the very end"),
+    ]
     await real.publish(*records, task=TASK)
-    await screen.text("#entries", "last")
+    await screen.text("#entries", "the very end")
     ids = [int(text) for text in await screen.at(".event-id").all_inner_texts() if text != "·"]
     assert ids == list(range(ids[0], first + len(records) + 1))
     async with screen.page.expect_download() as saving:
