@@ -30,7 +30,9 @@ def check(given: Input, answer: Answer) -> None:
     Raises:
         AssertionError: it says that something went wrong at the broker, or what it must not say.
     """
-    assert answer.status < 500, "a status of the broker's own fault"
+    # One that is opened, confirmed and deleted at once by many may be told to come again.
+    again = answer.status == 503 and b'"named subscriptions: ' in answer.body
+    assert answer.status < 500 or again, "a status of the broker's own fault"
     assert answer.status != 101, "nothing is upgraded here"
     allowed = any(text.encode() in given.raw for text in OPEN_ALICES)
     assert allowed or SECRET.encode() not in answer.body, "shows a task to who may not see it"
@@ -118,6 +120,7 @@ def check_shares(outcome: Outcome) -> None:
     """Check that inputs got past the parser, and past who asks: else nothing is proven by any."""
     assert outcome.share(200, 204, 308) > 0.15, outcome.report()
     assert outcome.share(400) < 0.5, outcome.report()
+    assert outcome.share(503) < 0.001, outcome.report()
     assert outcome.share(0) < CLOSED_SHARE_MAX, outcome.report()
     for status_, least in ((401, 0.1), (404, 0.07), (405, 0.02), (408, 0.02), (403, 0.005), (431, 0.005)):
         assert outcome.share(status_) > least, (status_, outcome.report())
