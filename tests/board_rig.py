@@ -47,7 +47,7 @@ async def rig(backend: Backend, **changes: object) -> AsyncIterator[Rig]:
     positioner = Positioner(stream, settings.nats.verify_s)
     hubs = Hubs(stream, positioner, settings.log, metrics)
     access = Access(settings, Askers(), hubs)
-    survey = Survey(stream, TaskLists(stream, settings.agent.name), access)
+    survey = Survey(stream, TaskLists(stream), access)
     boards = Boards(settings, stream, positioner, hubs, access, survey, metrics)
     stream.start()
     positioner.start()
