@@ -9,12 +9,11 @@ import time
 
 import pytest
 import structlog
+from a2a_rig.wire import WIRES
 from brokers import FakeBackend, broker, status, task_record, until
 from shell.test_slow import stalled
 from shell.test_stream import PATH, SMALL
 from sse import Stalled
-
-from a2a_rig.wire import WIRES
 
 LAG_S = 0.6
 SO_ATTACH_FILTER = 26
