@@ -27,8 +27,8 @@ CRAWL_BYTES = 1_024
 RECEIVE_BYTES = 64 * 1024
 MIB = 1 << 20
 HELD_BYTES = (256 + 64 + 64) * 1024
-"""Of one client that takes nothing: `stream.buffer_bytes_max`, and where it catches up one write on top of what
-the transport holds before it says that it is full. The log (`log.task_bytes_max`) is full before they come."""
+"""Of one client that takes nothing: `stream.buffer_bytes_max`, and where it catches up one write on top of
+what the transport holds before it is full. The log (`log.task_bytes_max`) is full before they come."""
 ALLOCATOR_BYTES = 8 * MIB
 """What is freed in pieces, and pages of older events on their way: 16 (`nats.history_reads_max`) at once."""
 
