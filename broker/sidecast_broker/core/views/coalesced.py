@@ -43,7 +43,7 @@ def coalesce(pieces: list[Piece], epoch: str, *, named: bool) -> list[Piece]:
     Between two frames of other kinds, chunks of several artifacts and progress may take turns: they don't
     touch what the others say. Of what such a stretch becomes only the last frame has an id, because a client
     that has another one lacks events before it. A new artifact begins a stretch: it keeps its place among the
-    others.
+    others. One whose first piece is an appended one can't be told from an older one, and may change it.
 
     Args:
         pieces: one per record that the client is to know of, in order.
