@@ -215,11 +215,13 @@ class Difference(NamedTuple):
         what: it is, and why.
         where: it shows; everywhere there it must.
         settle: takes it out.
+        always: whether it must; else it depends on what an agent does first.
     """
 
     what: str
     where: Callable[[Pair], bool]
     settle: Callable[[Exchange, Exchange], Two]
+    always: bool = True
 
 
 def anywhere(_pair: Pair) -> bool:
@@ -286,6 +288,8 @@ DIFFERENCES = [
         "streams of a canceled task show CANCELED, and end (C63)",
         lambda pair: pair.generation == "v03",
         led_to_an_end("canceled", "watched while it is canceled", "canceled"),
+        # An agent that has the time shows it, too, before it ends the stream.
+        always=False,
     ),
     Difference("what a stream can't be had of is refused in the broker's own words", anywhere, in_own_words),
     Difference(
@@ -333,6 +337,5 @@ async def test_the_broker_answers_as_the_agent_does(
                 needed.add(difference.what)
         assert two[0] == two[1]
         assert spelled(two[0]) == spelled(two[1])
-    assert needed == {difference.what for difference in expected}, (
-        "what is on the list and shows nowhere is wrong"
-    )
+    missing = {difference.what for difference in expected if difference.always} - needed
+    assert not missing, "what is on the list and shows nowhere is wrong"
