@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
@@ -9,7 +11,9 @@ from pathlib import Path
 
 import aiohttp
 import nats
+import nats.errors
 import pytest
+import structlog
 from a2a_rig.processes import Agent
 from a2a_rig.wire import V1_REST, Door, numbers, outline, text_after
 from askers import Askers, bearer
@@ -17,6 +21,7 @@ from brokers import ENVIRON, TASK, OwnBroker, ask, status, task_record, until
 from documented_permissions import configuration
 from e2e.broker import Broker
 from nats_server import NatsServer
+from sse import TIMEOUT_S
 
 from sidecast_broker.app import serving
 from sidecast_broker.configuration import load
@@ -126,3 +131,42 @@ async def test_they_are_enough_for_named_subscriptions(server: NatsServer) -> No
         assert (await first.rest())[-1]["reason"] == "displaced"
         assert (await ask("DELETE", f"{one.url}/subscriptions/s"))[0] == 204
         assert (await second.rest())[-1]["reason"] == "deleted"
+
+
+MISSING = {
+    "$JS.API.STREAM.INFO.SIDECAST": "publish",
+    "$JS.API.DIRECT.GET.SIDECAST": "publish",
+    "$JS.API.STREAM.MSG.GET.SIDECAST": "publish",
+    "sidecast.v1.live._.planner.*": "subscription",
+}
+
+
+@pytest.mark.parametrize("subject", MISSING)
+async def test_a_broker_says_which_one_is_missing(subject: str, tmp_path: Path) -> None:
+    text = configuration()
+    agent, mark, broker = text.partition("user: broker")
+    config = tmp_path / "nats.conf"
+    config.write_text(agent + mark + broker.replace(f'"{subject}", ', "").replace(f', "{subject}"', ""))
+    assert config.read_text() != text
+    with NatsServer(tmp_path / "nats", "--config", str(config)) as running:
+        publishes = await nats.connect(url_of(running, "agent"), allow_reconnect=False)
+        environ = ENVIRON | {"SIDECAST_NATS_URL": url_of(running, "broker"), "SIDECAST_AGENT_NAME": "planner"}
+        with structlog.testing.capture_logs() as lines:
+            async with serving(load(None, environ, {})) as listening:
+
+                def said() -> list[str]:
+                    return [str(line["error"]) for line in lines if line["event"] == "nats_away"]
+
+                wanted = (
+                    f'permissions violation for {MISSING[subject]} to "{subject.removesuffix(".*")}'.lower()
+                )
+                key = TaskKey("", "planner", TASK)
+                asked = f"{listening.url}/tasks/{TASK}/events"
+                async with asyncio.timeout(TIMEOUT_S):
+                    while not any(wanted in each.lower() for each in said()):
+                        # The stream may not be there yet: nothing is stored, and nothing to be read.
+                        with contextlib.suppress(nats.errors.Error):
+                            await publishes.request(events_subject(key), task_record(), timeout=1)
+                        with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                            await ask("GET", asked, headers={"Accept": "application/json"})
+        await publishes.close()
