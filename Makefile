@@ -50,8 +50,8 @@ schemas: .venv/ready ## write schemas/json again from the structs
 
 docs: .venv/ready ## write what is generated from the code again: tables in docs/, the schema of the chart
 	$(BIN)/python -m sidecast_broker.reference docs/operations.md
-	PYTHONPATH=tests $(BIN)/python -m conformance.document docs/a2a-conformance.md
 	PYTHONPATH=tests $(BIN)/python -m chart_schema helm/sidecast
+	PYTHONPATH=tests $(BIN)/python -m conformance.document docs/a2a-conformance.md
 	PYTHONPATH=tests $(BIN)/python -m chart_readme helm/sidecast
 	PYTHONPATH=tests $(BIN)/python -m sizing
 
