@@ -104,7 +104,9 @@ class Served:
             )
         self._turns = Turns(calls, self._messages, self._capture)
         public = Public(settings, hubs, streams, self._adoption, access, shared.subscriptions, metrics)
-        several = Several(public, settings, boards, hubs, streams, access, self._adoption, metrics)
+        several = Several(
+            public, settings, boards, hubs, streams, access, self._adoption, shared.subscriptions, metrics
+        )
         desks = _desks(settings, shared, access)
         own = [*public.routes(), *several.routes(), *desks]
         self.routes = [*own, *behind_agent(own), *self.cards.routes()]

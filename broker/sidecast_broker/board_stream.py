@@ -135,13 +135,23 @@ class BoardStream(Stream):
         snapshots = opening.mode == "snapshot"
         after = board.position if opening.mode != "replay" else opening.after
         self._begun = True
-        hubs = [member.hub for member in found.members if member.hub.key.task not in board.revoked]
+        hubs = self._standing(found)
         # Without a task there is no snapshot whose id a client could continue from.
         mode = "live" if snapshots and not hubs else opening.mode
         head = view.opened(board, mode, after, found.left_out) + self._tell_revoked()
         if opening.gap is not None:
             head += view.gap(board, opening.gap.reason, requested, opening.gap.oldest)
         return (head + self._snapshots(hubs) if snapshots else head), after
+
+    def _standing(self, found: Found) -> list[Hub]:
+        """Give the hubs of the tasks that were found, and of those that have become the board's since."""
+        board = self.board
+        members = {member.hub.key.task: member for member in found.members} | dict(board.members)
+        return [
+            member.hub
+            for task, member in members.items()
+            if task not in board.revoked and member.hub.first is not None
+        ]
 
     def _snapshots(self, hubs: list[Hub]) -> bytes:
         """Give the tasks as they stand.
@@ -282,7 +292,7 @@ class BoardStream(Stream):
         data = self.board_view.gap(board, reason, requested, board.oldest_cursor)
         self._epoch = board.epoch
         subscriber.gap = None
-        data += self._snapshots([member.hub for member in found.members])
+        data += self._snapshots(self._standing(found))
         subscriber.cursor = max(board.position, board.gap_below)
         self._anchored = True
         await self.write(data)

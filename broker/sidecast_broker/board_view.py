@@ -145,6 +145,10 @@ class BoardView(Struct, frozen=True):
         """Give the end of a stream that may not go on."""
         return events.end_frame(None, end, named=self.one.named).data
 
+    def lost(self, reason: str) -> bytes:
+        """Give the end of a stream whose named subscription is another's."""
+        return events.end_frame(None, reason, named=self.one.named).data
+
     def ended(self, hub: Hub, cursor: int) -> bool:
         """Tell whether all listed tasks are over and a cursor beyond the last one's end."""
         return hub.ends_at(cursor)

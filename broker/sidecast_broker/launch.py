@@ -20,6 +20,8 @@ from sidecast_broker.core.auth.principal import Principal
 from sidecast_broker.core.pace import Pace, Slow
 from sidecast_broker.core.resume import Opening, Start
 from sidecast_broker.core.subscriptions import Wish
+from sidecast_broker.holds import Held
+from sidecast_broker.hub import Hub
 from sidecast_broker.hubs import Hubs
 from sidecast_broker.limits import Asker
 from sidecast_broker.metrics import Metrics
@@ -27,6 +29,8 @@ from sidecast_broker.outset import Outset, outset_of
 from sidecast_broker.refused import Refused
 from sidecast_broker.settings import Settings
 from sidecast_broker.streams import Streams
+from sidecast_broker.subscriptions import Subscriptions
+from sidecast_broker.takeover import Takeover
 
 HEAD_S = 1.0
 """A stream whose tasks take longer to read is open and beats from then on."""
@@ -66,6 +70,7 @@ class Asked(NamedTuple):
         wanted: what it asks for.
         asker: whose it is, as it was let in.
         principal: who watches.
+        takeover: the way to its named subscription, where that was found; None: it asks for none.
     """
 
     request: web.BaseRequest
@@ -75,6 +80,21 @@ class Asked(NamedTuple):
     wanted: Wanted
     asker: Asker
     principal: Principal
+    takeover: Takeover | None
+
+
+class Begun(NamedTuple):
+    """What a stream begins with.
+
+    Attributes:
+        found: the tasks there are.
+        opening: where.
+        held: its named subscription, to be released; None: it has none.
+    """
+
+    found: Found
+    opening: Opening
+    held: Held | None
 
 
 class Launch:
@@ -86,6 +106,7 @@ class Launch:
         boards: the tasks, together.
         hubs: the tasks, each.
         streams: the open streams.
+        subscriptions: the named ones.
         metrics: where to count.
     """
 
@@ -96,6 +117,7 @@ class Launch:
         boards: Boards,
         hubs: Hubs,
         streams: Streams,
+        subscriptions: Subscriptions,
         metrics: Metrics,
     ) -> None:
         self._public = public
@@ -103,6 +125,7 @@ class Launch:
         self._boards = boards
         self._hubs = hubs
         self._streams = streams
+        self._subscriptions = subscriptions
         self._metrics = metrics
 
     async def serve(self, asked: Asked) -> BoardStream | web.StreamResponse:
@@ -118,6 +141,7 @@ class Launch:
         )
         reading.add_done_callback(_heed)
         stream: BoardStream | None = None
+        begun: Begun | None = None
         try:
             await asyncio.wait({reading}, timeout=HEAD_S)
             if not reading.done():
@@ -126,19 +150,22 @@ class Launch:
                     return stream
             begun = await self._read(reading, asked, stream)
             if begun is None:
-                return stream if stream is not None else _nothing()
+                return stream if stream is not None else nothing()
             if stream is None:
                 stream = await self._start(asked, waits=bool(board.missing))
             else:
                 self._streams.judge(stream)  # its tasks have come since it was looked at
-            await self._begin(stream, *begun, asked)
-        except ConnectionResetError:
-            if stream is None:
-                raise
-            stream.close("client-gone")
-        except BaseException:
+            if begun.held is not None:
+                _hold(stream, begun.held)
+            await self._begin(stream, begun.found, begun.opening, asked)
+        except BaseException as error:
+            if stream is not None and isinstance(error, ConnectionResetError):
+                stream.close("client-gone")
+                return stream
             if stream is not None:
                 self._streams.remove(stream)
+            if begun is not None and begun.held is not None:
+                await self._subscriptions.release(begun.held)
             raise
         finally:
             reading.cancel()
@@ -166,14 +193,19 @@ class Launch:
 
     async def _read(
         self, reading: asyncio.Task[Outset], asked: Asked, stream: BoardStream | None
-    ) -> tuple[Found, Opening] | None:
+    ) -> Begun | None:
         """Give what a stream begins with; None: nothing, and one whose head was sent is told so.
 
         Raises:
             Refused: its head was not sent, and what there is can't be told at the moment.
         """
+        held = None
         try:
             found, opening = await reading
+            if asked.takeover is not None and opening is not None:
+                if stream is None:
+                    self._streams.admit(asked.asker)  # or another would lose it to one that is turned away
+                held = await self._take(asked.takeover, asked, found, opening)
         except (Away, Refused) as error:
             refused = unavailable(error) if isinstance(error, Away) else error
             if stream is None:
@@ -184,12 +216,22 @@ class Launch:
             stream.close("unavailable", frame)
             return None
         if opening is not None:
-            return found, opening
+            return Begun(found, opening, held)
         if asked.wanted.cursor is not None:
             self._metrics.resumes.labels("ended").inc()
         if stream is not None:
             stream.close("ended", stream.view.end(asked.board))
         return None
+
+    async def _take(self, takeover: Takeover, asked: Asked, found: Found, opening: Opening) -> Held:
+        """Take over the named subscription of a stream that is to begin so.
+
+        Raises:
+            Refused: it can't be taken, or it is one too many.
+        """
+        if opening.mode == "snapshot":
+            opening = _confirmable([member.hub for member in found.members], opening)
+        return await takeover.take(opening, asked.board.epoch, asked.wanted.view.heartbeat_s)
 
     async def _begin(self, stream: BoardStream, found: Found, opening: Opening, asked: Asked) -> None:
         """Send what a stream begins with."""
@@ -209,9 +251,27 @@ def unavailable(away: Away) -> Refused:
     return Refused("unavailable", str(away), retry_after_s=1)
 
 
-def _nothing() -> web.Response:
+def nothing() -> web.Response:
     """Give the answer that keeps an EventSource from coming again."""
     return web.Response(status=204, headers={"Cache-Control": "no-store"})
+
+
+def _confirmable(hubs: list[Hub], opening: Opening) -> Opening:
+    """Give from where on a subscription can be confirmed whose stream begins with these tasks as they stand.
+
+    The id of the last snapshot confirms them all. It need not be that of a record, but one at or below it
+    must be left to be confirmed; where there is no task, nothing was before.
+    """
+    if not hubs:
+        return opening._replace(mode="live")
+    newest = [hub.end if hub.end <= opening.after else hub.first or 0 for hub in hubs]
+    return opening._replace(after=max((at for at in newest if at <= opening.after), default=opening.after))
+
+
+def _hold(stream: BoardStream, held: Held) -> None:
+    """Have a stream end when its named subscription is another's."""
+    stream.held = held
+    held.attach(lambda reason: stream.close(reason, stream.board_view.lost(reason)))
 
 
 def _heed(reading: asyncio.Task[Outset]) -> None:

@@ -11,6 +11,7 @@ from urllib.parse import unquote_to_bytes
 from aiohttp import web
 
 from sidecast_broker.refused import Refused
+from sidecast_schemas.subjects import InvalidId, encode_token
 
 AGENTS = "/agents/"
 """What a path begins with that names an agent."""
@@ -76,6 +77,19 @@ def query_values(request: web.BaseRequest, name: str) -> list[str]:
     query = request.raw_path.partition("?")[2]
     pairs = (pair.partition("=") for pair in query.split("&"))
     return [decode_segment(value.replace("+", " ")) for key, _equals, value in pairs if key == name]
+
+
+def check_id(what: str, value: str) -> str:
+    """Give an id where it can be one: 1 to 256 bytes of UTF-8.
+
+    Raises:
+        Refused: it can't.
+    """
+    try:
+        encode_token(value)
+    except InvalidId as error:
+        raise Refused("bad-request", f"{what}: {error}") from error
+    return value
 
 
 def decode_segment(segment: str) -> str:

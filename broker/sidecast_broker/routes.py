@@ -22,6 +22,7 @@ from sidecast_broker.core.auth.principal import ANYBODY, Principal
 from sidecast_broker.core.cursor import Gap
 from sidecast_broker.core.pace import BadPace, Slow, parse_pace
 from sidecast_broker.core.resume import STARTS, Opening, Start
+from sidecast_broker.core.subscriptions import Subscription
 from sidecast_broker.core.views import events
 from sidecast_broker.holds import Held
 from sidecast_broker.hub import Hub
@@ -29,15 +30,15 @@ from sidecast_broker.hubs import Hubs
 from sidecast_broker.limits import Asker, asker_of
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.opening import open_hub, opening_of, unfed_hub
-from sidecast_broker.paths import path_segment, query_value
+from sidecast_broker.paths import check_id, path_segment, query_value
 from sidecast_broker.refused import TEMPORARY, Refused, unknown
 from sidecast_broker.router import Handler, Route, get
 from sidecast_broker.settings import Settings
 from sidecast_broker.stream import Look, Stream
 from sidecast_broker.streams import Streams
 from sidecast_broker.subscriptions import Subscriptions
-from sidecast_broker.takeover import Takeover, wish_of
-from sidecast_schemas.subjects import InvalidId, TaskKey, encode_token
+from sidecast_broker.takeover import Takeover, who_of, wish_of
+from sidecast_schemas.subjects import TaskKey
 
 logger = structlog.get_logger(__name__)
 
@@ -233,7 +234,8 @@ class Public:
         """Give the way to the named subscription a request asks for; None: it asks for none."""
         if wanted.wish is None:
             return None
-        return Takeover(wanted.wish, principal, hub.key, wanted.cursor, self._subscriptions)
+        subscription = Subscription.to_task(who_of(principal), hub.key, wanted.wish.name)
+        return Takeover(wanted.wish, subscription, wanted.cursor, self._subscriptions)
 
     async def _look(self, principal: Principal, key: TaskKey, within_s: float) -> Hub | None:
         """Give the hub of a task that has begun and that a principal may watch; None: there is none yet."""
@@ -247,10 +249,7 @@ class Public:
         return None
 
     def _key(self, tenant: str | None, task: str) -> TaskKey:
-        try:
-            encode_token(task)
-        except InvalidId as error:
-            raise Refused("bad-request", f"task id: {error}") from error
+        check_id("task id", task)
         assert tenant is not None, "paths of this format name no tenant that could be out of reach"
         return TaskKey(tenant, self._settings.agent.name, task)
 

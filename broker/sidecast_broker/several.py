@@ -16,18 +16,21 @@ from sidecast_broker.board import Board
 from sidecast_broker.board_stream import BoardStream
 from sidecast_broker.boards import Boards, Found
 from sidecast_broker.core.auth.principal import ANYBODY, Principal
+from sidecast_broker.core.subscriptions import Subscription
 from sidecast_broker.core.views import events
 from sidecast_broker.entry import Selection
 from sidecast_broker.hubs import Hubs
-from sidecast_broker.launch import Asked, Launch, Requests, unavailable
+from sidecast_broker.launch import Asked, Launch, Requests, Wanted, nothing, unavailable
 from sidecast_broker.limits import asker_of
 from sidecast_broker.metrics import Metrics
-from sidecast_broker.paths import query_values
+from sidecast_broker.paths import check_id, query_values
 from sidecast_broker.refused import TEMPORARY, Refused, unknown
 from sidecast_broker.router import Route, get
 from sidecast_broker.settings import Settings
 from sidecast_broker.streams import Streams
-from sidecast_schemas.subjects import ID_BYTES_MAX, InvalidId, TaskKey, encode_token
+from sidecast_broker.subscriptions import Subscriptions
+from sidecast_broker.takeover import Takeover, who_of
+from sidecast_schemas.subjects import TaskKey
 
 AT_ONCE = 32
 """Listed tasks whose owners are asked for together."""
@@ -44,6 +47,7 @@ class Several:
         streams: the open streams.
         access: who may watch what.
         adoption: finds listed tasks that the log lacks.
+        subscriptions: the named ones.
         metrics: where to count.
     """
 
@@ -56,6 +60,7 @@ class Several:
         streams: Streams,
         access: Access,
         adoption: Adoption,
+        subscriptions: Subscriptions,
         metrics: Metrics,
     ) -> None:
         self._public = public
@@ -64,7 +69,8 @@ class Several:
         self._streams = streams
         self._access = access
         self._adoption = adoption
-        self._launch = Launch(public, settings, boards, hubs, streams, metrics)
+        self._subscriptions = subscriptions
+        self._launch = Launch(public, settings, boards, hubs, streams, subscriptions, metrics)
 
     def routes(self) -> list[Route]:
         """Give the route."""
@@ -86,6 +92,8 @@ class Several:
         finally:
             self._streams.remove(answer)
             self._boards.release(answer.board)
+            if answer.held is not None:
+                await self._subscriptions.release(answer.held)
         return answer.response
 
     async def _open(self, request: web.BaseRequest) -> BoardStream | web.StreamResponse:
@@ -97,8 +105,7 @@ class Several:
         assert tenant is not None, "the path names no tenant that could be out of reach"
         selection = read_selection(request, self._settings.stream.tasks_per_stream_max)
         wanted = self._public.wanted(request, principal)
-        if wanted.wish is not None:
-            raise Refused("bad-request", "a named subscription follows one task")
+        takeover = None if wanted.json else self._takeover(wanted, principal, tenant, selection)
         asker = asker_of(request, principal)
         self._streams.enter(asker)
         waits = wanted.wait_s > 0 and not wanted.json
@@ -125,9 +132,13 @@ class Several:
             if wanted.json:
                 await self._boards.fill(board)
                 answer = self._answer(board, await self._boards.find(board, principal))
+            elif takeover is not None and not await takeover.find(board.epoch):
+                answer = nothing()
             else:
+                if takeover is not None:
+                    wanted.cursor = takeover.cursor
                 answer = await self._launch.serve(
-                    Asked(request, board, missing, waits, wanted, asker, principal)
+                    Asked(request, board, missing, waits, wanted, asker, principal, takeover)
                 )
         except Away as away:
             raise unavailable(away) from away
@@ -135,6 +146,23 @@ class Several:
             if not isinstance(answer, BoardStream):
                 self._boards.release(board)
         return answer
+
+    def _takeover(
+        self, wanted: Wanted, principal: Principal, tenant: str, selection: Selection
+    ) -> Takeover | None:
+        """Give the way to the named subscription a request asks for; None: it asks for none.
+
+        Raises:
+            Refused: `bad-request`: it is for what none can be to.
+        """
+        wish, context = wanted.wish, selection.context
+        if wish is None:
+            return None
+        if context is None:
+            raise Refused("bad-request", "a named subscription follows one task, or the tasks of one context")
+        agent = self._settings.agent.name
+        subscription = Subscription.to_context(who_of(principal), tenant, agent, context, wish.name)
+        return Takeover(wish, subscription, wanted.cursor, self._subscriptions)
 
     async def _look(
         self, principal: Principal, tenant: str, tasks: frozenset[str]
@@ -178,17 +206,14 @@ def read_selection(request: web.BaseRequest, tasks_max: int) -> Selection:
     if len(tasks) > tasks_max:
         raise Refused("bad-request", f"a stream has at most {tasks_max} tasks")
     for task in tasks:
-        try:
-            encode_token(task)
-        except InvalidId as error:
-            raise Refused("bad-request", f"task id: {error}") from error
+        check_id("task id", task)
     if tasks:
         return Selection(tasks)
     if contexts:
         (context, *more) = contexts
-        if more or not context or len(context.encode()) > ID_BYTES_MAX:
-            raise Refused("bad-request", f"context must stand once, with 1 to {ID_BYTES_MAX} bytes")
-        return Selection(context=context)
+        if more:
+            raise Refused("bad-request", "context must stand once")
+        return Selection(context=check_id("context", context))
     if agents != ["1"]:
         raise Refused("bad-request", "agent must be 1")
     return Selection(agent=True)

@@ -5,6 +5,7 @@ Must not know streams, nor how a position is kept.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 from aiohttp import hdrs, web
@@ -15,15 +16,17 @@ from sidecast_broker.auth.access import Access
 from sidecast_broker.bodies import read_json
 from sidecast_broker.core.auth.principal import Principal
 from sidecast_broker.core.cursor import Cursor, MalformedCursor, parse_cursor
+from sidecast_broker.core.log import Stored
 from sidecast_broker.core.subscriptions import State, Subscription, check_name, described, owned_prefix
-from sidecast_broker.paths import path_segment, query_value
+from sidecast_broker.paths import check_id, path_segment, query_value
 from sidecast_broker.refused import Refused, unknown
 from sidecast_broker.router import Route, delete, get, post
 from sidecast_broker.settings import Settings
 from sidecast_broker.subscriptions import Subscriptions, unavailable
+from sidecast_broker.survey import context_of
 from sidecast_broker.takeover import who_of
 from sidecast_schemas import headers as names
-from sidecast_schemas.subjects import InvalidId, TaskKey, encode_token, parse_subject
+from sidecast_schemas.subjects import InvalidId, TaskKey, parse_subject
 
 PATH = "/subscriptions"
 BODY_BYTES_MAX = 16 * 1024
@@ -33,6 +36,7 @@ _NO_STORE = {hdrs.CACHE_CONTROL: "no-store"}
 class _Confirmed(Struct, frozen=True, forbid_unknown_fields=True):
     id: Annotated[str, Meta(max_length=128)]
     task: str | None = None
+    context: str | None = None
 
 
 class SubscriptionDesk:
@@ -63,7 +67,7 @@ class SubscriptionDesk:
         states = await self._owned(principal)
         held = self._subscriptions.holds
         found = [described(state, held=held(state.subscription)) for state in states]
-        found.sort(key=lambda each: (each["name"], each.get("task", "")))
+        found.sort(key=lambda each: (each["name"], each.get("context", ""), each.get("task", "")))
         return web.json_response({"subscriptions": found}, headers=_NO_STORE)
 
     async def _delete(self, request: web.BaseRequest) -> web.Response:
@@ -71,8 +75,12 @@ class SubscriptionDesk:
         arrived_s = access.now()
         principal = await self._changes(request)
         name = _name(request)
-        task = query_value(request, "task") if "task" in request.query else None
-        subscription = await self._named(principal, name, task, arrived_s)
+        task, context = (
+            query_value(request, each) if each in request.query else None for each in ("task", "context")
+        )
+        subscription = await self._of_target(principal, name, task, context, arrived_s)
+        if subscription is None:
+            subscription = await self._of_name(principal, name, arrived_s)
         try:
             deleted = await self._subscriptions.consumers.delete(subscription.consumer)
             if deleted:
@@ -94,10 +102,9 @@ class SubscriptionDesk:
             cursor = parse_cursor(confirmed.id)
         except MalformedCursor as error:
             raise Refused("bad-request", f"id: {error}") from error
-        task = confirmed.task
-        if task is None:
-            task = await self._task_at(cursor)
-        subscription = await self._named(principal, name, task, arrived_s)
+        subscription = await self._of_target(principal, name, confirmed.task, confirmed.context, arrived_s)
+        if subscription is None:
+            subscription = await self._of_event(principal, name, cursor, arrived_s)
         state = await self._confirm(subscription, cursor)
         if state is None:
             await access.hold(arrived_s)
@@ -130,65 +137,120 @@ class SubscriptionDesk:
             raise Refused("bad-request", "id: beyond what there is", reason="ahead")
         return await self._subscriptions.acknowledge(subscription, cursor.sequence)
 
-    async def _task_at(self, cursor: Cursor) -> str | None:
-        """Give the task an event id is of; None: its record isn't stored any more, or never was."""
-        try:
-            stored = await self._stream.at(cursor.sequence)
-        except Away as away:
-            raise unavailable(away) from away
-        if stored is None:
-            return None
-        try:
-            return parse_subject(stored.headers[names.SUBJECT]).task
-        except InvalidId:
-            return None
-
-    async def _named(
-        self, principal: Principal, name: str, task: str | None, arrived_s: float
-    ) -> Subscription:
-        """Give a principal's subscription by its name; where they have several so named, the task decides.
+    async def _of_target(
+        self, principal: Principal, name: str, task: str | None, context: str | None, arrived_s: float
+    ) -> Subscription | None:
+        """Give a principal's subscription to the task or context that is said; None: none is.
 
         Raises:
-            Refused: `not-found`: there is none, or its task may not be watched; `bad-request`.
+            Refused: `not-found`: the task may not be watched; `bad-request`: what is said is no id, or both.
         """
-        access = self._access
-        tenant = access.tenant(principal)
-        assert tenant is not None, "the path names no tenant that could be out of reach"
-        if task is not None:
-            try:
-                encode_token(task)
-            except InvalidId as error:
-                raise Refused("bad-request", f"task: {error}") from error
-            key = TaskKey(tenant, self._agent, task)
-            await access.require(principal, key, arrived_s)
-            return Subscription(*who_of(principal), key.tenant, key.agent, "task", key.task, name)
+        if task is not None and context is not None:
+            raise Refused("bad-request", "a subscription is to a task or to a context")
+        tenant = self._tenant(principal)
+        if context is not None:
+            check_id("context", context)
+            return Subscription.to_context(who_of(principal), tenant, self._agent, context, name)
+        if task is None:
+            return None
+        key = TaskKey(tenant, self._agent, check_id("task", task))
+        await self._access.require(principal, key, arrived_s)
+        return Subscription.to_task(who_of(principal), key, name)
+
+    async def _of_event(
+        self, principal: Principal, name: str, cursor: Cursor, arrived_s: float
+    ) -> Subscription:
+        """Give a principal's subscription to the task of an event, or to its context.
+
+        Where the event isn't stored any more, or is of a task that may not be watched, the name alone decides.
+
+        Raises:
+            Refused: as `_of_name`.
+        """
+        consumers = self._subscriptions.consumers
+        try:
+            stored = await self._stream.at(cursor.sequence)
+            may_be = [] if stored is None else await self._to_record(principal, name, stored)
+            made = await asyncio.gather(*(consumers.get(each.consumer) for each in may_be))
+        except Away as away:
+            raise unavailable(away) from away
+        found = [each for each, is_made in zip(may_be, made, strict=True) if is_made is not None]
+        if not found:
+            return await self._of_name(principal, name, arrived_s)
+        if len(found) > 1:
+            raise _ambiguous()
+        return found[0]
+
+    async def _to_record(self, principal: Principal, name: str, stored: Stored) -> list[Subscription]:
+        """Give the subscriptions of a name that a record may be confirmed in, made or not.
+
+        Raises:
+            Away: owners can't be looked up.
+        """
+        try:
+            key = parse_subject(stored.headers[names.SUBJECT])
+        except InvalidId:
+            return []
+        who, tenant = who_of(principal), self._tenant(principal)
+        if (key.tenant, key.agent) != (tenant, self._agent):
+            return []
+        if key not in (await self._access.visible(principal, {key})).keys:
+            return []
+        to_task, context = Subscription.to_task(who, key, name), context_of(stored)
+        if context is None:
+            return [to_task]
+        return [to_task, Subscription.to_context(who, tenant, self._agent, context, name)]
+
+    async def _of_name(self, principal: Principal, name: str, arrived_s: float) -> Subscription:
+        """Give a principal's only subscription of a name.
+
+        Raises:
+            Refused: `not-found`: there is none; `bad-request`: there are several.
+        """
         owned = await self._owned(principal)
         found = [state.subscription for state in owned if state.subscription.name == name]
         if not found:
-            await access.hold(arrived_s)
+            await self._access.hold(arrived_s)
             raise unknown()
         if len(found) > 1:
-            raise Refused("bad-request", "several tasks have a subscription of this name: say which task")
+            raise _ambiguous()
         return found[0]
 
+    def _tenant(self, principal: Principal) -> str:
+        tenant = self._access.tenant(principal)
+        assert tenant is not None, "the path names no tenant that could be out of reach"
+        return tenant
+
     async def _owned(self, principal: Principal) -> list[State]:
-        """Give how a principal's subscriptions stand, of tasks of this agent that they may watch."""
+        """Give how a principal's subscriptions stand, of contexts, and of tasks that they may watch."""
         who = who_of(principal)
         try:
             states = await self._subscriptions.consumers.owned(owned_prefix(*who))
         except Away as away:
             raise unavailable(away) from away
-        tenant = self._access.tenant(principal)
+        tenant = self._tenant(principal)
         ours = [
             state
             for state in states
             # The names of consumers hold but 64 bits of whose they are.
             if (state.subscription.principal_tenant, state.subscription.principal) == who
             and (state.subscription.tenant, state.subscription.agent) == (tenant, self._agent)
-            and state.subscription.kind == "task"
         ]
-        visible = await self._access.visible(principal, {state.subscription.key for state in ours})
-        return [state for state in ours if state.subscription.key in visible.keys]
+        # Of a context, each stream shows the tasks that may be watched, and may have none.
+        to_tasks = {state.subscription.key for state in ours if state.subscription.kind == "task"}
+        visible = await self._access.visible(principal, to_tasks)
+        return [
+            state
+            for state in ours
+            if state.subscription.kind == "context" or state.subscription.key in visible.keys
+        ]
+
+
+def _ambiguous() -> Refused:
+    return Refused(
+        "bad-request",
+        "several tasks or contexts have a subscription of this name: say which task, or context",
+    )
 
 
 def _name(request: web.BaseRequest) -> str:

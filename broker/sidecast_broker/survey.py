@@ -115,17 +115,17 @@ class Survey:
         ranked = []
         for subject, named in [
             *((subject, None) for subject in silent),
-            *((stored.headers.get(names.SUBJECT, ""), _context_of(stored)) for stored in found),
+            *((stored.headers.get(names.SUBJECT, ""), context_of(stored)) for stored in found),
         ]:
             if not named:
                 first = await self._stream.next(subject, 1)
-                named = _context_of(first) if first is not None else None
+                named = context_of(first) if first is not None else None
             if named == context:
                 ranked.append(subject)
         return _keys(ranked)
 
 
-def _context_of(stored: Stored) -> str | None:
+def context_of(stored: Stored) -> str | None:
     try:
         return decode_event(stored.payload).context_id
     except InvalidEvent:

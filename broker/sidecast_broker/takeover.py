@@ -17,12 +17,19 @@ from sidecast_broker.core.auth.principal import Principal
 from sidecast_broker.core.cursor import format_cursor
 from sidecast_broker.core.outlived import Outlived
 from sidecast_broker.core.resume import Opening
-from sidecast_broker.core.subscriptions import Holding, State, Wish, check_client, check_name
+from sidecast_broker.core.subscriptions import (
+    Holding,
+    State,
+    Subscription,
+    Who,
+    Wish,
+    check_client,
+    check_name,
+)
 from sidecast_broker.holds import Held
 from sidecast_broker.paths import query_value
 from sidecast_broker.refused import Refused
 from sidecast_broker.subscriptions import Subscriptions, full, unavailable
-from sidecast_schemas.subjects import TaskKey
 
 HEADER = "Sidecast-Subscription"
 TRIES = 3
@@ -51,7 +58,7 @@ def wish_of(request: web.BaseRequest) -> Wish | None:
     return Wish(name, client, "Last-Event-ID" in request.headers, ack == "client")
 
 
-def who_of(principal: Principal) -> tuple[str | None, str]:
+def who_of(principal: Principal) -> Who:
     """Give whose subscriptions somebody's are: names are unique within what bounds them."""
     return principal.tenant, principal.name
 
@@ -61,8 +68,7 @@ class Takeover:
 
     Args:
         wish: what the request says of it.
-        principal: who asks.
-        key: the task.
+        subscription: which one is meant.
         cursor: as the client sent it; None: it sent none.
         subscriptions: those that are held here.
         wall_clock: seconds since 1970; all brokers' should agree within seconds.
@@ -74,15 +80,14 @@ class Takeover:
     def __init__(
         self,
         wish: Wish,
-        principal: Principal,
-        key: TaskKey,
+        subscription: Subscription,
         cursor: str | None,
         subscriptions: Subscriptions,
         *,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.cursor = cursor
-        self._subscription = wish.of(who_of(principal), key)
+        self._subscription = subscription
         self._wish = wish
         self._resumes = cursor is not None
         self._subscriptions = subscriptions

@@ -1,7 +1,7 @@
 """A client that is killed a hundred times, and knows nothing afterwards, is given every event in order.
 
-10,000 events, two brokers behind one port, each killed and started again, both at once among that; the client
-sends no cursor: its named subscription remembers what it has confirmed.
+10,000 events of one task, or of a context's in turn; two brokers behind one port, each killed and started again,
+both at once among that; the client sends no cursor: its named subscription remembers what it has confirmed.
 """
 
 from __future__ import annotations
@@ -96,19 +96,20 @@ class Client:
         lives: the sequences each was given, in order.
         confirmed: newest sequence whose confirmation was answered.
         asked: newest sequence it tried to confirm.
-        ended: whether it was told that the task is over.
+        ended: whether it was given all.
     """
 
-    def __init__(self, url: str, chance: random.Random) -> None:
+    def __init__(self, url: str, path: str, chance: random.Random) -> None:
         self.lives: list[tuple[int, int, list[int]]] = []
         self.confirmed = 0
         self.asked = 0
         self.ended = False
         self._url = url
+        self._path = path
         self._chance = chance
 
     async def live(self) -> None:
-        """Follow the task from where the subscription is at, until killed or at the end."""
+        """Follow what the subscription is to from where it is at, until killed or at the end."""
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
             while not self.ended:
                 with contextlib.suppress(aiohttp.ClientError, ConnectionError):
@@ -118,7 +119,7 @@ class Client:
     async def _follow(self, session: aiohttp.ClientSession) -> None:
         given: list[int] = []
         self.lives.append((self.confirmed, self.asked, given))
-        path = f"{self._url}/tasks/task-1/events?subscription=sub&ack=client&from=start"
+        path = f"{self._url}{self._path}subscription=sub&ack=client&from=start"
         parser, until_ack = Parser(), self._chance.randint(1, 60)
         async with session.get(path, headers={"Accept": "text/event-stream"}) as answer:
             self.ended = answer.status == 204
@@ -129,10 +130,12 @@ class Client:
                     assert frame.kind not in ("stream.gap", "task.snapshot") or frame.json["seq"] == 1
                     if frame.kind.startswith("task."):
                         given.append(frame.json["seq"])
+                        self.ended = given[-1] == EVENTS
                         until_ack -= 1
                     if frame.kind == "stream.end":
-                        assert frame.json["reason"] in ("task-ended", "displaced")
-                        self.ended = frame.json["reason"] == "task-ended"
+                        assert "state" in frame.json or frame.json["reason"] == "displaced"
+                    if self.ended:
+                        return
                     if not until_ack:
                         await self._confirm(session, frame.id)
                         until_ack = self._chance.randint(1, 60)
@@ -150,17 +153,26 @@ class Client:
                 self.confirmed = max(self.confirmed, stored)
 
 
-async def publish(url: str) -> list[int]:
-    """Publish the whole task in the time the kills take; give the sequences."""
+def story(tasks: int) -> list[tuple[str, bytes]]:
+    """Give the records of so many tasks in turn, each with its task."""
+    names = [f"task-{number}" for number in range(1, tasks + 1)]
+    rounds = EVENTS // tasks - 2
+    lines = [[task_record(name) for name in names]]
+    lines += [[status(str(number), name) for name in names] for number in range(rounds)]
+    lines += [[done(name) for name in names]]
+    return [pair for line in lines for pair in zip(names, line, strict=True)]
+
+
+async def publish(url: str, records: list[tuple[str, bytes]]) -> list[int]:
+    """Publish all in the time the kills take; give the sequences."""
     connection = await nats.connect(url)
     sequences, block = [], 100
-    payloads = [task_record(), *(status(str(number)) for number in range(EVENTS - 2)), done()]
     try:
-        for start in range(0, len(payloads), block):
-            for payload in payloads[start : start + block]:
-                answer = await connection.request(subject_of("task-1"), payload, timeout=5)
+        for start in range(0, len(records), block):
+            for task, payload in records[start : start + block]:
+                answer = await connection.request(subject_of(task), payload, timeout=5)
                 sequences.append(json.loads(answer.data)["seq"])
-            await asyncio.sleep(PUBLISH_S * block / len(payloads))
+            await asyncio.sleep(PUBLISH_S * block / len(records))
     finally:
         await connection.close()
     return sequences
@@ -177,7 +189,14 @@ async def harass(brokers: list[Broker], chance: random.Random, enough: asyncio.E
                 await asyncio.to_thread(brokers[victim].start)
 
 
-async def test_a_client_killed_a_hundred_times(tmp_path: Path, report: Callable[[str], None]) -> None:
+@pytest.mark.parametrize(
+    ("path", "tasks"),
+    [("/tasks/task-1/events?", 1), ("/events?context=context-1&", 20)],
+    ids=["task", "context"],
+)
+async def test_a_client_killed_a_hundred_times(
+    path: str, tasks: int, tmp_path: Path, report: Callable[[str], None]
+) -> None:
     chance = random.Random(SEED)
     with NatsServer(tmp_path / "nats") as server:
         await create_stream(server.url)
@@ -188,10 +207,10 @@ async def test_a_client_killed_a_hundred_times(tmp_path: Path, report: Callable[
         ):
             brokers = [one, other]
             async with Front(brokers, chance).open() as front:
-                publishing = asyncio.create_task(publish(server.url))
+                publishing = asyncio.create_task(publish(server.url, story(tasks)))
                 enough = asyncio.Event()
                 harassing = asyncio.create_task(harass(brokers, chance, enough))
-                client = Client(front.url, chance)
+                client = Client(front.url, path, chance)
                 for _kill in range(KILLS):
                     life = asyncio.create_task(client.live())
                     await asyncio.wait({life}, timeout=chance.uniform(0, LIFE_S_MAX))
@@ -201,6 +220,7 @@ async def test_a_client_killed_a_hundred_times(tmp_path: Path, report: Callable[
                 sequences = await publishing
                 enough.set()
                 await harassing
+                client.ended = False
                 async with asyncio.timeout(60):
                     await client.live()
             used = front.used
@@ -215,7 +235,7 @@ async def test_a_client_killed_a_hundred_times(tmp_path: Path, report: Callable[
         assert place[confirmed] < begins <= place[max(asked, confirmed)] + 1
         first_seen += [sequence for sequence in given if sequence > newest]
         newest = max(newest, given[-1])
-    assert first_seen == sequences
+    assert first_seen == sequences == list(range(1, EVENTS + 1))
     given_all = sum(len(given) for _confirmed, _asked, given in client.lives)
     report(
         f"{KILLS} kills, {one.kills} and {other.kills} of the brokers, which took {used} connections; "

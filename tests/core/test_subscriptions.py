@@ -14,7 +14,6 @@ from sidecast_broker.core.subscriptions import (
     Holding,
     State,
     Subscription,
-    Wish,
     check_client,
     check_name,
     described,
@@ -80,7 +79,9 @@ def test_whatever_differs_makes_another(change: dict[str, str]) -> None:
 def test_a_task_s_consumer_sees_that_task_a_context_s_all_of_the_agent() -> None:
     assert ONE.subject == events_subject(TaskKey("", "agent", "task-1"))
     assert ONE._replace(kind="context").subject == "sidecast.v1.events._.agent.*"
-    assert Wish("inbox", "", False, False).of((None, "alice"), TaskKey("", "agent", "task-1")) == ONE
+    assert Subscription.to_task((None, "alice"), TaskKey("", "agent", "task-1"), "inbox") == ONE
+    of_context = Subscription.to_context((None, "alice"), "", "agent", "ctx", "inbox")
+    assert of_context == ONE._replace(kind="context", target="ctx")
 
 
 @pytest.mark.parametrize("name", ["a", "a b", "*", ">", "ü" * 128, "🦊", "a" * 256, "../.."])

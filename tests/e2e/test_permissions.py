@@ -131,6 +131,12 @@ async def test_they_are_enough_for_named_subscriptions(server: NatsServer) -> No
         assert (await first.rest())[-1]["reason"] == "displaced"
         assert (await ask("DELETE", f"{one.url}/subscriptions/s"))[0] == 204
         assert (await second.rest())[-1]["reason"] == "deleted"
+        of_context = await one.watch(path="/events?context=context-1&subscription=s")
+        assert (await of_context.take(2))[-1].id == snapshot.id
+        code, answer = await ask(
+            "POST", f"{other.url}/subscriptions/s/ack", body, {"Content-Type": "application/json"}
+        )
+        assert (code, answer["context"]) == (200, "context-1")
 
 
 MISSING = {

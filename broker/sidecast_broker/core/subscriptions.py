@@ -23,6 +23,8 @@ from sidecast_schemas.subjects import (
 )
 
 Kind = Literal["task", "context"]
+Who = tuple[str | None, str]
+"""Whose subscriptions: what bounds the principal, None for nothing, and its name."""
 
 PREFIX = "sidecast-"
 DISPLACED_MAX = 16
@@ -56,6 +58,16 @@ class Subscription(NamedTuple):
     kind: Kind
     target: str
     name: str
+
+    @classmethod
+    def to_task(cls, who: Who, key: TaskKey, name: str) -> Subscription:
+        """Give a principal's subscription to a task."""
+        return cls(*who, key.tenant, key.agent, "task", key.task, name)
+
+    @classmethod
+    def to_context(cls, who: Who, tenant: str, agent: str, context: str, name: str) -> Subscription:
+        """Give a principal's subscription to the tasks of a context."""
+        return cls(*who, tenant, agent, "context", context, name)
 
     @property
     def owned_prefix(self) -> str:
@@ -257,19 +269,18 @@ class Wish(NamedTuple):
     automatic: bool
     by_client: bool
 
-    def of(self, who: tuple[str | None, str], key: TaskKey) -> Subscription:
-        """Give the subscription that is meant: a principal's, to a task."""
-        return Subscription(*who, key.tenant, key.agent, "task", key.task, self.name)
-
 
 def described(state: State, *, held: bool) -> dict[str, Any]:
-    """Say of a subscription what its owner may know, as JSON."""
+    """Say of a subscription what its owner may know, as JSON.
+
+    How much is pending nobody knows of a context: what lies there is of the agent's other tasks, too.
+    """
     subscription = state.subscription
     return {
         "name": subscription.name,
         subscription.kind: subscription.target,
         "acknowledged": state.cursor,
-        "pending_events": state.pending,
+        "pending_events": state.pending if subscription.kind == "task" else None,
         "client": state.holding.client or None,
         "active_here": held,
     }
