@@ -162,7 +162,7 @@ class SubscriptionDesk:
     ) -> Subscription:
         """Give a principal's subscription to the task of an event, or to its context.
 
-        Where the event isn't stored any more, or is of a task that may not be watched, the name alone decides.
+        Where the event isn't stored any more, or its task may not be watched, the name alone decides.
 
         Raises:
             Refused: as `_of_name`.
