@@ -9,7 +9,7 @@ import asyncio
 
 from aiohttp import hdrs, web
 
-from sidecast_broker.a2a_view import A2AView
+from sidecast_broker.a2a_view import DISPLACED, A2AView
 from sidecast_broker.adoption import Adoption
 from sidecast_broker.answers import Away
 from sidecast_broker.asked import Asked, cursor_of, message_id_of, v1_params
@@ -20,6 +20,7 @@ from sidecast_broker.core.auth.principal import Principal
 from sidecast_broker.core.cursor import MalformedCursor, parse_cursor
 from sidecast_broker.core.pace import BadPace, Pace, parse_pace
 from sidecast_broker.core.resume import Opening
+from sidecast_broker.core.subscriptions import Subscription, Wish
 from sidecast_broker.core.views.a2a import EVENT_BYTES_MAX, TOO_LARGE, event_frame
 from sidecast_broker.hub import Hub
 from sidecast_broker.hubs import Hubs
@@ -32,6 +33,8 @@ from sidecast_broker.refused import Refused, unknown
 from sidecast_broker.settings import Settings
 from sidecast_broker.stream import Stream
 from sidecast_broker.streams import Streams
+from sidecast_broker.subscriptions import Subscriptions
+from sidecast_broker.takeover import Takeover, who_of, wish_of
 from sidecast_broker.turns import Past, Sent, Turns
 from sidecast_schemas.subjects import TaskKey
 
@@ -46,6 +49,7 @@ class A2AStreams:
         turns: messages under way.
         adoption: finds tasks that the log lacks.
         access: who may watch what.
+        subscriptions: the named ones.
         metrics: where to count.
     """
 
@@ -57,9 +61,11 @@ class A2AStreams:
         turns: Turns,
         adoption: Adoption,
         access: Access,
+        subscriptions: Subscriptions,
         metrics: Metrics,
     ) -> None:
         self._adoption = adoption
+        self._subscriptions = subscriptions
         self._access = access
         self._settings = settings
         self._hubs = hubs
@@ -70,15 +76,37 @@ class A2AStreams:
     async def subscribe(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
         """Serve a task from the log: a Task first, then what follows it (C01 to C05, C29 to C32)."""
         pace = self._pace(request, asked.principal)
+        wish = wish_of(request)
         self._enter(request, asked)
         hub = await self._open(asked)
         with self._hubs.using(hub):
-            head, after, opening = await self._resumed(hub, asked, cursor_of(request, asked.params))
+            takeover = self._takeover(wish, hub, asked, cursor := cursor_of(request, asked.params))
+            if takeover is not None:
+                if not await takeover.find(hub.epoch):
+                    raise A2AError(ErrorKind.UNSUPPORTED_OPERATION, DISPLACED)
+                cursor = takeover.cursor
+            head, after, opening = await self._resumed(hub, asked, cursor)
             if opening is None or (hub.ends_at(after) and opening.mode == "snapshot"):
+                if takeover is not None and hub.fold.terminal_sequence is not None:
+                    await takeover.confirm_end(hub.fold.terminal_sequence)
                 raise A2AError(ErrorKind.UNSUPPORTED_OPERATION, "The task has ended")
             view = self._view(asked)
             stream = self._stream_of(asked, hub, view, pace)
-            return await self._stream(request, asked, stream, opening, head or view.snapshot(hub), after)
+            if takeover is not None:
+                self._streams.admit(asker_of(request, asked.principal), stream.key)
+                stream.held = await takeover.take(opening, hub.epoch, view.heartbeat_s)
+            try:
+                return await self._stream(request, asked, stream, opening, head or view.snapshot(hub), after)
+            finally:
+                if stream.held is not None:
+                    await self._subscriptions.release(stream.held)
+
+    def _takeover(self, wish: Wish | None, hub: Hub, asked: Asked, cursor: str | None) -> Takeover | None:
+        """Give the way to the named subscription a request asks for; None: it asks for none."""
+        if wish is None:
+            return None
+        subscription = Subscription.to_task(who_of(asked.principal), hub.key, wish.name)
+        return Takeover(wish, subscription, cursor, self._subscriptions)
 
     def _stream_of(self, asked: Asked, hub: Hub, view: A2AView, pace: Pace | None) -> Stream:
         return Stream(
@@ -152,6 +180,9 @@ class A2AStreams:
         self._streams.admit(asker, stream.key)
         await stream.start(request)
         self._streams.add(stream, opening, asker, stream.key)
+        if stream.held is not None:
+            view = self._view(asked)
+            stream.held.attach(lambda reason: stream.close(reason, view.lost()))
         try:
             await stream.begin(head, after)
             await stream.follow()

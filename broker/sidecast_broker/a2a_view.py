@@ -22,6 +22,8 @@ from sidecast_broker.core.views.shapes import StreamGapReason
 from sidecast_broker.hub import Hub
 from sidecast_schemas.events import INTERRUPTED_STATES, TERMINAL_STATES
 
+DISPLACED = "Another stream has this named subscription, or it was deleted"
+
 _ID_HERE = b'"urn:sidecast:id"'
 
 
@@ -179,6 +181,11 @@ class A2AView(Struct, frozen=True):
     def cut_short(self, hub: Hub, end: End) -> bytes:
         """Give an error, so that nobody takes the end of the stream for that of the task (C70)."""
         error = A2AError(*_ENDS[end])
+        return error_frame(error, self.wire, self.rpc_id or None)
+
+    def lost(self) -> bytes:
+        """Give an error, so that nobody takes the end of the stream for that of the task (C70)."""
+        error = A2AError(ErrorKind.UNSUPPORTED_OPERATION, DISPLACED)
         return error_frame(error, self.wire, self.rpc_id or None)
 
     def not_found(self) -> bytes:

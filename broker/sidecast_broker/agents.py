@@ -110,7 +110,9 @@ class Served:
         desks = _desks(settings, shared, access)
         own = [*public.routes(), *several.routes(), *desks]
         self.routes = [*own, *behind_agent(own), *self.cards.routes()]
-        a2a_streams = A2AStreams(settings, hubs, streams, self._turns, self._adoption, access, metrics)
+        a2a_streams = A2AStreams(
+            settings, hubs, streams, self._turns, self._adoption, access, shared.subscriptions, metrics
+        )
         sends = UnarySends(hubs, self._turns, access)
         relay = Relay(hubs, self._agent, self.cards, calls, self._capture, access, shared.lists, sends)
         self.gateway = Gateway(
