@@ -21,10 +21,10 @@ from nats.aio.subscription import Subscription
 
 from sidecast_broker.answers import Away, Headers, stored_from
 from sidecast_broker.client import Receive, ShortClient
-from sidecast_broker.configuration import mask_url
 from sidecast_broker.core.log import Stored
 from sidecast_broker.inbox import Inbox
 from sidecast_broker.nats_credentials import connect_options
+from sidecast_broker.setting_urls import mask_url
 from sidecast_broker.settings import Nats
 
 logger = structlog.get_logger(__name__)
