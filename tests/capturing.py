@@ -222,7 +222,7 @@ class Capturing:
     async def written(self) -> None:
         """Wait until what was heard is written."""
         async with asyncio.timeout(10):
-            await asyncio.gather(*(c.written() for c in list(self.capture._captors.values())))
+            await asyncio.gather(*(c.hearing.written() for c in list(self.capture._captors.values())))
 
     async def idle(self) -> None:
         """Wait until nothing is captured any more."""

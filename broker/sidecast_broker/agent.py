@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import aiohttp
 import structlog
@@ -16,77 +16,33 @@ from aiohttp import hdrs, web
 from multidict import CIMultiDict
 from yarl import URL
 
+from sidecast_broker.agent_answers import Answer, Reply
 from sidecast_broker.agent_connections import EVENT_STREAM, AgentAway, Connections
-from sidecast_broker.core.a2a.card import Interface
-from sidecast_broker.core.a2a.forwarding import (
-    UnsafeTarget,
-    check_target,
-    lies_under,
-    request_headers,
-    response_headers,
+from sidecast_broker.agent_headers import (
+    NOTHING,
+    own_headers,
+    passed_headers,
+    reason,
+    received_headers,
+    told_of,
 )
-from sidecast_broker.core.a2a.server_sent import EventTooLarge, Parser, Received
+from sidecast_broker.core.a2a.card import Interface
+from sidecast_broker.core.a2a.forwarding import UnsafeTarget, check_target, lies_under
 from sidecast_broker.refused import Refused
 from sidecast_broker.settings import MIB
 from sidecast_broker.settings import Agent as AgentSettings
 from sidecast_broker.tracing import in_log
 from sidecast_schemas.headers import TRACEPARENT
-from sidecast_schemas.subjects import encode_token
 from sidecast_schemas.trace import only_traceparent
 
 logger = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-EVENT_BYTES_MAX = 16 * MIB
-"""Longest event of an agent's stream; a2a-go reads 10 MiB."""
 ANSWER_BYTES_MAX = 64 * MIB
 """Longest answer that is read as a whole."""
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-_OF_THE_BODY = frozenset({"content-length", "content-type", "content-encoding", "accept", "accept-encoding"})
-
-
-class Reply(NamedTuple):
-    """A whole answer; its headers are those of the connection's end to end."""
-
-    status: int
-    headers: CIMultiDict[str]
-    body: bytes
-
-
-class Answer:
-    """An answer that may be a stream of events.
-
-    Attributes:
-        status: the HTTP status.
-        headers: those that are end to end.
-        body: the whole body where the answer is no stream of events, else None: then iterate.
-    """
-
-    def __init__(self, upstream: aiohttp.ClientResponse, body: bytes | None) -> None:
-        self.status = upstream.status
-        self.headers = _received(upstream)
-        self.body = body
-        self._upstream = upstream
-
-    async def __aiter__(self) -> AsyncIterator[Received]:
-        """Give the events as they come, to the stream's end; heartbeats give none.
-
-        Raises:
-            AgentAway: the stream was cut off, or an event is too large.
-        """
-        if self.body is not None:
-            return
-        parser = Parser(EVENT_BYTES_MAX)
-        try:
-            async for piece in self._upstream.content.iter_any():
-                for received in parser.feed(piece):
-                    yield received
-        except EventTooLarge as error:
-            raise AgentAway("broken", str(error)) from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise AgentAway("broken", f"the agent's stream was cut off: {error}"[:200]) from error
 
 
 class Agent:
@@ -166,7 +122,7 @@ class Agent:
         Raises:
             AgentAway: no usable answer.
         """
-        ours = _own_headers(headers, _told(principal, tenant), "application/json", body)
+        ours = own_headers(headers, told_of(principal, tenant), "application/json", body)
         return await self._unabandoned(self._whole(method, target, ours, body, ANSWER_BYTES_MAX))
 
     async def fetch(self, target: str, headers: Mapping[str, str], bytes_max: int) -> Reply:
@@ -180,7 +136,7 @@ class Agent:
         Raises:
             AgentAway: no usable answer.
         """
-        ours = _own_headers(headers, _NOTHING, "application/json", None)
+        ours = own_headers(headers, NOTHING, "application/json", None)
         return await self._whole("GET", target, ours, None, bytes_max)
 
     @asynccontextmanager
@@ -210,8 +166,8 @@ class Agent:
         Raises:
             AgentAway: no usable answer.
         """
-        told = _told(principal, tenant)
-        ours = _own_headers(headers, told, f"{EVENT_STREAM}, application/json", body)
+        told = told_of(principal, tenant)
+        ours = own_headers(headers, told, f"{EVENT_STREAM}, application/json", body)
         upstream = await self._connections.head(method, target, ours, body)
         try:
             streams = upstream.status == 200 and upstream.content_type == EVENT_STREAM
@@ -258,7 +214,7 @@ class Agent:
         if hdrs.UPGRADE in request.headers:
             raise Refused("bad-request", "a connection can't be upgraded here")
         given = request.headers.items() if headers is None else headers
-        passed = _passed_headers(given, _told(principal, tenant), body)
+        passed = passed_headers(given, told_of(principal, tenant), body)
         data = request.content if body is None and request.body_exists else body or None
         asking = self._spawn(self._connections.head(request.method, target or request.raw_path, passed, data))
         try:
@@ -273,7 +229,7 @@ class Agent:
             self._leave(asking, request.method)
             raise
         response = web.StreamResponse(
-            status=upstream.status, reason=_reason(upstream), headers=_received(upstream)
+            status=upstream.status, reason=reason(upstream), headers=received_headers(upstream)
         )
         try:
             await self._relay(request, response, upstream)
@@ -325,7 +281,7 @@ class Agent:
         upstream = await self._connections.head(method, target, headers, body)
         try:
             return Reply(
-                upstream.status, _received(upstream), await self._connections.body(upstream, bytes_max)
+                upstream.status, received_headers(upstream), await self._connections.body(upstream, bytes_max)
             )
         finally:
             upstream.release()
@@ -347,70 +303,6 @@ class Agent:
             logger.debug("agent_away", detail=str(task.exception()))
 
 
-_Told = tuple[str | None, str | None]
-_NOTHING: _Told = (None, None)
-
-
-def _told(principal: str | None, tenant: str | None) -> _Told:
-    # As in `Sidecast-Owner`, so that an agent can compare the two, and no name can break a header.
-    return (
-        None if principal is None else encode_token(principal),
-        None if tenant is None else encode_token(tenant),
-    )
-
-
-def _own_headers(
-    headers: Mapping[str, str] | Iterable[tuple[str, str]],
-    told: _Told,
-    accept: str,
-    body: bytes | None,
-) -> CIMultiDict[str]:
-    given = headers.items() if isinstance(headers, Mapping) else headers
-    kept = [pair for pair in request_headers(given, *told) if pair[0].lower() not in _OF_THE_BODY]
-    ours = CIMultiDict(_sendable(kept))
-    ours[hdrs.ACCEPT] = accept
-    # What is read here is read as it comes: a compressed answer would have to be bounded twice.
-    ours[hdrs.ACCEPT_ENCODING] = "identity"
-    if body is not None:
-        ours[hdrs.CONTENT_TYPE] = "application/json"
-    return ours
-
-
-def _passed_headers(given: Iterable[tuple[str, str]], told: _Told, body: bytes | None) -> CIMultiDict[str]:
-    passed = CIMultiDict(_sendable(request_headers(given, *told)))
-    if body is not None:
-        # It was unpacked when it was read.
-        for name in (hdrs.CONTENT_LENGTH, hdrs.CONTENT_ENCODING):
-            passed.popall(name, None)
-    return passed
-
-
-def _sendable(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    for name, value in headers:
-        if not _encodable(value):
-            raise Refused("bad-request", f"the header {name} is not valid UTF-8")
-    return headers
-
-
-def _received(upstream: aiohttp.ClientResponse) -> CIMultiDict[str]:
-    # What isn't UTF-8 can't be written again as it came.
-    pairs = response_headers(upstream.headers.items())
-    return CIMultiDict((name, value) for name, value in pairs if _encodable(value))
-
-
 def _is_waited_for(body: aiohttp.StreamReader) -> bool:
     """Tell whether what holds a request up is its client: all that has come of its body has gone on."""
     return not (body.is_eof() or body._buffer)
-
-
-def _reason(upstream: aiohttp.ClientResponse) -> str | None:
-    return upstream.reason if upstream.reason is None or _encodable(upstream.reason) else None
-
-
-def _encodable(value: str) -> bool:
-    # Bytes that are no UTF-8 stand in headers as lone surrogates.
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager
 import msgspec
 from msgspec import Raw, Struct
 
-from sidecast_broker.agent import Agent, Answer, Reply
+from sidecast_broker.agent import Agent
+from sidecast_broker.agent_answers import Answer, Reply
 from sidecast_broker.agent_card import AgentCards
 from sidecast_broker.agent_connections import AgentAway
 from sidecast_broker.core.a2a.card import Interface

@@ -71,7 +71,7 @@ class CapturedAnswer(Voice):
             self._captor = self._capture.captor(self._tenant, task_id, self._owner)
         if self._captor is not None:
             self.key = self._captor.key
-            self._captor.join(self)
+            self._captor.hearing.join(self)
 
     def take(self, payload: bytes) -> TaskKey | None:
         """Take in what the agent says: one v1.0 StreamResponse; the result of a send looks the same.
@@ -91,18 +91,18 @@ class CapturedAnswer(Voice):
                 return None
             self.about(event.task_id)
         if self._captor is not None:
-            self._captor.hear(self, event)
+            self._captor.hearing.hear(self, event)
         return self.key
 
     def end(self) -> None:
         """Know that the answer has ended in good order, or that the agent has answered with an error."""
         if self._captor is not None:
-            self._captor.over(self, "ended")
+            self._captor.hearing.over(self, "ended")
 
     def broke(self) -> None:
         """Know that the answer broke off, or ended in an error while the task may go on."""
         if self._captor is not None:
-            self._captor.over(self, "broke")
+            self._captor.hearing.over(self, "broke")
 
 
 class Capture:
@@ -162,7 +162,7 @@ class Capture:
         await self._watch.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_S_MAX):
-                await asyncio.gather(*(captor.written() for captor in self._captors.values()))
+                await asyncio.gather(*(captor.hearing.written() for captor in self._captors.values()))
         running = list(self._running)
         for task in running:
             task.cancel()
@@ -213,7 +213,7 @@ class Capture:
             return
         captor = self.captor(tenant, event.task_id, None)
         if captor is not None:
-            captor.hint(event.state)
+            captor.hearing.hint(event.state)
 
     async def adopt(self, tenant: str, task_id: str) -> bool:
         """Begin to capture a task that the log doesn't have; give whether the agent has it.

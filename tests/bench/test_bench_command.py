@@ -8,58 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from sidecast_broker.commands.bench import Chunks, Measured, Watched, bucket, percentile_ms, table
+from sidecast_broker.commands.bench.command_line import table
+from sidecast_broker.commands.bench.measuring import Measured
 
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
 LISTEN_S_MAX = 20.0
 RUN_S_MAX = 30.0
-
-
-# --- the client's own parts
-
-
-@given(st.lists(st.binary(min_size=1, max_size=40), max_size=8), st.lists(st.integers(1, 300), max_size=20))
-def test_chunks_give_the_body_however_it_is_cut(pieces: list[bytes], cuts: list[int]) -> None:
-    wire = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
-    wire += b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
-    chunks, body = Chunks(), b""
-    for start, end in zip([0, *sorted(cuts)], [*sorted(cuts), len(wire)], strict=True):
-        body += chunks.feed(wire[start:end])
-    assert body == b"".join(pieces)
-    assert chunks.over
-    assert chunks.status == "HTTP/1.1 200 OK"
-
-
-def test_a_body_without_chunks_is_passed_on() -> None:
-    chunks = Chunks()
-    assert chunks.feed(HEAD) == b""
-    assert chunks.feed(b"\r\ndata: 1\n") == b"data: 1\n"
-    assert chunks.feed(b"\n") == b"\n"
-    assert not chunks.over
-
-
-@given(st.floats(1e-6, 1000))
-def test_a_percentile_of_equal_durations_is_that_duration(seconds: float) -> None:
-    assert percentile_ms({bucket(seconds): 3}, 0.99) == pytest.approx(seconds * 1000, rel=0.03)
-
-
-def test_percentiles_are_of_the_share_below_them() -> None:
-    buckets = {bucket(0.001): 98, bucket(1.0): 2}
-    assert percentile_ms(buckets, 0.5) == pytest.approx(1, rel=0.03)
-    assert percentile_ms(buckets, 0.97) == pytest.approx(1, rel=0.03)
-    assert percentile_ms(buckets, 0.98) == pytest.approx(1000, rel=0.03)
-    assert percentile_ms({}, 0.5) == 0
-
-
-def test_what_processes_saw_adds_up() -> None:
-    whole = Watched(connect={1: 2}, latency={5: 1}, events=1, failed={"away": 1}, last_s=7)
-    whole.add(Watched(connect={1: 1, 2: 1}, events=2, lost=3, duplicated=4, failed={"away": 2}, last_s=6))
-    assert whole == Watched(
-        connect={1: 3, 2: 1}, latency={5: 1}, events=3, lost=3, duplicated=4, failed={"away": 3}, last_s=7
-    )
 
 
 def test_the_table_names_what_failed() -> None:
@@ -67,9 +21,6 @@ def test_the_table_names_what_failed() -> None:
     shown = table(Measured(watchers=1200, tasks=1, failed={"HTTP/1.1 404 Not Found": 7}, **numbers))
     assert "streams      1,200, of 1 task\n" in shown
     assert shown.endswith("failed       7 streams: HTTP/1.1 404 Not Found")
-
-
-# --- against a broker
 
 
 @pytest.fixture(scope="module")

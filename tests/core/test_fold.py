@@ -14,7 +14,8 @@ from google.protobuf.json_format import MessageToDict, ParseDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecast_broker.core.fold import STEPS_MAX, WAITING_BYTES_MAX, WAITING_MAX, Fold, read_activity
+from sidecast_broker.core.activity import read_activity
+from sidecast_broker.core.fold import STEPS_MAX, WAITING_BYTES_MAX, WAITING_MAX, Fold
 from sidecast_schemas.codec import Event, StatusBody, TaskBody, decode_event
 from sidecast_schemas.events import ACTIVITY
 

@@ -489,8 +489,8 @@ async def test_what_the_answer_has_and_the_stream_is_late_with_is_said_once(
         task = await get(task_id)
         # Other than in this double, what is in the answer need not have been heard yet.
         late.extend(broker.capture._captors.values())
-        held = [captor._queue.pop() for captor in late for _ in range(2)]
-        asyncio.get_running_loop().call_later(0.02, lambda: late[0]._queue.extend(reversed(held)))
+        held = [captor.hearing.queue.pop() for captor in late for _ in range(2)]
+        asyncio.get_running_loop().call_later(0.02, lambda: late[0].hearing.queue.extend(reversed(held)))
         monkeypatch.undo()
         return task
 

@@ -19,8 +19,8 @@ from brokers import (
 )
 from yarl import URL
 
+from sidecast_broker.answers import Away, StreamInfo, TooManyResults
 from sidecast_broker.core.log import Stored
-from sidecast_broker.jetstream import Away, StreamInfo, TooManyResults
 from sidecast_broker.page import FOLDER
 from sidecast_broker.task_list import FRESH_S, RESULTS_MAX, WHOLE_S, TaskList
 from sidecast_schemas.subjects import TaskKey, events_subject

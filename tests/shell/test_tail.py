@@ -140,7 +140,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_double_can_be_asked_all_that_the_real_one_can() -> None:
-    for name, member in vars(JetStream).items():
+    for name, member in inspect.getmembers(JetStream):
         if not name.startswith("_"):
             double = vars(FakeJetStream)[name]
             if callable(member):

@@ -21,7 +21,7 @@ from yarl import URL
 from sidecast_broker.auth.key_set import KeySet, parse_key_set, secret_key_set
 from sidecast_broker.auth.watched_file import WatchedFile
 from sidecast_broker.background import Background
-from sidecast_broker.configuration import is_key_url
+from sidecast_broker.setting_urls import is_key_url
 from sidecast_broker.settings import KIB, Auth
 
 logger = structlog.get_logger(__name__)

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from sidecast_broker.commands.settings_options import settings_from, settings_options
-from sidecast_broker.configuration import MASK, mask_url
+from sidecast_broker.setting_urls import MASK, mask_url
 from sidecast_broker.settings import SETTINGS, Agent, Setting, Settings
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")

@@ -12,14 +12,11 @@ from typing import Literal, NamedTuple
 import msgspec
 from msgspec import UNSET, Raw, Struct
 
-from sidecast_schemas.codec import (
-    ArtifactBody,
-    Event,
-    RawObject,
-    StatusUpdateBody,
-    TurnBody,
-)
-from sidecast_schemas.events import ACTIVITY, INTERRUPTED_STATES, SUBMITTED, TERMINAL_STATES, Activity
+from sidecast_broker.core.activity import RawActivity, activity_in
+from sidecast_broker.core.kept_artifact import FoldedArtifact, KeptArtifact
+from sidecast_broker.core.raw_json import FIELD_BYTES, array_of, extend, merge, object_of, size_of
+from sidecast_schemas.codec import ArtifactBody, Event, RawObject, TurnBody
+from sidecast_schemas.events import INTERRUPTED_STATES, SUBMITTED, TERMINAL_STATES
 
 STEPS_MAX = 200
 """Steps kept for a snapshot; the one that appeared first leaves first."""
@@ -29,17 +26,7 @@ WAITING_BYTES_MAX = 8 * 1024
 """So many updates, and bytes of them, wait to be folded: several in a row cost a third of as many one by one,
 between which everything else of the path of an event runs. Bounds what a task holds beside its log."""
 
-_FIELD_BYTES = 180
-"""Memory of one kept raw value beside its bytes: Raw, bytes and str objects, and the slot in a dict."""
-
 TurnPhase = Literal["begin", "end"]
-
-
-class RawActivity(NamedTuple):
-    """A valid activity: what it says, and all its fields as they were sent."""
-
-    known: Activity
-    fields: RawObject
 
 
 class TurnSpan(NamedTuple):
@@ -47,20 +34,6 @@ class TurnSpan(NamedTuple):
 
     begin: int
     end: int | None
-
-
-class FoldedArtifact(NamedTuple):
-    """An artifact as the records so far make it.
-
-    Attributes:
-        fields: of it, but `parts` and `metadata`.
-        metadata: merged key by key.
-        parts: the parts as a JSON array.
-    """
-
-    fields: Mapping[str, Raw]
-    metadata: Mapping[str, Raw]
-    parts: Raw
 
 
 class _StatusUpdate(Struct):
@@ -85,7 +58,6 @@ class _Identified(Struct):
 
 
 _decode_payload = msgspec.json.Decoder(_Payload).decode
-_decode_activity = msgspec.json.Decoder(Activity).decode
 _decode_identified = msgspec.json.Decoder(_Identified).decode
 _decode_object = msgspec.json.Decoder(RawObject).decode
 _decode_list = msgspec.json.Decoder(list[Raw]).decode
@@ -93,63 +65,6 @@ _decode_str = msgspec.json.Decoder(str).decode
 _decode_artifact = msgspec.json.Decoder(ArtifactBody).decode
 _encode = msgspec.json.Encoder().encode
 _NULL = Raw(b"null")
-
-
-def read_activity(event: Event) -> RawActivity | None:
-    """Give the activity a status update reports, or None.
-
-    One that is malformed (a wrong type, a `progress` outside 0..1, an unknown kind, a `progress` or `step`
-    without what it is named after) is none: to us the event is then a status like any other.
-    """
-    body = event.body
-    return _activity(body.metadata) if isinstance(body, StatusUpdateBody) and body.metadata else None
-
-
-def _activity(metadata: RawObject) -> RawActivity | None:
-    raw = metadata.get(ACTIVITY)
-    if raw is None:
-        return None
-    try:
-        known = _decode_activity(raw)
-    except msgspec.ValidationError:
-        return None
-    if (known.kind == "progress" and known.progress is UNSET) or (
-        known.kind == "step" and known.step is UNSET
-    ):
-        return None
-    return RawActivity(known, _decode_object(raw))
-
-
-class _Artifact:
-    """One artifact: its parts as the inside of a JSON array, so that appending costs what is appended."""
-
-    __slots__ = ("fields", "metadata", "parts")
-
-    def __init__(self, fields: RawObject) -> None:
-        self.replace(fields)
-
-    def replace(self, fields: RawObject) -> None:
-        """Become another artifact, at the same place."""
-        self.parts = bytearray(_elements(fields.get("parts")))
-        self.metadata = _copy(_object(fields.get("metadata")))
-        self.fields = _copy({key: raw for key, raw in fields.items() if key not in ("parts", "metadata")})
-
-    @property
-    def size_bytes(self) -> int:
-        return len(self.parts) + _size(self.fields) + _size(self.metadata)
-
-    def append(self, fields: RawObject) -> int:
-        """Extend by a further piece; give the bytes it takes more."""
-        before = len(self.parts)
-        _extend(self.parts, _elements(fields.get("parts")))
-        return len(self.parts) - before + _merge(self.metadata, _object(fields.get("metadata")))
-
-    def tree(self) -> dict[str, object]:
-        """Give it in the form the encoder takes."""
-        tree: dict[str, object] = {**self.fields, "parts": _array(self.parts)}
-        if self.metadata:
-            tree["metadata"] = self.metadata
-        return tree
 
 
 class Fold:
@@ -203,8 +118,8 @@ class Fold:
         self._status: RawObject = {}
         self._history = bytearray()
         self._message_ids: set[str] = set()
-        self._artifacts: list[_Artifact] = []
-        self._artifact_of: dict[str, _Artifact] = {}
+        self._artifacts: list[KeptArtifact] = []
+        self._artifact_of: dict[str, KeptArtifact] = {}
         self._metadata: RawObject = {}
         self._other: RawObject = {}
         self._steps: RawObject = {}
@@ -249,7 +164,7 @@ class Fold:
         artifact = self._artifact_of.get(artifact_id)
         if artifact is None:
             return None
-        return FoldedArtifact(artifact.fields, artifact.metadata, _array(artifact.parts))
+        return FoldedArtifact(artifact.fields, artifact.metadata, array_of(artifact.parts))
 
     def knows_message(self, message_id: str) -> bool:
         """Tell whether a message is in the history, is the present status's, or began a turn."""
@@ -359,7 +274,7 @@ class Fold:
             if self._artifacts:
                 tree["artifacts"] = [artifact.tree() for artifact in self._artifacts]
             if self._history:
-                tree["history"] = _array(self._history)
+                tree["history"] = array_of(self._history)
             if self._metadata:
                 tree["metadata"] = self._metadata
             tree.update(self._other)
@@ -371,7 +286,7 @@ class Fold:
         assert isinstance(turn, TurnBody)
         known = self._turns.get(turn.id)
         if known is None:
-            self._size += _FIELD_BYTES + len(turn.id)
+            self._size += FIELD_BYTES + len(turn.id)
         begin = self.sequence if known is None else known.begin
         self._turns[turn.id] = TurnSpan(begin, self.sequence if turn.phase == "end" else None)
         if turn.phase == "end":
@@ -396,8 +311,8 @@ class Fold:
         self._end_status_message()
         self._set_status(update.status, size_bytes)
         if update.metadata:
-            self._size += _merge(self._metadata, update.metadata)
-            if (activity := _activity(update.metadata)) is not None:
+            self._size += merge(self._metadata, update.metadata)
+            if (activity := activity_in(update.metadata)) is not None:
                 self._apply_activity(activity)
 
     def _apply_activity(self, activity: RawActivity) -> None:
@@ -406,16 +321,16 @@ class Fold:
             self._progress = known.progress
         if known.step is not UNSET:
             # A known step keeps its place: the order is that of the plan, not of the latest news.
-            self._size += _merge(self._steps, {known.step.id: activity.fields["step"]})
+            self._size += merge(self._steps, {known.step.id: activity.fields["step"]})
             if len(self._steps) > STEPS_MAX:
                 oldest = next(iter(self._steps))
-                self._size -= _size({oldest: self._steps.pop(oldest)})
+                self._size -= size_of({oldest: self._steps.pop(oldest)})
 
     def _apply_artifact(self, update: _ArtifactUpdate) -> None:
         artifact_id = _decode_str(update.artifact["artifactId"])
         artifact = self._artifact_of.get(artifact_id)
         if artifact is None:
-            self._add_artifact(artifact_id, _Artifact(update.artifact))
+            self._add_artifact(artifact_id, KeptArtifact(update.artifact))
         elif update.append:
             self._size += artifact.append(update.artifact)
         else:
@@ -435,13 +350,13 @@ class Fold:
             except msgspec.ValidationError:
                 self.malformed += 1
             else:
-                self._add_artifact(artifact_id, _Artifact(_decode_object(raw)))
+                self._add_artifact(artifact_id, KeptArtifact(_decode_object(raw)))
         metadata = fields.pop("metadata", _NULL)
         self.malformed += memoryview(metadata)[0] not in b"{n"
-        self._size += _merge(self._metadata, _object(metadata))
+        self._size += merge(self._metadata, object_of(metadata))
         for key in ("id", "contextId"):
             fields.pop(key, None)
-        self._size += _merge(self._other, fields)
+        self._size += merge(self._other, fields)
         self.state = event.state
         self.opening_sequence = self.sequence
         self.opening = self.task()
@@ -456,27 +371,27 @@ class Fold:
             self._add_message(message)
 
     def _add_message(self, message: Raw) -> None:
-        _extend(self._history, message)
+        extend(self._history, message)
         self._remember_message(_message_id(message))
 
     def _remember_message(self, message_id: str) -> None:
         if message_id and message_id not in self._message_ids:
             self._message_ids.add(message_id)
-            self._size += _FIELD_BYTES + len(message_id)
+            self._size += FIELD_BYTES + len(message_id)
 
     def _set_history(self, messages: list[Raw]) -> None:
         # Only turn begins can stand before the `task` record: what it doesn't know of them came before it.
         known = {_message_id(message) for message in messages} - {""}
-        earlier = [raw for raw in _decode_list(_array(self._history)) if _message_id(raw) not in known]
+        earlier = [raw for raw in _decode_list(array_of(self._history)) if _message_id(raw) not in known]
         self._history = bytearray()
         for message in [*earlier, *messages]:
             self._add_message(message)
 
-    def _add_artifact(self, artifact_id: str, artifact: _Artifact) -> None:
+    def _add_artifact(self, artifact_id: str, artifact: KeptArtifact) -> None:
         self._artifacts.append(artifact)
         # Of several with one id, which only a `task` record can bring, updates go to the first (as the SDK).
         self._artifact_of.setdefault(artifact_id, artifact)
-        self._size += artifact.size_bytes + _FIELD_BYTES + len(artifact_id)
+        self._size += artifact.size_bytes + FIELD_BYTES + len(artifact_id)
 
     def _objects(self, raw: Raw | None) -> list[Raw]:
         """Give the objects of an array; what is no array of objects is left out, and counted."""
@@ -497,44 +412,3 @@ def _message_id(message: Raw) -> str:
         return _decode_identified(message).messageId
     except msgspec.ValidationError:
         return ""
-
-
-def _copy(fields: RawObject) -> RawObject:
-    """Copy raw values, which are slices of a payload and would keep it alive."""
-    return {key: raw.copy() for key, raw in fields.items()}
-
-
-def _merge(into: RawObject, fields: RawObject) -> int:
-    """Set copies of raw values; give the bytes they take more."""
-    grown = 0
-    for key, raw in fields.items():
-        grown += len(raw)
-        if key in into:
-            grown -= len(into[key])
-        else:
-            grown += _FIELD_BYTES + len(key)
-        into[key] = raw.copy()
-    return grown
-
-
-def _size(fields: RawObject) -> int:
-    return sum(_FIELD_BYTES + len(key) + len(raw) for key, raw in fields.items())
-
-
-def _object(raw: Raw | None) -> RawObject:
-    return {} if raw is None or memoryview(raw)[0] != ord("{") else _decode_object(raw)
-
-
-def _elements(array: Raw | None) -> bytes:
-    """Give the inside of a JSON array."""
-    return b"" if array is None or memoryview(array)[0] != ord("[") else bytes(array)[1:-1].strip()
-
-
-def _array(elements: bytearray) -> Raw:
-    return Raw(b"[" + bytes(elements) + b"]")
-
-
-def _extend(elements: bytearray, more: bytes | Raw) -> None:
-    if elements and more:
-        elements += b","
-    elements += more

@@ -5,7 +5,7 @@ Must not know how long batches gather, nor for whom.
 
 from __future__ import annotations
 
-from sidecast_broker.core.fold import read_activity
+from sidecast_broker.core.activity import read_activity
 from sidecast_schemas.codec import Event, TurnBody
 from sidecast_schemas.events import ACTIVITY, INTERRUPTED_STATES, TERMINAL_STATES
 

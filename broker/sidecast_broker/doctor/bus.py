@@ -17,10 +17,10 @@ import nats.errors
 from nats.aio.client import Client
 
 from sidecast_broker.answers import STREAM_NOT_FOUND, decode_info, parse_time
-from sidecast_broker.configuration import mask_url
 from sidecast_broker.core.permissions import Permission, needed
 from sidecast_broker.doctor.finding import Finding
 from sidecast_broker.nats_credentials import connect_options
+from sidecast_broker.setting_urls import mask_url
 from sidecast_broker.settings import Settings
 from sidecast_broker.stream_config import desired_config, differences, unusable_because
 from sidecast_schemas import headers as names

@@ -10,7 +10,8 @@ from msgspec import Raw
 from sidecast_broker.core.a2a.artifacts import artifact_update, artifact_update_before
 from sidecast_broker.core.a2a.content import fields_of
 from sidecast_broker.core.a2a.heard import Heard
-from sidecast_broker.core.fold import Fold, FoldedArtifact
+from sidecast_broker.core.fold import Fold
+from sidecast_broker.core.kept_artifact import FoldedArtifact
 from sidecast_schemas.codec import Event, RawObject, decode_event
 
 

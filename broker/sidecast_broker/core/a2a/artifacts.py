@@ -20,7 +20,7 @@ from sidecast_broker.core.a2a.content import (
 )
 from sidecast_broker.core.a2a.copies import news_at, news_before
 from sidecast_broker.core.a2a.heard import Heard
-from sidecast_broker.core.fold import FoldedArtifact
+from sidecast_broker.core.kept_artifact import FoldedArtifact
 from sidecast_schemas.codec import RawObject
 
 

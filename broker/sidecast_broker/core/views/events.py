@@ -11,21 +11,20 @@ from typing import NamedTuple, Protocol, get_args
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
+from sidecast_broker.core.activity import read_activity
 from sidecast_broker.core.cursor import format_cursor
-from sidecast_broker.core.fold import Fold, RawActivity, read_activity
+from sidecast_broker.core.fold import Fold
 from sidecast_broker.core.frame import CR, LF, frame
 from sidecast_broker.core.resume import Mode
+from sidecast_broker.core.views.record_shapes import activity_frame, artifact_frame, state_name, status_frame
 from sidecast_broker.core.views.shapes import (
     ActivityFrame,
     Answer,
     Answers,
-    ArtifactFrame,
     BatchFrame,
     BusyFrame,
-    DebugFrame,
     DrainFrame,
     EndFrame,
-    ErrorFrame,
     ExpiringFrame,
     FrameShape,
     GapFrame,
@@ -33,14 +32,10 @@ from sidecast_broker.core.views.shapes import (
     LagFrame,
     MessageFrame,
     OpenFrame,
-    ProgressFrame,
     RecordShape,
     SnapshotFrame,
-    StatusFrame,
-    StepFrame,
     StreamGapReason,
     StreamShape,
-    ThoughtFrame,
 )
 from sidecast_schemas.codec import (
     ArtifactUpdateBody,
@@ -51,14 +46,7 @@ from sidecast_schemas.codec import (
     TurnBody,
     one_line,
 )
-from sidecast_schemas.events import (
-    ACTIVITY,
-    INTERRUPTED_STATES,
-    TASK_STATES,
-    TERMINAL_STATES,
-    WORKING,
-    kebab_state,
-)
+from sidecast_schemas.events import ACTIVITY, INTERRUPTED_STATES, TERMINAL_STATES, WORKING
 
 REQUESTED_LENGTH_MAX = 128
 """Characters of a client's cursor that a gap repeats: any valid one fits, and no header is mirrored whole."""
@@ -134,15 +122,6 @@ class Filter(Struct, frozen=True):
         return self.types is None or kind.type in self.types
 
 
-_ACTIVITY_SHAPES: dict[
-    str, type[ProgressFrame] | type[StepFrame] | type[ThoughtFrame] | type[DebugFrame] | type[ErrorFrame]
-] = {
-    "progress": ProgressFrame,
-    "step": StepFrame,
-    "thought": ThoughtFrame,
-    "debug": DebugFrame,
-    "error": ErrorFrame,
-}
 _ACTIVITY_FIELDS = frozenset(ActivityFrame.__struct_fields__) | {"type"}
 _KINDS = {
     shape: FrameKind(str(shape.__struct_config__.tag), shape in (SnapshotFrame, *get_args(StreamShape)))
@@ -152,14 +131,7 @@ _DECISIVE_STATUS = FrameKind("task.status", True)
 # A batch holds frames, each of which has passed the filter: asking for it is right and changes nothing.
 _TASK_TYPES = frozenset(_KINDS[shape].type for shape in get_args(RecordShape)) | {"task.batch"}
 _KNOWN_TYPES = _TASK_TYPES | {kind.type for kind in _KINDS.values()}
-
-_STATE_NAMES = {state: kebab_state(state) for state in TASK_STATES}
 _DECISIVE_STATES = TERMINAL_STATES | INTERRUPTED_STATES
-_PLAIN_MESSAGE = frozenset({"messageId", "role", "parts", "contextId", "taskId"})
-_PLAIN_TEXT = frozenset({"text"})
-_PLAIN_PIECE = frozenset({"text", "mediaType"})
-_NOTHING = frozenset({b"null", b'""', b"[]", b"{}"})
-_AGENT = Raw(b'"ROLE_AGENT"')
 
 
 class _MessagePayload(Struct):
@@ -167,9 +139,7 @@ class _MessagePayload(Struct):
 
 
 _encode = msgspec.json.Encoder().encode
-_decode_parts = msgspec.json.Decoder(list[RawObject]).decode
 _decode_message = msgspec.json.Decoder(_MessagePayload).decode
-_decode_str = msgspec.json.Decoder(str).decode
 
 
 def parse_filter(types: str | None, debug: str | None = None) -> Filter:
@@ -221,12 +191,12 @@ def encode(record: Record, fold: Fold, epoch: str, *, named: bool = True) -> Enc
         activity = read_activity(event) if state == WORKING and ACTIVITY in (body.metadata or ()) else None
         if activity is None:
             kind = _DECISIVE_STATUS if state in _DECISIVE_STATES else None
-            shape = _status(fold.task_id, context_id, sequence, record.at, body)
+            shape = status_frame(fold.task_id, context_id, sequence, record.at, body)
         else:
-            shape = _activity(fold.task_id, context_id, sequence, record.at, body, activity)
+            shape = activity_frame(fold.task_id, context_id, sequence, record.at, body, activity)
             more = {key: raw for key, raw in activity.fields.items() if key not in _ACTIVITY_FIELDS}
     elif isinstance(body, ArtifactUpdateBody):
-        shape = _artifact(fold.task_id, context_id, sequence, record.at, body)
+        shape = artifact_frame(fold.task_id, context_id, sequence, record.at, body)
     elif isinstance(body, MessageBody):
         message = _decode_message(event.payload).message
         shape = MessageFrame(
@@ -239,7 +209,7 @@ def encode(record: Record, fold: Fold, epoch: str, *, named: bool = True) -> Enc
             seq=sequence,
             at=record.at,
             task=Raw(_opening(record, fold)),
-            state=_state_name(body.status.state),
+            state=state_name(body.status.state),
             progress=None,
             steps=[],
             partial=False,
@@ -266,7 +236,7 @@ def snapshot(
         seq=sequence,
         at=at,
         task=Raw(fold.task()),
-        state=_state_name(fold.state),
+        state=state_name(fold.state),
         progress=fold.progress,
         steps=fold.steps,
         partial=partial,
@@ -279,7 +249,7 @@ def answer(fold: Fold, sequence: int, epoch: str, *, partial: bool) -> bytes:
     return _encode(
         Answer(
             task=Raw(fold.task()),
-            state=_state_name(fold.state),
+            state=state_name(fold.state),
             progress=fold.progress,
             steps=fold.steps,
             cursor=format_cursor(epoch, sequence),
@@ -379,7 +349,7 @@ def end_frame(
     state: str | None, reason: str, *, named: bool = True, task_id: str | None = None
 ) -> EncodedFrame:
     """Encode `stream.end`; the state comes in the wire's spelling."""
-    return _frame(EndFrame(taskId=_or_unset(task_id), state=_state_name(state), reason=reason), named)
+    return _frame(EndFrame(taskId=_or_unset(task_id), state=state_name(state), reason=reason), named)
 
 
 def heartbeat_frame(*, named: bool = True) -> EncodedFrame:
@@ -406,129 +376,12 @@ def _frame(
     return EncodedFrame(kind, frame(data, kind.type if named else None, event_id, retry_ms))
 
 
-def _status(task_id: str, context_id: str, sequence: int, at: str, body: StatusUpdateBody) -> StatusFrame:
-    state = body.status.state
-    text, message = _text_and_message(body.status.message)
-    return StatusFrame(
-        taskId=task_id,
-        contextId=context_id,
-        seq=sequence,
-        at=at,
-        state=_STATE_NAMES.get(state) or kebab_state(state),
-        text=text,
-        message=message,
-        final=state in TERMINAL_STATES,
-        metadata=body.metadata or UNSET,
-    )
-
-
-def _activity(
-    task_id: str, context_id: str, sequence: int, at: str, body: StatusUpdateBody, activity: RawActivity
-) -> ProgressFrame | StepFrame | ThoughtFrame | DebugFrame | ErrorFrame:
-    text, message = _text_and_message(body.status.message)
-    fields = activity.fields
-    assert body.metadata is not None
-    return _ACTIVITY_SHAPES[activity.known.kind](
-        taskId=task_id,
-        contextId=context_id,
-        seq=sequence,
-        at=at,
-        kind=activity.known.kind,
-        progress=fields.get("progress", UNSET),
-        step=fields.get("step", UNSET),
-        code=fields.get("code", UNSET),
-        recoverable=fields.get("recoverable", UNSET),
-        component=fields.get("component", UNSET),
-        text=text,
-        message=message,
-        metadata={key: raw for key, raw in body.metadata.items() if key != ACTIVITY} or UNSET,
-    )
-
-
-def _artifact(
-    task_id: str, context_id: str, sequence: int, at: str, body: ArtifactUpdateBody
-) -> ArtifactFrame:
-    artifact = body.artifact
-    parts = artifact.parts or []
-    media_type: Raw | UnsetType = UNSET
-    plain = False
-    # Pieces of one text continue each other, so several text parts join without anything between.
-    text = _text(parts, "")
-    if len(parts) == 1 and text is not UNSET and not _holds_more(parts[0], _PLAIN_PIECE):
-        media_type = parts[0].get("mediaType", UNSET)
-        plain = media_type is UNSET or _is_text(media_type)
-    return ArtifactFrame(
-        taskId=task_id,
-        contextId=context_id,
-        seq=sequence,
-        at=at,
-        artifactId=artifact.artifactId,
-        name=artifact.name or UNSET,
-        text=text,
-        mediaType=media_type if plain else UNSET,
-        parts=UNSET if plain else parts,
-        append=bool(body.append),
-        lastChunk=bool(body.lastChunk),
-        metadata=artifact.metadata or UNSET,
-        eventMetadata=body.metadata or UNSET,
-    )
-
-
 def _opening(record: Record, fold: Fold) -> bytes:
     if fold.opening is None:
         fold = Fold(fold.task_id)
         fold.apply(record.event, record.sequence)
     assert fold.opening is not None
     return fold.opening
-
-
-def _text_and_message(message: RawObject | None) -> tuple[Raw | UnsetType, RawObject | UnsetType]:
-    """Give the text of a message, and the message unless the text says it all."""
-    if message is None:
-        return UNSET, UNSET
-    try:
-        parts = _decode_parts(message["parts"])
-    except (KeyError, msgspec.ValidationError):
-        return UNSET, message
-    text = _text(parts, "\n")
-    if (
-        text is UNSET
-        or len(parts) != 1
-        or _holds_more(parts[0], _PLAIN_TEXT)
-        or message.get("role", _AGENT) != _AGENT
-        or _holds_more(message, _PLAIN_MESSAGE)
-    ):
-        return text, message
-    return text, UNSET
-
-
-def _text(parts: list[RawObject], between: str) -> Raw | UnsetType:
-    if len(parts) == 1:
-        text = parts[0].get("text", UNSET)
-        return text if text is UNSET or _is_text(text) else UNSET
-    texts = [part["text"] for part in parts if "text" in part and _is_text(part["text"])]
-    return (
-        Raw(_encode(between.join(map(_decode_str, texts))))
-        if len(texts) > 1
-        else texts[0]
-        if texts
-        else UNSET
-    )
-
-
-def _is_text(raw: Raw) -> bool:
-    return memoryview(raw)[0] == ord('"')
-
-
-def _holds_more(fields: RawObject, plain: frozenset[str]) -> bool:
-    """Tell whether an object holds anything under other keys; an empty value is none, as in ProtoJSON."""
-    if fields.keys() <= plain:
-        return False
-    return any(key not in plain and bytes(raw) not in _NOTHING for key, raw in fields.items())
-
-
-def _state_name(state: str | None) -> str | None:
-    return None if state is None else _STATE_NAMES.get(state) or kebab_state(state)
 
 
 def _or_unset(task_id: str | None) -> str | UnsetType:
