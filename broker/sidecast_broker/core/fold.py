@@ -14,6 +14,7 @@ from msgspec import UNSET, Raw, Struct
 
 from sidecast_schemas.codec import (
     ArtifactBody,
+    ArtifactUpdateBody,
     Event,
     RawObject,
     StatusUpdateBody,
@@ -205,6 +206,7 @@ class Fold:
         self._message_ids: set[str] = set()
         self._artifacts: list[_Artifact] = []
         self._artifact_of: dict[str, _Artifact] = {}
+        self._artifact_began: dict[str, int] = {}
         self._metadata: RawObject = {}
         self._other: RawObject = {}
         self._steps: RawObject = {}
@@ -250,6 +252,10 @@ class Fold:
         if artifact is None:
             return None
         return FoldedArtifact(artifact.fields, artifact.metadata, _array(artifact.parts))
+
+    def begins_artifact(self, artifact_id: str, sequence: int) -> bool:
+        """Tell whether an update, taken in, was the first of its artifact that the records here hold."""
+        return self._artifact_began.get(artifact_id, sequence) >= sequence
 
     def knows_message(self, message_id: str) -> bool:
         """Tell whether a message is in the history, is the present status's, or began a turn."""
@@ -323,6 +329,9 @@ class Fold:
             self._defer(event.payload)
         elif kind == "artifactUpdate":
             self.state = self.state or SUBMITTED
+            body = event.body
+            assert isinstance(body, ArtifactUpdateBody)
+            self._artifact_began.setdefault(body.artifact.artifactId, sequence)
             self._defer(event.payload)
         elif kind == "task":
             self._apply_task(event)
@@ -435,6 +444,7 @@ class Fold:
             except msgspec.ValidationError:
                 self.malformed += 1
             else:
+                self._artifact_began.setdefault(artifact_id, self.sequence)
                 self._add_artifact(artifact_id, _Artifact(_decode_object(raw)))
         metadata = fields.pop("metadata", _NULL)
         self.malformed += memoryview(metadata)[0] not in b"{n"
@@ -476,7 +486,7 @@ class Fold:
         self._artifacts.append(artifact)
         # Of several with one id, which only a `task` record can bring, updates go to the first (as the SDK).
         self._artifact_of.setdefault(artifact_id, artifact)
-        self._size += artifact.size_bytes + _FIELD_BYTES + len(artifact_id)
+        self._size += artifact.size_bytes + 2 * (_FIELD_BYTES + len(artifact_id))
 
     def _objects(self, raw: Raw | None) -> list[Raw]:
         """Give the objects of an array; what is no array of objects is left out, and counted."""
