@@ -38,12 +38,12 @@ async def end(backend: Backend) -> None:
 
 @asynccontextmanager
 async def watching(backend: Backend, place: str, query: str) -> AsyncIterator[tuple[OwnBroker, Watch, float]]:
-    """Watch at a rate what memory holds, or the stream alone, or what snapshots that are ahead don't tell."""
+    """Watch at a rate what is stored, in memory, to come, or apart: what snapshots that are ahead leave out."""
     for task in (A, B):
         await backend.publish(task_record(task), artifact("-", task), task=task)
     async with broker(backend, nats__verify_s=60, nats__page_events=PAGE, pace__burst=BURST) as running:
         first = None
-        if place != "stream":
+        if place in ("memory", "apart"):
             first = await running.watch(path=BOTH)
             await first.take(3)
         if place == "apart":
@@ -54,7 +54,7 @@ async def watching(backend: Backend, place: str, query: str) -> AsyncIterator[tu
             await until(lambda: backend.faults.lost == 2 * 3 * ROUNDS)
             await backend.publish(artifact("+", A, append=True), task=A)
             await running.until_answer(A, lambda answer: "+" in str(answer["task"]["artifacts"]))
-        else:
+        elif place != "live":
             await publish(backend, A, B)
             await end(backend)
         began_s = time.monotonic()
@@ -65,13 +65,17 @@ async def watching(backend: Backend, place: str, query: str) -> AsyncIterator[tu
             assert kinds(await stream.take(3)) == ["stream.open", "task.snapshot", "task.snapshot"]
             backend.faults.flow()
             await end(backend)
+        if place == "live":
+            await stream.next()
+            await publish(backend, A, B)
+            await end(backend)
         yield running, stream, began_s
         if first is not None:
             await first.close()
 
 
 @pytest.mark.parametrize("query", ["", "&coalesce=1", "&coalesce=1&batch=array"])
-@pytest.mark.parametrize("place", ["stream", "memory", "apart"])
+@pytest.mark.parametrize("place", ["stream", "memory", "live", "apart"])
 async def test_no_event_comes_before_the_rate_allows_it(backend: Backend, place: str, query: str) -> None:
     async with watching(backend, place, query) as (_running, stream, began_s):
         frames: list[Frame] = []
