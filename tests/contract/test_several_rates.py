@@ -38,7 +38,7 @@ async def end(backend: Backend) -> None:
 
 @asynccontextmanager
 async def watching(backend: Backend, place: str, query: str) -> AsyncIterator[tuple[OwnBroker, Watch, float]]:
-    """Watch at a rate what is stored, in memory, to come, or apart: what snapshots that are ahead leave out."""
+    """Watch at a rate what is stored, in memory, to come, or left out by snapshots that are ahead."""
     for task in (A, B):
         await backend.publish(task_record(task), artifact("-", task), task=task)
     async with broker(backend, nats__verify_s=60, nats__page_events=PAGE, pace__burst=BURST) as running:
