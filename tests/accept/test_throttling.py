@@ -65,8 +65,13 @@ async def follow(there: Stage, path: str, headers: dict[str, str], seen: Seen) -
 
 
 def most_in_a_window(seen: Seen) -> int:
-    """Give how many frames came within any ten seconds, once the burst is used up."""
-    times = [at_s for at_s, numbers in seen if numbers][BURST:]
+    """Give how many frames came within any ten seconds, once the burst is used up: one had to be waited for.
+
+    What tokens came back while the burst went out belongs to it.
+    """
+    times = [at_s for at_s, numbers in seen if numbers]
+    waited = (at for at in range(BURST, len(times)) if times[at] - times[at - 1] >= 0.8 / MAX_RATE)
+    times = times[next(waited) :]
     return max(bisect_right(times, at_s + WINDOW_S - 0.01) - index for index, at_s in enumerate(times))
 
 
