@@ -17,6 +17,7 @@ from sidecast_broker.board_view import BoardView
 from sidecast_broker.boards import Boards, Found
 from sidecast_broker.core.auth.principal import Principal
 from sidecast_broker.core.frame import HEARTBEAT, with_id
+from sidecast_broker.core.log import Record
 from sidecast_broker.core.pace import Pace, Slow
 from sidecast_broker.core.resume import Opening
 from sidecast_broker.core.views.shapes import StreamGapReason
@@ -182,6 +183,7 @@ class BoardStream(Stream):
     def recheck(self, covers: Callable[[TaskKey], bool]) -> None:
         """Take off the tasks that are revoked, and tell the client which."""
         self.board.revoke(covers)
+        self._rest = None  # may hold frames of them
         # Before its first frame there is nothing that this could follow.
         open_ = self._begun and self._subscriber is not None and not self.subscriber.transport.is_closing()
         if open_ and (frames := self._tell_revoked()):
@@ -211,26 +213,25 @@ class BoardStream(Stream):
     async def _send_apart(self) -> bool:
         """Send what the snapshots don't tell yet, without ids; False: the board has not come further."""
         board, subscriber = self.board, self.subscriber
-        start, position = subscriber.cursor, min(board.position, self._ahead_to)
-        if position <= start:
+        position = min(board.position, self._ahead_to)
+        if position <= subscriber.cursor:
             return False
-        data, count = b"", 0
-        for record in board.log.after(start):
-            if record.sequence > position:
-                break
-            assert isinstance(record, Entry)
-            told = record.sequence <= self._ahead.get(record.hub.key.task, 0)
-            if not told and (frames := self.board_view.record(board, record)):
-                # Two blocks where the record ends its task.
-                data += b"".join(with_id(block + b"\n\n", None) for block in frames.split(b"\n\n")[:-1])
-                count += 1
-        subscriber.cursor = position
-        subscriber.events += count
-        self._metrics.deliveries.events[self.view.format] += count
-        if position == self._ahead_to:
+        if (due_s := self._replay_due_s()) > self._clock():
+            await self._sleep_until(due_s)
+            return True
+        untold = [
+            record for record in board.log.after(subscriber.cursor) if self._is_untold(record, position)
+        ]
+        data = self._spend(board.pieces(self.view, untold), position, "memory")
+        if subscriber.cursor == self._ahead_to:
             self._ahead = {}
-        await self.write(data)
+        await self.write(b"".join(with_id(block + b"\n\n", None) for block in data.split(b"\n\n")[:-1]))
         return True
+
+    def _is_untold(self, record: Record, position: int) -> bool:
+        """Tell whether a record up to a position is not in its task's snapshot."""
+        assert isinstance(record, Entry)
+        return self._ahead.get(record.hub.key.task, 0) < record.sequence <= position
 
     async def _moved(self) -> None:
         """Wait until the board has come further, or the stream is to end."""
@@ -261,12 +262,7 @@ class BoardStream(Stream):
         if reached is None:
             subscriber.gap = "expired"
             return b""
-        data = self._take(list(entries), "stream") if entries else b""
-        if not entries or subscriber.cursor == entries[-1].sequence:
-            # All of them: a client's rate may have left some for the next time.
-            subscriber.cursor = max(subscriber.cursor, reached)
-        self._anchored = True
-        return data
+        return self._take(list(entries), "stream", reached)
 
     async def _tell_gap(self) -> None:
         """Tell of the hole, then send the tasks as they stand, once that is known."""

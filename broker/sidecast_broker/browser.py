@@ -91,7 +91,7 @@ class BrowserView(Struct, frozen=True):
             and self.filter.admits(frame.kind)
         ]
         if self.coalesce:
-            found = coalesce(found, hub.epoch, named=self.named)
+            found = coalesce(found, hub.fold, hub.epoch, named=self.named)
         # What goes into an array needs no lines of its own.
         return [(piece.sequence, piece.frame.json if self.array else piece.frame.data) for piece in found]
 

@@ -29,6 +29,7 @@ from sidecast_broker.core.forwarded import parse_address
 from sidecast_broker.core.frame import HEARTBEAT, chunk
 from sidecast_broker.core.log import Record, Stored
 from sidecast_broker.core.pace import Pace, Slow
+from sidecast_broker.core.rest import Rest, rest_of
 from sidecast_broker.core.views.shapes import StreamGapReason
 from sidecast_broker.holds import Held
 from sidecast_broker.hub import WRITE_BYTES_MAX, Hub, cut, fitting
@@ -167,6 +168,7 @@ class Stream:
         "_marked_bytes",
         "_metrics",
         "_page_records",
+        "_rest",
         "_settings",
         "_subscriber",
         "_waiter",
@@ -238,6 +240,7 @@ class Stream:
         self._ending: Ending | None = None
         self._fd = -1
         self._page_records: int | None = None
+        self._rest: Rest | None = None
         self._anchored = False
         self._first_write = True
         self._marked_bytes = 0
@@ -356,6 +359,7 @@ class Stream:
         try:
             while self._ending is None:
                 if await self._catch_up():
+                    self._rest = None
                     # Written to by the hub until it hands the stream back; nothing else is awaited here, so
                     # that an idle stream holds as little as possible.
                     waiter = self._waiter = asyncio.get_running_loop().create_future()
@@ -418,6 +422,7 @@ class Stream:
                 self.cut("failed")
                 raise ConnectionResetError("broken off")
             if subscriber.gap is not None or hub.epoch != self._epoch or subscriber.cursor < hub.gap_below:
+                self._rest = None
                 await self._tell_gap()
             elif self.view.ended(hub, subscriber.cursor):
                 self._ending = Ending("ended", self.view.end(hub))
@@ -427,7 +432,7 @@ class Stream:
                 if (due_s := self._replay_due_s()) > self._clock():
                     await self._sleep_until(due_s)
                 else:
-                    await self.write(await self._read_from_stream())
+                    await self.write(self._take_rest() or await self._read_from_stream())
             elif subscriber.bucket is not None and subscriber.cursor < hub.end:
                 # What memory holds is written by the hub, at this client's rate.
                 await self._writer_drained()
@@ -472,12 +477,27 @@ class Stream:
         assert self._writer is not None
         await self._writer.drain()
 
-    def _take(self, records: list[Record], source: str) -> bytes:
-        """Give older records to be sent, at least one: what one write takes, and a rate allows."""
-        hub, subscriber = self._hub, self.subscriber
-        pieces = hub.pieces(self.view, records)
-        end = records[-1].sequence
-        # A page that was read is sent whole: what is left out would be read again.
+    def _take(self, records: list[Record], source: str, end: int = 0) -> bytes:
+        """Give older records to be sent, at least one: what one write takes, and a rate allows.
+
+        Args:
+            records: in a row.
+            source: where they were found, `memory` or `stream`.
+            end: where that leads; 0: up to the last of them.
+        """
+        return self._spend(self._hub.pieces(self.view, records), end or records[-1].sequence, source)
+
+    def _take_rest(self) -> bytes:
+        """Give more of a page of which a pace has left something; empty: there is nothing."""
+        rest, self._rest = self._rest, None
+        if rest is None or rest.after != self.subscriber.cursor:
+            return b""
+        return self._spend(rest.pieces, rest.end, "stream")
+
+    def _spend(self, pieces: list[tuple[int, bytes]], end: int, source: str) -> bytes:
+        """Give the first frames, as many as one write takes and a pace allows; keep the rest of a page."""
+        subscriber = self.subscriber
+        # A page that was read is sent whole, unless a pace says otherwise.
         count_max = fitting(pieces) if source == "memory" else len(pieces)
         bucket, now_s = subscriber.bucket, self._clock()
         if bucket is not None:
@@ -485,7 +505,9 @@ class Stream:
         elif self.pace is not None:
             count_max = min(count_max, self.pace.batch_max)
         if (kept := cut(pieces, count_max)) < len(pieces):
-            del pieces[kept:]
+            left, pieces = pieces[kept:], pieces[:kept]
+            if source == "stream":
+                self._rest = rest_of(left, pieces[-1][0], end)
             end = pieces[-1][0]
         if bucket is not None:
             bucket.take(len(pieces), now_s)
@@ -495,7 +517,7 @@ class Stream:
         self._anchored = True
         self._metrics.replayed_events.labels(source).inc(count)
         self._metrics.deliveries.events[self.view.format] += count
-        return self.view.joined(hub, pieces)
+        return self.view.joined(self._hub, pieces)
 
     async def _read_from_stream(self) -> bytes:
         """Give the next page of what the log doesn't hold any more, to be sent."""

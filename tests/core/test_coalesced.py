@@ -24,8 +24,16 @@ def pieces_of(payloads: list[Any], first: int = 1, *, named: bool = True) -> lis
     return [Piece(sequence, frame) for sequence, frame in encoded if frame is not None]
 
 
-def thinned(payloads: list[Any], first: int = 1) -> list[Piece]:
-    return coalesce(pieces_of(payloads, first), EPOCH, named=True)
+def folded(story: list[Any]) -> Fold:
+    fold = Fold("t")
+    for sequence, payload in enumerate(story, 1):
+        fold.apply(record(payload, sequence).event, sequence)
+    return fold
+
+
+def thinned(story: list[Any], start: int = 0, end: int | None = None) -> list[Piece]:
+    """Give a stretch of a story that the broker has all of."""
+    return coalesce(pieces_of(story[start:end], start + 1), folded(story), EPOCH, named=True)
 
 
 class Page:
@@ -59,6 +67,7 @@ class Page:
         held = self.artifacts.get(name)
         if held is None or not shown["append"]:
             held = self.artifacts[name] = {"name": shown.get("name"), "said": [], "metadata": {}}
+            self.order += [name] if name not in self.order else []
         parts = shown.get("parts", [{"text": shown.get("text"), "mediaType": shown.get("mediaType")}])
         for part in parts:
             if held["said"] and set(part) <= {"text", "mediaType"} and "text" in held["said"][-1]:
@@ -71,7 +80,7 @@ class Page:
             held.setdefault("events", []).append(shown["eventMetadata"])
 
     def state(self) -> str:
-        return json.dumps([self.artifacts, self.latest, self.log], sort_keys=True)
+        return json.dumps([self.order, self.artifacts, self.latest, self.log], sort_keys=True)
 
 
 def shown(piece: Piece) -> tuple[int, dict[str, Any]]:
@@ -166,7 +175,7 @@ def test_who_resumes_anywhere_comes_to_the_same(story: list[Any], data: st.DataO
     start = 0
     while start < len(story):
         length = data.draw(st.integers(1, len(story)))
-        kept = thinned(story[start : start + length], start + 1)
+        kept = thinned(story, start, start + length)
         points = [index for index, piece in enumerate(kept) if piece.sequence]
         if not points:
             start += length  # control records alone
@@ -210,6 +219,19 @@ def test_everything_else_stays_in_order(payload: Any, kind: str) -> None:
     ]
 
 
+@pytest.mark.parametrize("append", [True, False])
+def test_an_artifact_that_is_new_comes_before_what_is_newer(append: bool) -> None:
+    """However it begins: chunks that take turns don't change which of them was first."""
+    a, b = ({"artifactId": name, "event_fields": {"append": True}} for name in "ab")
+    begun = a | {"event_fields": {"append": append}}
+    story = [artifact({"text": str(number)}, **(b if number % 2 else a)) for number in range(1, 9)]
+    story = [artifact({"text": "0"}, **begun), *story]
+    kept = [(at, frame["artifactId"], frame["text"]) for at, frame in map(shown, thinned(story))]
+    assert kept == [(1, "a", "0"), (0, "b", "1357"), (9, "a", "2468")]
+    # Whoever knows both is sent one frame of each.
+    assert [frame["artifactId"] for _at, frame in map(shown, thinned(story, 2))] == ["b", "a"]
+
+
 def test_an_artifact_that_is_replaced_over_and_over_is_its_newest() -> None:
     story = [artifact({"text": str(number)}, event_fields={"append": False}) for number in range(30)]
     [(at, frame)] = [shown(piece) for piece in thinned(story)]
@@ -217,10 +239,10 @@ def test_an_artifact_that_is_replaced_over_and_over_is_its_newest() -> None:
 
 
 def test_a_stretch_weaves_no_more_than_so_many() -> None:
-    story = [
+    round_ = [
         artifact({"text": "x"}, artifactId=str(number), event_fields={"append": True}) for number in range(30)
     ]
-    kept = thinned(story)
+    kept = thinned(round_ * 2, 30)
     assert len(kept) == 30
     gaps = [index for index, piece in enumerate(kept) if piece.sequence]
     assert max(later - earlier for earlier, later in zip([-1, *gaps], gaps, strict=False)) <= WOVEN_MAX
@@ -228,6 +250,6 @@ def test_a_stretch_weaves_no_more_than_so_many() -> None:
 
 def test_a_single_frame_keeps_its_shared_bytes() -> None:
     pieces = pieces_of([artifact({"text": "x"}), status()])
-    kept = coalesce(pieces, EPOCH, named=True)
+    kept = coalesce(pieces, Fold("t"), EPOCH, named=True)
     assert [piece.frame for piece in kept] == [piece.frame for piece in pieces]
     assert kept[0].frame is pieces[0].frame

@@ -438,6 +438,20 @@ def test_of_two_artifacts_with_one_id_the_first_is_updated():
 # --- raw JSON ---
 
 
+def test_only_the_first_update_of_an_artifact_begins_it():
+    chunk = artifact("a", {"text": "x"}, append=True)
+    opened = task(artifacts=[{"artifactId": "b", "parts": []}])
+    fold = fold_of(opened, chunk, artifact("a", {"text": "y"}), artifact("b", {"text": "z"}), chunk)
+    began = [(name, at) for name in "ab" for at in range(2, 6) if fold.begins_artifact(name, at)]
+    assert began == [("a", 2)]
+
+
+def test_what_was_not_taken_in_after_the_end_begins_nothing_that_was():
+    fold = fold_of(artifact("a", {"text": "x"}), status(COMPLETED), artifact("a", {"text": "y"}))
+    assert fold.begins_artifact("a", 1)
+    assert not fold.begins_artifact("a", 3)
+
+
 def test_unknown_fields_and_numbers_survive():
     fold = Fold("t")
     fold.apply(

@@ -241,6 +241,23 @@ async def test_a_revoked_task_is_taken_off_and_the_others_go_on() -> None:
         assert OPEN not in whose([frame for frame in await again.rest() if frame.kind.startswith("task.")])
 
 
+async def test_what_was_read_of_a_revoked_task_is_not_sent() -> None:
+    backend = stocked()
+    backend.store("second", task_record("second"), owner="alice")
+    for number in range(20):
+        for task in (OPEN, "second"):
+            backend.store(task, status(f"{number}", task), owner="alice")
+    async with broker(backend, **CHECKED, pace__burst=2) as running:
+        stream = await watch(running, "alice", f"task={OPEN}&task=second&from=start&max_rate=40")
+        await stream.take(6)
+        await revoke(running, task=OPEN)
+        await stream.until(lambda frame: frame.json.get("reason") == "revoked")
+        backend.store("second", done("second"), owner="alice")
+        rest = await stream.rest()
+        assert {frame["taskId"] for frame in rest if frame.kind.startswith("task.")} == {"second"}
+        assert rest[-1]["reason"] == "tasks-ended"
+
+
 async def test_a_revoked_principal_loses_the_stream() -> None:
     async with broker(stocked(), **CHECKED) as running:
         stream = await watch(running, "alice", f"task={OPEN}&task={ALICES}")

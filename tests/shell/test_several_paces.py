@@ -120,6 +120,16 @@ async def test_an_array_holds_the_frames_of_several_tasks_and_the_last_ones_id(s
             assert frame.id == f"epoch1-{newest}"
 
 
+async def test_a_page_of_one_task_is_used_up_in_as_many_batches_as_are_asked_for(fake: FakeBackend) -> None:
+    await fake.publish(task_record(A), *(status(f"{number}", A) for number in range(60)), done(A), task=A)
+    async with broker(fake, log__task_bytes_max=1024, nats__page_events=20) as running:
+        await (await running.watch(A)).rest()
+        before = fake.faults.reads
+        frames = await (await running.watch(A, "epoch1-1", batch_ms=10, batch_max=2)).rest()
+        assert [frame["seq"] for frame in data_frames(frames)] == list(range(2, 63))
+        assert fake.faults.reads - before <= 5
+
+
 def behind(running: OwnBroker) -> bool:
     return any(each["behind_events"] for each in running.listening.streams.describe())
 

@@ -15,7 +15,7 @@ from msgspec import UNSET, Raw, Struct
 from sidecast_broker.core.activity import RawActivity, activity_in
 from sidecast_broker.core.kept_artifact import FoldedArtifact, KeptArtifact
 from sidecast_broker.core.raw_json import FIELD_BYTES, array_of, extend, merge, object_of, size_of
-from sidecast_schemas.codec import ArtifactBody, Event, RawObject, TurnBody
+from sidecast_schemas.codec import ArtifactBody, ArtifactUpdateBody, Event, RawObject, TurnBody
 from sidecast_schemas.events import INTERRUPTED_STATES, SUBMITTED, TERMINAL_STATES
 
 STEPS_MAX = 200
@@ -120,6 +120,7 @@ class Fold:
         self._message_ids: set[str] = set()
         self._artifacts: list[KeptArtifact] = []
         self._artifact_of: dict[str, KeptArtifact] = {}
+        self._artifact_began: dict[str, int] = {}
         self._metadata: RawObject = {}
         self._other: RawObject = {}
         self._steps: RawObject = {}
@@ -165,6 +166,10 @@ class Fold:
         if artifact is None:
             return None
         return FoldedArtifact(artifact.fields, artifact.metadata, array_of(artifact.parts))
+
+    def begins_artifact(self, artifact_id: str, sequence: int) -> bool:
+        """Tell whether an update, taken in, was the first of its artifact that the records here hold."""
+        return self._artifact_began.get(artifact_id, sequence) >= sequence
 
     def knows_message(self, message_id: str) -> bool:
         """Tell whether a message is in the history, is the present status's, or began a turn."""
@@ -238,6 +243,9 @@ class Fold:
             self._defer(event.payload)
         elif kind == "artifactUpdate":
             self.state = self.state or SUBMITTED
+            body = event.body
+            assert isinstance(body, ArtifactUpdateBody)
+            self._artifact_began.setdefault(body.artifact.artifactId, sequence)
             self._defer(event.payload)
         elif kind == "task":
             self._apply_task(event)
@@ -350,6 +358,7 @@ class Fold:
             except msgspec.ValidationError:
                 self.malformed += 1
             else:
+                self._artifact_began.setdefault(artifact_id, self.sequence)
                 self._add_artifact(artifact_id, KeptArtifact(_decode_object(raw)))
         metadata = fields.pop("metadata", _NULL)
         self.malformed += memoryview(metadata)[0] not in b"{n"
@@ -391,7 +400,7 @@ class Fold:
         self._artifacts.append(artifact)
         # Of several with one id, which only a `task` record can bring, updates go to the first (as the SDK).
         self._artifact_of.setdefault(artifact_id, artifact)
-        self._size += artifact.size_bytes + FIELD_BYTES + len(artifact_id)
+        self._size += artifact.size_bytes + 2 * (FIELD_BYTES + len(artifact_id))
 
     def _objects(self, raw: Raw | None) -> list[Raw]:
         """Give the objects of an array; what is no array of objects is left out, and counted."""

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec import UNSET, Raw, Struct
 
+from sidecast_broker.core.fold import Fold
 from sidecast_broker.core.views.events import EncodedFrame, encode_shape, without_id
 from sidecast_broker.core.views.shapes import ArtifactFrame, ProgressFrame
 
@@ -37,16 +38,17 @@ _decode_artifact = msgspec.json.Decoder(ArtifactFrame).decode
 _decode_progress = msgspec.json.Decoder(ProgressFrame).decode
 
 
-def coalesce(pieces: list[Piece], epoch: str, *, named: bool) -> list[Piece]:
+def coalesce(pieces: list[Piece], fold: Fold, epoch: str, *, named: bool) -> list[Piece]:
     """Join and leave out frames of a contiguous run of records.
 
     Between two frames of other kinds, chunks of several artifacts and progress may take turns: they don't
     touch what the others say. Of what such a stretch becomes only the last frame has an id, because a client
-    that has another one lacks events before it. A new artifact begins a stretch: it keeps its place among the
-    others. One whose first piece is an appended one can't be told from an older one, and may change it.
+    that has another one lacks events before it. An artifact that is new to the task begins a stretch: so it
+    comes after all that were there before, and before all that come later, however it begins.
 
     Args:
         pieces: one per record that the client is to know of, in order.
+        fold: the task's, with all of them taken in.
         epoch: the stream's.
         named: whether the frames have an `event:` line.
 
@@ -67,7 +69,7 @@ def coalesce(pieces: list[Piece], epoch: str, *, named: bool) -> list[Piece]:
                 runs[key] = runs.pop(key)  # its place is that of its newest
                 continue
             _finish(kept, runs, epoch, named)
-        elif len(runs) == WOVEN_MAX or (isinstance(run.shape, ArtifactFrame) and not run.shape.append):
+        elif len(runs) == WOVEN_MAX or (key is not None and fold.begins_artifact(key, piece.sequence)):
             _finish(kept, runs, epoch, named)
         runs[key] = run
     _finish(kept, runs, epoch, named)
