@@ -126,8 +126,8 @@ async def test_who_wants_harm_beside_watchers(tmp_path: Path, report: Callable[[
                 # At once: a round that ends early must not take the numbers of the others with it.
                 report(
                     f"round {len(rounds)}: p99 {alone.p99_ms:.2f} ms alone, {beside.p99_ms:.2f} ms beside; "
-                    f"p50 {alone.p50_ms:.2f} and {beside.p50_ms:.2f}; the broker used {found.busy:.2f} of a core "
-                    f"and {found.most_mib - before_mib:.0f} MiB more; in {WINDOW_S:g} s: {found.told}"
+                    f"p50 {alone.p50_ms:.2f} and {beside.p50_ms:.2f}; the broker used {found.busy:.2f} of a "
+                    f"core and {found.most_mib - before_mib:.0f} MiB more; in {WINDOW_S:g} s: {found.told}"
                 )
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
