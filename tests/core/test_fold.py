@@ -655,13 +655,13 @@ def test_tasks_whose_events_come_in_turn_do_not_all_fold_at_once(look):
     for fold in folds:
         fold.apply(update, 1)
         if look:
-            fold.task()
+            assert fold.artifact("a")
     for sequence in range(2, 4 * WAITING_MAX):
         before = [fold.held_bytes for fold in folds]
         for fold in folds:
             fold.apply(update, sequence)
         settled = sum(fold.held_bytes < held for fold, held in zip(folds, before, strict=True))
-        assert settled <= 2 * len(folds) / WAITING_MAX
+        assert settled <= 3 * len(folds) / WAITING_MAX
 
 
 def test_appending_is_constant_and_the_task_linear():

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from statistics import median
 from typing import Any
 
 import pytest
@@ -159,8 +160,9 @@ async def test_of_many_tails_few_are_looked_at_in_one_go_and_each_within_a_perio
         await until(lambda: all(tail.end for tail in both.others))
         assert time.monotonic() - began_s < published_s + 2 * verify_s
         assert set(both.repairs) == {"positioning"}
-        assert max(both.stream.groups) <= SLICE_MIN
-        assert len(both.stream.groups) >= count / SLICE_MIN
+        # Who is late looks at what came due meanwhile in one go.
+        assert median(both.stream.groups) <= SLICE_MIN
+        assert max(both.stream.groups) < count / 2
 
 
 async def test_what_may_be_on_its_way_to_some_does_not_hold_up_the_others(
