@@ -1,4 +1,4 @@
-"""Compares all open tails with what the stream's leader says: what was lost is looked for, not waited for.
+"""Compares open tails with what the stream's leader says, each once in a period: what was lost is looked for.
 
 Must not know what a tail feeds.
 """
@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
+from typing import NamedTuple
 
 import structlog
 
 from sidecast_broker.answers import Away, StreamInfo
 from sidecast_broker.background import Background
+from sidecast_broker.core.wheel import Wheel
 from sidecast_broker.feed import Feed
-from sidecast_broker.jetstream import JetStream
+from sidecast_broker.jetstream import SUBJECTS_PER_REQUEST, JetStream
 from sidecast_broker.tail import Tail
 
 logger = structlog.get_logger(__name__)
@@ -27,15 +30,28 @@ _ASK_ANEW = frozenset({"connected", "reconnected", "leader-elected"})
 """A question that was on its way by then is lost: waiting for its answer costs `nats.request_s`."""
 
 
+class Suspects(NamedTuple):
+    """Tails whose logs end below what is stored.
+
+    Attributes:
+        epoch: of the stream.
+        newest: the sequence of each one's newest record in the stream.
+    """
+
+    epoch: str
+    newest: dict[Tail, int]
+
+
 class Positioner:
-    """Compares all open tails with what the leader says, so that no lost live message stays unnoticed.
+    """Compares open tails with what the leader says, so that no lost live message stays unnoticed.
 
     Republishing is at most once; a leader killed or a leaf link cut loses live messages with nothing to
-    reveal it. See ADR 2.
+    reveal it. See ADR 2. Many answers at once would hold up what is delivered meanwhile: few tails are looked
+    at in one go, all of them where there is reason to doubt.
 
     Args:
         stream: the stream.
-        verify_s: how often to look.
+        verify_s: how often to look at each tail.
 
     Attributes:
         info: the stream's state when it was last looked at, None before.
@@ -47,7 +63,8 @@ class Positioner:
         self.known = asyncio.Event()
         self._stream = stream
         self._verify_s = verify_s
-        self._tails: set[Tail] = set()
+        self._wheel: Wheel[Tail | Feed] = Wheel(verify_s, random.random)
+        self._tails: dict[Tail, int] = {}  # with how many messages were deleted when it was last looked at
         self._feeds: set[Feed] = set()
         self._doubt = asyncio.Event()
         self._ask_anew = asyncio.Event()
@@ -65,19 +82,23 @@ class Positioner:
 
     def add(self, tail: Tail) -> None:
         """Watch over a tail."""
-        self._tails.add(tail)
+        self._tails[tail] = 0 if self.info is None else self.info.deleted
+        self._wheel.add(tail)
 
     def remove(self, tail: Tail) -> None:
         """Forget a tail; unknown ones are fine."""
-        self._tails.discard(tail)
+        self._tails.pop(tail, None)
+        self._wheel.remove(tail)
 
     def add_feed(self, feed: Feed) -> None:
         """Watch over a feed."""
         self._feeds.add(feed)
+        self._wheel.add(feed)
 
     def remove_feed(self, feed: Feed) -> None:
         """Forget a feed; unknown ones are fine."""
         self._feeds.discard(feed)
+        self._wheel.remove(feed)
 
     def doubt(self, reason: str) -> None:
         """Look at once: messages may have been lost."""
@@ -87,14 +108,19 @@ class Positioner:
             self._ask_anew.set()
 
     async def _run(self) -> None:
-        pause_s = self._verify_s  # being connected is a doubt, and the first look
+        now_s = asyncio.get_running_loop().time
+        self._wheel.take(now_s())
+        pause_s: float | None = self._verify_s  # being connected is a doubt, and the first look
         while True:
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._doubt.wait(), pause_s)
+                wait_s = self._wheel.wait_s(now_s()) if pause_s is None else pause_s
+                await asyncio.wait_for(self._doubt.wait(), wait_s)
+            whole = self._doubt.is_set() or pause_s is not None
             self._doubt.clear()
+            due = self._wheel.take(now_s())
             try:
-                await self.verify()
-                self._failures, self._reported, pause_s = 0, "", self._verify_s
+                await (self.verify() if whole else self._verify_slice(due))
+                self._failures, self._reported, pause_s = 0, "", None
             except Away as away:
                 self._failures += 1
                 pause_s = min(0.2 * 2**self._failures, self._verify_s)
@@ -112,28 +138,53 @@ class Positioner:
         Raises:
             Away: the leader, or an up-to-date replica, can't be reached.
         """
-        before, tails = self.info, list(self._tails)
+        suspects = await self._look(list(self._wheel))
+        if suspects:
+            await asyncio.sleep(SUSPECT_S)
+            self._repair(suspects)
+
+    async def _verify_slice(self, due: list[Tail | Feed]) -> None:
+        suspects = await self._look(due)
+        if suspects:
+            # The next slices don't wait for what is on its way to these tails.
+            asyncio.get_running_loop().call_later(SUSPECT_S, self._repair, suspects)
+
+    def _repair(self, suspects: Suspects) -> None:
+        if self.info is None or self.info.epoch != suspects.epoch:
+            return  # the sequences are those of a stream that is gone
+        for tail, newest in suspects.newest.items():
+            if tail in self._tails:
+                tail.repair("positioning", newest)
+
+    async def _look(self, members: list[Tail | Feed]) -> Suspects | None:
+        """Compare some with the stream; give who may have lost something.
+
+        Raises:
+            Away: the leader, or an up-to-date replica, can't be reached.
+        """
+        before, tails = self.info, [member for member in members if isinstance(member, Tail)]
         info = await self._ask()
         self._failures = 0  # what may fail from here on is no question of this server seeing the leader
-        if before is not None and await self._begun_anew(before, info):
+        if before is not None and await self._begun_anew(before, info, tails):
             info = await self._stream.info()
             self.info = info
             logger.warning("stream_begun_anew", epoch=info.epoch, before=before.epoch)
-            for tail in list(self._tails):
-                tail.reset(info)
-            for feed in list(self._feeds):
-                feed.reset(info)
-            return
-        for feed in list(self._feeds):
-            feed.confirm(info)
-        await self._compare(tails, before.last if before else 0, info)
-        if before is not None:
-            purged = info.deleted != before.deleted
-            for tail in tails:
-                if tail in self._tails and (purged or tail.begins_below(info.first)):
+            for member in list(self._wheel):
+                member.reset(info)
+            return None
+        for member in members:
+            if isinstance(member, Feed) and member in self._feeds:
+                member.confirm(info)
+        suspects = await self._compare(tails, info)
+        for tail in tails:
+            if before is not None and (deleted := self._tails.get(tail)) is not None:
+                if deleted != info.deleted or tail.begins_below(info.first):
                     await tail.check_retained()
+                if tail in self._tails:
+                    self._tails[tail] = info.deleted
         self.info = info
         self.known.set()
+        return suspects
 
     async def _ask(self) -> StreamInfo:
         """Ask the leader for the stream's state, anew where another answers from now on."""
@@ -152,27 +203,24 @@ class Positioner:
                 answered.cancel()
                 changed.cancel()
 
-    async def _compare(self, tails: list[Tail], known_to: int, info: StreamInfo) -> None:
-        """Ask for what is new above the last look; for tails opened since, above what they know."""
-        behind = [tail for tail in tails if tail.position < info.last]
+    async def _compare(self, tails: list[Tail], info: StreamInfo) -> Suspects | None:
+        """Ask for what is new above what the tails know; give whose log ends below."""
+        # One that knows less than the others, as after a repair, shall not have all of them answered for.
+        behind = sorted((tail for tail in tails if tail.position < info.last), key=lambda tail: tail.position)
         newest: dict[str, int] = {}
-        for group in (
-            [tail for tail in behind if tail.position >= known_to],
-            [tail for tail in behind if tail.position < known_to],
-        ):
-            if group:
-                above = min(tail.position for tail in group)
-                newest |= await self._stream.newest((tail.subject for tail in group), above, info.last)
-        suspects = [tail for tail in behind if newest.get(tail.subject, 0) > tail.end]
+        for start in range(0, len(behind), SUBJECTS_PER_REQUEST):
+            group = behind[start : start + SUBJECTS_PER_REQUEST]
+            subjects = [tail.subject for tail in group]
+            newest |= await self._stream.newest(subjects, group[0].position, info.last)
+        suspects: dict[Tail, int] = {}
         for tail in behind:
-            if tail not in suspects:
+            if newest.get(tail.subject, 0) > tail.end:
+                suspects[tail] = newest[tail.subject]
+            else:
                 tail.confirm(info.last)
-        if suspects:
-            await asyncio.sleep(SUSPECT_S)
-            for tail in suspects:
-                tail.repair("positioning", newest[tail.subject])
+        return Suspects(info.epoch, suspects) if suspects else None
 
-    async def _begun_anew(self, before: StreamInfo, info: StreamInfo) -> bool:
+    async def _begun_anew(self, before: StreamInfo, info: StreamInfo, tails: list[Tail]) -> bool:
         """Tell whether the stream is another one than before; renew an epoch that didn't change by itself.
 
         A leader that was frozen may answer once more with an old state: lower sequences of the same stream
@@ -182,7 +230,7 @@ class Positioner:
         if info.epoch != before.epoch:
             return True
         contradicted = False
-        for tail in list(self._tails):
+        for tail in tails:
             contradicted = contradicted or await tail.is_contradicted()
         if info.created == before.created and not contradicted:
             for _check in range(BACKWARDS_CHECKS):

@@ -664,6 +664,21 @@ def test_what_waits_is_bounded_and_counts(size):
     assert fold.size_bytes == settled
 
 
+@pytest.mark.parametrize("look", [False, True])
+def test_tasks_whose_events_come_in_turn_do_not_all_fold_at_once(look):
+    update, folds = artifact("a", {"text": "x"}), [Fold(f"task-{number}") for number in range(400)]
+    for fold in folds:
+        fold.apply(update, 1)
+        if look:
+            assert fold.artifact("a")
+    for sequence in range(2, 4 * WAITING_MAX):
+        before = [fold.held_bytes for fold in folds]
+        for fold in folds:
+            fold.apply(update, sequence)
+        settled = sum(fold.held_bytes < held for fold, held in zip(folds, before, strict=True))
+        assert settled <= 3 * len(folds) / WAITING_MAX
+
+
 def test_appending_is_constant_and_the_task_linear():
     pieces = [artifact("a", {"text": "x" * 100}, append=True) for _ in range(20_000)]
     fold = Fold("t")

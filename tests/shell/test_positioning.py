@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from statistics import median
 from typing import Any
 
 import pytest
@@ -30,6 +32,7 @@ from sidecast_broker import positioner
 from sidecast_broker.answers import Away, StreamInfo
 from sidecast_broker.core.cursor import is_epoch
 from sidecast_broker.core.log import Stored
+from sidecast_broker.core.wheel import SLICE_MIN
 from sidecast_broker.hub import Hub
 from sidecast_broker.jetstream import JetStream
 from sidecast_broker.metrics import Metrics
@@ -47,11 +50,17 @@ class GatedJetStream(FakeJetStream):
 
     asked: asyncio.Event | None = None
     gate: asyncio.Event | None = None
+    groups: list[int]
 
     def hold_info(self) -> tuple[asyncio.Event, asyncio.Event]:
         """Keep the next question for the state waiting; give what tells that it is asked, and the gate."""
         self.asked, self.gate = asyncio.Event(), asyncio.Event()
         return self.asked, self.gate
+
+    async def newest(self, subjects: Iterable[str], above: int, last: int) -> dict[str, int]:
+        wanted = list(subjects)
+        self.groups.append(len(wanted))
+        return await super().newest(wanted, above, last)
 
     async def info(self) -> StreamInfo:
         asked, gate, self.asked, self.gate = self.asked, self.gate, None, None
@@ -64,18 +73,24 @@ class GatedJetStream(FakeJetStream):
 class Followed:
     """A task's hub and tail on the double, with a positioner that looks when it is told to."""
 
-    def __init__(self, fake: FakeBackend) -> None:
-        nats = settings_of(fake).nats
+    def __init__(self, fake: FakeBackend, **changes: object) -> None:
+        nats = settings_of(fake, **changes).nats
         self.doubts: list[str] = []
         self.repairs: list[Cause] = []
         soon = asyncio.get_running_loop().call_soon
-        self.hub = Hub(KEY, "epoch1", log_bytes_max=1 << 20, metrics=Metrics(), soon=soon)
+        self.metrics = Metrics()
+        self.hub = Hub(KEY, "epoch1", log_bytes_max=1 << 20, metrics=self.metrics, soon=soon)
         self.stream = GatedJetStream(fake.server, nats, self.doubts.append, fake.faults)
+        self.stream.groups = []
         self.positioner = Positioner(self.stream, nats.verify_s)  # type: ignore[arg-type]
-        self.tail = Tail(
+        self.tail = self._tail(KEY, self.hub)
+        self.others: list[Tail] = []
+
+    def _tail(self, key: TaskKey, hub: Hub) -> Tail:
+        return Tail(
             self.stream,  # type: ignore[arg-type]
-            KEY,
-            self.hub,
+            key,
+            hub,
             on_doubt=self.doubts.append,
             on_repair=self.repairs.append,
         )
@@ -84,20 +99,33 @@ class Followed:
         self.positioner.add(self.tail)
         await self.tail.open((await self.stream.info()).last)
 
+    async def open_others(self, count: int) -> None:
+        """Follow as many more tasks."""
+        soon = asyncio.get_running_loop().call_soon
+        for number in range(count):
+            key = TaskKey("", "agent", f"other-{number}")
+            hub = Hub(key, "epoch1", log_bytes_max=1 << 20, metrics=self.metrics, soon=soon)
+            tail = self._tail(key, hub)
+            self.positioner.add(tail)
+            await tail.open((await self.stream.info()).last)
+            self.others.append(tail)
+
     async def settled(self) -> None:
         async with asyncio.timeout(5):
             await self.tail.settled()
 
 
 @asynccontextmanager
-async def followed(fake: FakeBackend) -> AsyncIterator[Followed]:
-    both = Followed(fake)
+async def followed(fake: FakeBackend, **changes: object) -> AsyncIterator[Followed]:
+    both = Followed(fake, **changes)
     both.stream.start()
     await both.positioner.verify()
     try:
         yield both
     finally:
-        await both.tail.close()
+        await both.positioner.close()
+        for tail in (both.tail, *both.others):
+            await tail.close()
         await both.stream.close()
 
 
@@ -111,6 +139,92 @@ def deliver_unstored(fake: FakeBackend, text: str) -> None:
     """Send a live message that no stream holds: forged, or the last of one that was deleted."""
     headers = {names.SEQUENCE: "5000", names.LAST_SEQUENCE: "4999", names.TIME_STAMP: "2026-01-01T00:00:00Z"}
     fake.server.deliver(live_subject(KEY), status(text), headers)
+
+
+# --- many tails
+
+
+async def test_of_many_tails_few_are_looked_at_in_one_go_and_each_within_a_period(fake: FakeBackend) -> None:
+    count, verify_s = 200, 1.0
+    async with followed(fake, nats__verify_s=verify_s) as both:
+        await both.open_others(count)
+        both.positioner.start()
+        both.positioner.doubt("connected")
+        await until(lambda: not both.positioner._doubt.is_set())
+        both.stream.groups.clear()
+        fake.faults.lose(count)
+        began_s = time.monotonic()
+        for number in range(count):
+            await fake.publish(task_record(f"other-{number}"), task=f"other-{number}")
+        published_s = time.monotonic() - began_s
+        await until(lambda: all(tail.end for tail in both.others))
+        assert time.monotonic() - began_s < published_s + 2 * verify_s
+        assert set(both.repairs) == {"positioning"}
+        # Who is late looks at what came due meanwhile in one go.
+        assert median(both.stream.groups) <= SLICE_MIN
+        assert max(both.stream.groups) < count / 2
+
+
+async def test_what_may_be_on_its_way_to_some_does_not_hold_up_the_others(
+    fake: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(positioner, "SUSPECT_S", 60)
+    async with followed(fake, nats__verify_s=0.2) as both:
+        await both.open_others(5 * SLICE_MIN)
+        both.positioner.start()
+        await until(lambda: both.positioner.known.is_set())
+        fake.faults.lose(1)
+        await fake.publish(task_record("other-0"), task="other-0")
+        last = await fake.publish(task_record("another"), task="another")
+        await until(lambda: all(tail.position == last for tail in both.others[1:]))
+        assert (both.others[0].end, both.repairs) == (0, [])
+
+
+async def test_a_repair_that_was_meant_for_a_stream_that_is_gone_is_left_out(fake: FakeBackend) -> None:
+    await fake.publish(task_record())
+    async with followed(fake) as both:
+        await both.open()
+        fake.faults.lose(1)
+        await fake.publish(status("lost"))
+        suspects = await both.positioner._look([both.tail])
+        assert suspects is not None
+        await fake.create("epoch2")
+        end = await fake.publish(task_record())
+        await both.positioner.verify()
+        await both.settled()
+        both.repairs.clear()
+        both.positioner._repair(suspects)
+        assert (both.repairs, both.hub.end, both.hub.gap_below) == ([], end, 0)
+
+
+async def test_a_tail_that_was_closed_meanwhile_is_not_repaired(fake: FakeBackend) -> None:
+    await fake.publish(task_record())
+    async with followed(fake) as both:
+        await both.open()
+        fake.faults.lose(1)
+        await fake.publish(status("lost"))
+        suspects = await both.positioner._look([both.tail])
+        assert suspects is not None
+        both.positioner.remove(both.tail)
+        await both.tail.close()
+        both.positioner._repair(suspects)
+        assert both.repairs == []
+
+
+async def test_a_purge_is_found_by_each_tail_when_its_turn_comes(fake: FakeBackend) -> None:
+    await fake.publish(task_record())
+    await fake.publish(task_record("other-0"), task="other-0")
+    await fake.publish(task_record("other-1"), task="other-1")
+    async with followed(fake) as both:
+        await both.open()
+        await both.open_others(2)
+        await both.positioner.verify()
+        await fake.purge(subject_of(TASK))
+        await both.positioner._look([both.others[0]])
+        await both.positioner._look([both.others[1]])
+        assert both.hub.first == 1
+        await both.positioner._look([both.tail])
+        assert both.hub.first is None
 
 
 # --- a tail that is being opened

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
+from zlib import crc32
 
 import msgspec
 from msgspec import UNSET, Raw, Struct
@@ -131,6 +132,7 @@ class Fold:
         self._status_bytes = 0
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
+        self._waiting_max = self._waiting_max_at_first()
 
     @property
     def terminal(self) -> bool:
@@ -256,14 +258,23 @@ class Fold:
     def _defer(self, payload: bytes) -> None:
         self._waiting.append(payload)
         self._waiting_bytes += len(payload)
-        if len(self._waiting) >= WAITING_MAX or self._waiting_bytes > WAITING_BYTES_MAX:
+        if len(self._waiting) >= self._waiting_max or self._waiting_bytes > WAITING_BYTES_MAX:
             self._settle()
+            self._waiting_max = WAITING_MAX
+
+    def _waiting_max_at_first(self) -> int:
+        """Give how many wait after a look: not the same for all tasks, whose events may come in turn.
+
+        A thousand tasks that were opened together and fold every sixteenth event do it all within a moment.
+        """
+        return 1 + crc32(self.task_id.encode(errors="surrogatepass")) % WAITING_MAX
 
     def _settle(self) -> None:
         """Fold the updates that wait: before anybody looks at what they change, or too many do."""
         if not self._waiting:
             return
         waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        self._waiting_max = self._waiting_max_at_first()
         for payload in waiting:
             update = _decode_payload(payload)
             if update.statusUpdate is not None:
