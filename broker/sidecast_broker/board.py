@@ -71,6 +71,7 @@ class Board(Hub):
         self._queue: deque[Arrival] = deque()
         self._gaps: dict[str, int] = {}
         self._gone: set[int] = set()
+        self._closed = False
         self._errands = Errands(self._drain, self.fail)
 
     # ------------------------------------------------------------------ its tasks
@@ -83,7 +84,9 @@ class Board(Hub):
     def admit(self, member: Member) -> None:
         """Take a task in; what comes of it from now on goes out."""
         hub, task = member.hub, member.hub.key.task
-        if task in self.members or task in self.revoked:
+        # What reads tasks for a board may outlast it: a wait that ends just then can swallow its cancellation
+        # (`asyncio.wait_for` before Python 3.12).
+        if self._closed or task in self.members or task in self.revoked:
             self._release(member)
             return
         self.members[task] = member
@@ -127,7 +130,9 @@ class Board(Hub):
         return missing
 
     def close(self) -> None:
-        """Let all its tasks go."""
+        """Let all its tasks go; those that still come are let go at once."""
+        self._closed = True
+        self._queue.clear()
         self._errands.close()
         for task in list(self.members):
             self._drop(task)
