@@ -8,15 +8,13 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable
 
+from sidecast_broker.belonging import Belonging
 from sidecast_broker.core.log import Stored
 from sidecast_broker.entry import Entry, Member, Selection
-from sidecast_broker.errands import Decide, Errands, fetch, patiently
+from sidecast_broker.errands import Decide, Errands, Unnamed, fetch, patiently
 from sidecast_broker.feed import Arrival
 from sidecast_broker.hub import Hub
 from sidecast_schemas.subjects import TaskKey
-
-REFUSED_MAX = 50_000
-"""Tasks of others remembered as such, some 5 MB; beyond that it is decided anew."""
 
 
 class Board(Hub):
@@ -65,7 +63,7 @@ class Board(Hub):
         self._may_begin = may_begin
         self._release = release
         self._members_max = members_max
-        self._refused: set[str] = set()
+        self._belonging = Belonging()
         self._open: set[str] = set()
         self._last_end = 0
         self._queue: deque[Arrival] = deque()
@@ -91,6 +89,7 @@ class Board(Hub):
             return
         self.members[task] = member
         self._gaps[task] = hub.gap_below
+        self._belonging.admit(task)
         self.missing.discard(task)
         hub.listen(self._drain)
         end = hub.fold.terminal_sequence
@@ -112,7 +111,11 @@ class Board(Hub):
         """Tell whether a task doesn't belong here, as far as was decided."""
         if self.selection.tasks is not None and task not in self.selection.tasks:
             return True
-        return task in self._refused or task in self.revoked
+        return self._belonging.refuses(task) or task in self.revoked
+
+    def heed(self, task: str) -> None:
+        """Know that a record names this board's context as its task's."""
+        self._belonging.heed(task)
 
     def revoke(self, covers: Callable[[TaskKey], bool]) -> None:
         """Take off the tasks that may not be watched any more."""
@@ -125,7 +128,8 @@ class Board(Hub):
     def give_up(self) -> list[str]:
         """Wait no more for tasks that have not begun; give them."""
         missing = sorted(self.missing)
-        self._refused |= self.missing
+        for task in missing:
+            self._belonging.refuse(task)
         self.missing.clear()
         return missing
 
@@ -177,7 +181,7 @@ class Board(Hub):
         """Forget everything: the stream has begun anew."""
         self._queue.clear()
         self._feed_position = 0
-        self._refused.clear()
+        self._belonging.clear()
         self._last_end = 0
         self._open = set(self.members)
         self._gaps = dict.fromkeys(self.members, 0)
@@ -256,15 +260,28 @@ class Board(Hub):
             self._gone.add(sequence)  # purged before anybody had it
 
     async def _take_in(self, arrival: Arrival) -> None:
-        member = await patiently(self._decide, arrival)
+        try:
+            member = await patiently(self._decide, arrival)
+        except Unnamed:
+            self._put_off(arrival)
+            return
         if member is not None:
+            late = self._belonging.is_late(arrival.task)
             self.admit(member)
+            if late and any(each.deliverable for each in member.hub.log if each.sequence < arrival.sequence):
+                self._gaps[arrival.task] = -1  # as where records are lost, all are shown it as it stands
         elif arrival.task in self.barred:
             self._queue = deque(waiting for waiting in self._queue if waiting.task != arrival.task)
         else:
-            if len(self._refused) >= REFUSED_MAX:
-                self._refused.clear()
-            self._refused.add(arrival.task)
+            self._belonging.refuse(arrival.task)
+
+    def _put_off(self, arrival: Arrival) -> None:
+        """Leave a record out whose task may turn out to belong here."""
+        self._belonging.put_off(arrival.task)
+        if any(each.task == arrival.task and each is not arrival for each in self._queue):
+            self._belonging.heed(arrival.task)  # the next one says more
+            self._queue.remove(arrival)
+            self._tell_listeners()
 
     # ------------------------------------------------------------------ what streams ask
 
@@ -289,7 +306,10 @@ class Board(Hub):
             return None
         member = self.members.get(task)
         if member is None or member.hub.end < stored.sequence:
-            found = await self._decide(Arrival(stored.sequence, task, stored, is_first=None))
+            try:
+                found = await self._decide(Arrival(stored.sequence, task, stored, is_first=None))
+            except Unnamed:
+                found = None
             if found is None:
                 return None
             self.admit(found)
