@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from itertools import islice
 
 from sidecast_broker.belonging import Belonging
 from sidecast_broker.core.log import Stored
@@ -15,6 +16,9 @@ from sidecast_broker.errands import Decide, Errands, Unnamed, fetch, patiently
 from sidecast_broker.feed import Arrival
 from sidecast_broker.hub import Hub
 from sidecast_schemas.subjects import TaskKey
+
+LOOK_AHEAD = 32
+"""Records that wait whose tasks are looked at together: a service asked about each may take seconds."""
 
 
 class Board(Hub):
@@ -201,6 +205,9 @@ class Board(Hub):
         before = self.position
         while queue and self._place(queue[0]):
             queue.popleft()
+        for arrival in islice(queue, 1, LOOK_AHEAD):
+            if not (self.forbids(arrival.task) or arrival.task in self.members):
+                self._send_for(arrival)
         if self.position != before:
             self._tell_listeners()
 
@@ -211,8 +218,7 @@ class Board(Hub):
             return True
         member = self.members.get(task)
         if member is None:
-            if task not in self._errands:
-                self._errands.begin(task, self._take_in(arrival))
+            self._send_for(arrival)
             return False
         hub = member.hub
         if hub.failed:
@@ -258,6 +264,11 @@ class Board(Hub):
         """Have a hub read a record that did not reach it."""
         if not await fetch(member, sequence):
             self._gone.add(sequence)  # purged before anybody had it
+
+    def _send_for(self, arrival: Arrival) -> None:
+        """Have it decided about a task, where that is not under way."""
+        if arrival.task not in self._errands:
+            self._errands.begin(arrival.task, self._take_in(arrival))
 
     async def _take_in(self, arrival: Arrival) -> None:
         try:
