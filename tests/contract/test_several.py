@@ -18,6 +18,7 @@ from brokers import (
     done,
     encode,
     status,
+    subject_of,
     task_record,
     turn,
 )
@@ -192,6 +193,20 @@ async def test_a_cursor_older_than_one_of_the_tasks_is_expired(backend: Backend)
 
 
 # --- what is lost on the way
+
+
+async def test_what_was_purged_of_a_task_is_a_gap_to_who_resumes_its_agents_stream(backend: Backend) -> None:
+    await backend.publish(task_record(B), task=B)
+    await backend.publish(task_record(A), *(status(f"a {number}", A) for number in range(4)), task=A)
+    await backend.publish(status("later", B), task=B)
+    await backend.purge(subject_of(A), keep_from=5)
+    async with broker(backend) as running:
+        stream = await running.watch(path="/events?agent=1", cursor="epoch1-2")
+        opened, gap, *snapshots = await stream.take(4)
+        assert (opened["mode"], gap.kind, gap["reason"]) == ("replay", "stream.gap", "expired")
+        assert kinds(snapshots) == ["task.snapshot"] * 2
+        whole = await running.watch(path="/events?agent=1", cursor="epoch1-5")
+        assert [frame["text"] for frame in (await whole.take(3))[1:]] == ["a 3", "later"]
 
 
 async def test_a_lost_live_message_of_a_silent_task_comes_in_its_place(backend: Backend) -> None:
