@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from itertools import islice
 
+from sidecast_broker.belonging import Belonging
 from sidecast_broker.core.log import Stored
 from sidecast_broker.entry import Entry, Member, Selection
-from sidecast_broker.errands import Decide, Errands, fetch, patiently
+from sidecast_broker.errands import Decide, Errands, Unnamed, fetch, patiently
 from sidecast_broker.feed import Arrival
 from sidecast_broker.hub import Hub
 from sidecast_schemas.subjects import TaskKey
 
-REFUSED_MAX = 50_000
-"""Tasks of others remembered as such, some 5 MB; beyond that it is decided anew."""
+LOOK_AHEAD = 32
+"""Records that wait whose tasks are looked at together: a service asked about each may take seconds."""
 
 
 class Board(Hub):
@@ -65,12 +67,13 @@ class Board(Hub):
         self._may_begin = may_begin
         self._release = release
         self._members_max = members_max
-        self._refused: set[str] = set()
+        self._belonging = Belonging()
         self._open: set[str] = set()
         self._last_end = 0
         self._queue: deque[Arrival] = deque()
         self._gaps: dict[str, int] = {}
         self._gone: set[int] = set()
+        self._closed = False
         self._errands = Errands(self._drain, self.fail)
 
     # ------------------------------------------------------------------ its tasks
@@ -83,11 +86,14 @@ class Board(Hub):
     def admit(self, member: Member) -> None:
         """Take a task in; what comes of it from now on goes out."""
         hub, task = member.hub, member.hub.key.task
-        if task in self.members or task in self.revoked:
+        # What reads tasks for a board may outlast it: a wait that ends just then can swallow its cancellation
+        # (`asyncio.wait_for` before Python 3.12).
+        if self._closed or task in self.members or task in self.revoked:
             self._release(member)
             return
         self.members[task] = member
         self._gaps[task] = hub.gap_below
+        self._belonging.admit(task)
         self.missing.discard(task)
         hub.listen(self._drain)
         end = hub.fold.terminal_sequence
@@ -109,7 +115,11 @@ class Board(Hub):
         """Tell whether a task doesn't belong here, as far as was decided."""
         if self.selection.tasks is not None and task not in self.selection.tasks:
             return True
-        return task in self._refused or task in self.revoked
+        return self._belonging.refuses(task) or task in self.revoked
+
+    def heed(self, task: str) -> None:
+        """Know that a record names this board's context as its task's."""
+        self._belonging.heed(task)
 
     def revoke(self, covers: Callable[[TaskKey], bool]) -> None:
         """Take off the tasks that may not be watched any more."""
@@ -122,12 +132,15 @@ class Board(Hub):
     def give_up(self) -> list[str]:
         """Wait no more for tasks that have not begun; give them."""
         missing = sorted(self.missing)
-        self._refused |= self.missing
+        for task in missing:
+            self._belonging.refuse(task)
         self.missing.clear()
         return missing
 
     def close(self) -> None:
-        """Let all its tasks go."""
+        """Let all its tasks go; those that still come are let go at once."""
+        self._closed = True
+        self._queue.clear()
         self._errands.close()
         for task in list(self.members):
             self._drop(task)
@@ -172,7 +185,7 @@ class Board(Hub):
         """Forget everything: the stream has begun anew."""
         self._queue.clear()
         self._feed_position = 0
-        self._refused.clear()
+        self._belonging.clear()
         self._last_end = 0
         self._open = set(self.members)
         self._gaps = dict.fromkeys(self.members, 0)
@@ -192,6 +205,9 @@ class Board(Hub):
         before = self.position
         while queue and self._place(queue[0]):
             queue.popleft()
+        for arrival in islice(queue, 1, LOOK_AHEAD):
+            if not (self.forbids(arrival.task) or arrival.task in self.members):
+                self._send_for(arrival)
         if self.position != before:
             self._tell_listeners()
 
@@ -202,8 +218,7 @@ class Board(Hub):
             return True
         member = self.members.get(task)
         if member is None:
-            if task not in self._errands:
-                self._errands.begin(task, self._take_in(arrival))
+            self._send_for(arrival)
             return False
         hub = member.hub
         if hub.failed:
@@ -250,16 +265,34 @@ class Board(Hub):
         if not await fetch(member, sequence):
             self._gone.add(sequence)  # purged before anybody had it
 
+    def _send_for(self, arrival: Arrival) -> None:
+        """Have it decided about a task, where that is not under way."""
+        if arrival.task not in self._errands:
+            self._errands.begin(arrival.task, self._take_in(arrival))
+
     async def _take_in(self, arrival: Arrival) -> None:
-        member = await patiently(self._decide, arrival)
+        try:
+            member = await patiently(self._decide, arrival)
+        except Unnamed:
+            self._put_off(arrival)
+            return
         if member is not None:
+            late = self._belonging.is_late(arrival.task)
             self.admit(member)
+            if late and any(each.deliverable for each in member.hub.log if each.sequence < arrival.sequence):
+                self._gaps[arrival.task] = -1  # as where records are lost, all are shown it as it stands
         elif arrival.task in self.barred:
             self._queue = deque(waiting for waiting in self._queue if waiting.task != arrival.task)
         else:
-            if len(self._refused) >= REFUSED_MAX:
-                self._refused.clear()
-            self._refused.add(arrival.task)
+            self._belonging.refuse(arrival.task)
+
+    def _put_off(self, arrival: Arrival) -> None:
+        """Leave a record out whose task may turn out to belong here."""
+        self._belonging.put_off(arrival.task)
+        if any(each.task == arrival.task and each is not arrival for each in self._queue):
+            self._belonging.heed(arrival.task)  # the next one says more
+            self._queue.remove(arrival)
+            self._tell_listeners()
 
     # ------------------------------------------------------------------ what streams ask
 
@@ -284,7 +317,10 @@ class Board(Hub):
             return None
         member = self.members.get(task)
         if member is None or member.hub.end < stored.sequence:
-            found = await self._decide(Arrival(stored.sequence, task, stored, is_first=None))
+            try:
+                found = await self._decide(Arrival(stored.sequence, task, stored, is_first=None))
+            except Unnamed:
+                found = None
             if found is None:
                 return None
             self.admit(found)

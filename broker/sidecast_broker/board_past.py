@@ -14,7 +14,7 @@ from sidecast_schemas.subjects import InvalidId, parse_subject
 
 
 async def read_past(
-    boards: Boards, board: Board, cursor: int, until: int, *, sure: bool
+    boards: Boards, board: Board, cursor: int, until: int, *, sure: bool, resumed: bool = False
 ) -> tuple[int | None, list[Entry]]:
     """Read what follows a cursor; give how far that leads, None: it has expired; and the records of it.
 
@@ -25,6 +25,8 @@ async def read_past(
         until: what follows this sequence is in the log.
         sure: whether it is known that nothing of the board's tasks between the cursor and what is stored has
             expired.
+        resumed: whether the client has said what it has: then nothing of a task may be missing before its
+            first record, as part of it is where that part was purged.
 
     Raises:
         Away: NATS can't answer.
@@ -44,6 +46,9 @@ async def read_past(
             return until, []
         between = [following]  # the replica that answered is behind
     entries = [entry for stored in between if (entry := await _entry(board, stored)) is not None]
+    short = resumed and any(entry.hub.oldest_cursor > cursor for entry in entries)
+    if short and (await boards.info()).deleted:
+        return None, []
     reached = between[-1].sequence if between else until
     return (until if records and records[-1].sequence > until else reached), entries
 

@@ -51,6 +51,7 @@ class BoardStream(Stream):
         "_begun",
         "_boards",
         "_given_up",
+        "_resumed",
         "_told_revoked",
         "board",
         "board_view",
@@ -92,6 +93,7 @@ class BoardStream(Stream):
         self._told_revoked = set(board.revoked)
         self._given_up = False
         self._begun = False
+        self._resumed = False
 
     @property
     def served(self) -> Literal["waiting", "live", "paced", "behind", "ending"]:
@@ -136,6 +138,7 @@ class BoardStream(Stream):
         snapshots = opening.mode == "snapshot"
         after = board.position if opening.mode != "replay" else opening.after
         self._begun = True
+        self._resumed = opening.mode == "replay" and bool(requested)
         hubs = self._standing(found)
         # Without a task there is no snapshot whose id a client could continue from.
         mode = "live" if snapshots and not hubs else opening.mode
@@ -250,7 +253,9 @@ class BoardStream(Stream):
         while self._ending is None and board.epoch == epoch and not board.failed:
             try:
                 sure = board.selection.listed and not self._anchored and board.oldest_cursor <= cursor
-                reached, entries = await read_past(self._boards, board, cursor, until, sure=sure)
+                reached, entries = await read_past(
+                    self._boards, board, cursor, until, sure=sure, resumed=self._resumed
+                )
                 break
             except (Away, Refused):
                 await asyncio.sleep(pause_s)

@@ -17,6 +17,7 @@ from sidecast_broker.core.auth.principal import Principal
 from sidecast_broker.core.log import Stored
 from sidecast_broker.current import Current
 from sidecast_broker.entry import Member, Selection
+from sidecast_broker.errands import Unnamed
 from sidecast_broker.feed import Arrival
 from sidecast_broker.feeds import Feeds, Followed
 from sidecast_broker.hub import ignore_growth
@@ -207,7 +208,12 @@ class Boards:
         learn: Callable[[str, str], None],
         arrival: Arrival,
     ) -> Member | None:
-        """Give the member that a task is to become; None: it isn't one of these, or not this principal's."""
+        """Give the member that a task is to become; None: it isn't one of these, or not this principal's.
+
+        Raises:
+            Away: that can't be told at the moment.
+            Unnamed: a later record has to say it.
+        """
         key = TaskKey(tenant, agent, arrival.task)
         try:
             first = arrival.stored if arrival.is_first else None
@@ -221,6 +227,8 @@ class Boards:
             learn(key.task, named)
             if named != selection.context:
                 self._hubs.release(member.hub)
+                if not named:
+                    raise Unnamed
                 return None
         return member
 

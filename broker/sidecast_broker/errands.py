@@ -19,7 +19,11 @@ PAUSE_S_MAX = 2.0
 Decide = Callable[[Arrival], Awaitable[Member | None]]
 """Gives the member that a task is to become, with all records up to this one; None: it doesn't belong here.
 
-Raises `Away` where that can't be told at the moment."""
+Raises `Away` where that can't be told at the moment, `Unnamed` where that is for a later record to say."""
+
+
+class Unnamed(Exception):  # noqa: N818 - a state of the task
+    """Nothing that a task has said up to a record names its context."""
 
 
 class Errands:
@@ -61,7 +65,11 @@ class Errands:
 
 
 async def patiently(decide: Decide, arrival: Arrival) -> Member | None:
-    """Ask until it can be told whether a task belongs to a board."""
+    """Ask until it can be told whether a task belongs to a board.
+
+    Raises:
+        Unnamed: a later record has to say it.
+    """
     pause_s = PAUSE_S
     while True:
         try:

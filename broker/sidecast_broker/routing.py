@@ -56,10 +56,13 @@ class Routing:
         if self._of_context:
             context = self._context_of(arrival)
             if context:
-                found += self._of_context.get(context, ())
+                boards = self._of_context.get(context, {})
+                for board in boards:
+                    board.heed(arrival.task)
+                found += boards
             else:
                 # It doesn't say, nor did one before: whose it is, each finds out by the task's first records.
-                found += [board for boards in self._of_context.values() for board in boards]
+                found += [board for held in self._of_context.values() for board in held]
         return found
 
     def learn(self, task: str, context: str) -> None:

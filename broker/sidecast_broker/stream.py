@@ -681,7 +681,10 @@ class Stream:
         pending = 0 if settled else unsent + _unacknowledged(self._fd)
         acknowledged = subscriber.bytes_sent - pending
         if self.held is not None:
-            self.held.look(subscriber.cursor, subscriber.bytes_sent, acknowledged, now)
+            # TLS may hold what waits for a full kernel, and doesn't say how much: sure is only that nothing
+            # waits when nothing is in the kernel either.
+            sure = acknowledged if subscriber.fd >= 0 or not pending else 0
+            self.held.look(subscriber.cursor, subscriber.bytes_sent, sure, now)
         if not pending or self._marked_at_s is None or acknowledged >= self._marked_bytes:
             # Who skips may take its time with what is on its way, as long as it takes any of it.
             skips = self.slow == "snapshot" and pending

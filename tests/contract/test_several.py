@@ -18,7 +18,9 @@ from brokers import (
     done,
     encode,
     status,
+    subject_of,
     task_record,
+    turn,
 )
 from sse import Frame, Watch, data_frames, kinds
 
@@ -193,6 +195,20 @@ async def test_a_cursor_older_than_one_of_the_tasks_is_expired(backend: Backend)
 # --- what is lost on the way
 
 
+async def test_what_was_purged_of_a_task_is_a_gap_to_who_resumes_its_agents_stream(backend: Backend) -> None:
+    await backend.publish(task_record(B), task=B)
+    await backend.publish(task_record(A), *(status(f"a {number}", A) for number in range(4)), task=A)
+    await backend.publish(status("later", B), task=B)
+    await backend.purge(subject_of(A), keep_from=5)
+    async with broker(backend) as running:
+        stream = await running.watch(path="/events?agent=1", cursor="epoch1-2")
+        opened, gap, *snapshots = await stream.take(4)
+        assert (opened["mode"], gap.kind, gap["reason"]) == ("replay", "stream.gap", "expired")
+        assert kinds(snapshots) == ["task.snapshot"] * 2
+        whole = await running.watch(path="/events?agent=1", cursor="epoch1-5")
+        assert [frame["text"] for frame in (await whole.take(3))[1:]] == ["a 3", "later"]
+
+
 async def test_a_lost_live_message_of_a_silent_task_comes_in_its_place(backend: Backend) -> None:
     await story(backend)
     async with broker(backend, nats__verify_s=0.5) as running:
@@ -308,6 +324,42 @@ async def test_a_context_brings_its_tasks_and_those_that_join_it(backend: Backen
         assert brief(await stream.take(2))[-1] == ("end", A, "completed")
         await backend.publish(of_context("x", "task-d"), task="task-d")
         assert (await stream.next())["taskId"] == "task-d"
+
+
+@pytest.mark.parametrize(
+    ("first", "begins"),
+    [
+        (turn("t", "begin"), ["status"]),
+        (b"no event", ["status"]),
+        # Whose task it is could not be known when it came: shown with all the others as they stand.
+        (encode({"statusUpdate": {"taskId": A, "status": {"state": "TASK_STATE_WORKING"}}}), ["gap"]),
+    ],
+)
+async def test_a_task_that_names_its_context_late_is_told_of_from_then_on(
+    first: bytes, begins: list[str], backend: Backend
+) -> None:
+    await backend.publish(task_record(B), task=B)
+    async with broker(backend) as running:
+        stream = await running.watch(path="/events?context=context-1")
+        await stream.take(2)
+        await backend.publish(first, task=A)
+        await backend.publish(status("decided", B), task=B)  # comes when it was looked at what came before
+        await stream.until(lambda frame: frame.json.get("text") == "decided")
+        await backend.publish(status("one", A), status("two", A), task=A)
+        found = await stream.until(lambda frame: frame.json.get("text") == "two" or ends_with(frame, "two"))
+        assert [what for what, _task, _text in brief(found)][:1] == begins
+        late = await running.watch(path="/events?context=context-1")
+        assert {frame.json.get("taskId") for frame in await late.take(3)} == {None, A, B}
+        await backend.publish(status("three", A), task=A)
+        for each in (stream, late):
+            assert (await each.until("task.status"))[-1]["text"] == "three"
+
+
+def ends_with(frame: Frame, text: str) -> bool:
+    """Tell whether a snapshot shows a text as what was said last."""
+    return frame.kind == "task.snapshot" and f'"text":"{text}"' in json.dumps(
+        frame.json, separators=(",", ":")
+    )
 
 
 async def test_an_agent_brings_all_its_tasks_and_new_ones(backend: Backend) -> None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import aiohttp
 import pytest
+import trustme
 from askers import Askers, bearer
 from brokers import (
     OTHER,
@@ -26,8 +30,10 @@ from brokers import (
     texts,
     until,
 )
+from certificate_files import files_in
 from nats_server import request_api
 from sse import Frame, Watch, exchange, kinds
+from yarl import URL
 
 from sidecast_broker import subscription_desk
 from sidecast_broker.core import subscriptions
@@ -307,6 +313,62 @@ async def test_a_client_that_takes_nothing_confirms_only_what_its_kernel_holds(r
             assert stream["cursor"] == "epoch1-201"
             [found] = await listed(running)
             assert int(found["acknowledged"].rpartition("-")[2]) < 40
+
+
+async def test_over_tls_what_waits_in_the_broker_is_not_taken_for_confirmed(
+    real: RealBackend, tmp_path: Path
+) -> None:
+    files = files_in(tmp_path, trustme.CA())
+    await real.publish(task_record())
+    small = {"stream__heartbeat_s": 0.1, "stream__send_buffer_bytes": 4096}
+    async with broker(real, **small, **files.settings) as running:
+        stalled = await asyncio.to_thread(_stall_over_tls, running.url)
+        try:
+            await _until_acknowledged(running, 1)
+            for _ in range(25):
+                await real.publish(*(status("x" * 1000) for _ in range(8)))
+                await asyncio.sleep(0.05)  # so that there are positions in between
+            # Those that it is to have outlived are long past.
+            until_s = (await _only_stream(running))["open_s"] + 1
+            while (await _only_stream(running))["open_s"] < until_s:
+                await asyncio.sleep(0.05)
+            assert (await _only_stream(running))["cursor"] == "epoch1-201"
+            assert await _acknowledged_over_tls(running) < 20
+        finally:
+            stalled.close()
+
+
+def _stall_over_tls(url: str) -> ssl.SSLSocket:
+    """Open a stream of the subscription `s`, and take nothing of it."""
+    plain = socket.socket()
+    plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    plain.connect((str(URL(url).host), int(URL(url).port or 0)))
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    encrypted = context.wrap_socket(plain)
+    encrypted.sendall(f"GET /tasks/{TASK}/events?subscription=s HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    return encrypted
+
+
+async def _only_stream(running: Broker) -> dict[str, Any]:
+    [found] = (await running.internal("/streams"))[1]["streams"]
+    assert isinstance(found, dict)
+    return found
+
+
+async def _acknowledged_over_tls(running: Broker) -> int:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{running.url}/subscriptions", ssl=False) as answer,
+    ):
+        found = (await answer.json())["subscriptions"]
+    return int(found[0]["acknowledged"].rpartition("-")[2]) if found and found[0]["acknowledged"] else 0
+
+
+async def _until_acknowledged(running: Broker, sequence: int) -> None:
+    async with asyncio.timeout(10):
+        while await _acknowledged_over_tls(running) < sequence:
+            await asyncio.sleep(0.02)
 
 
 async def _heartbeats(stream: Watch, count: int) -> None:

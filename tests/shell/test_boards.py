@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 from access_rig import PRINCIPALS
-from board_rig import Rig, rig
+from board_rig import Rig, key_of, rig
 from brokers import FakeBackend, artifact, encode, task_record, until
 
 from sidecast_broker.answers import Away
 from sidecast_broker.board import Board
 from sidecast_broker.core.auth.principal import ANYBODY, Principal
-from sidecast_broker.entry import Selection
+from sidecast_broker.entry import Member, Selection
 
 AB = Selection(frozenset("ab"))
 AGENT = Selection(agent=True)
@@ -64,6 +64,35 @@ async def test_the_last_who_leaves_closes_it_and_the_feed(stock: FakeBackend) ->
         assert (len(there.boards), there.users("a", "b")) == (0, [0, 0])
         await until(lambda: not there.positioner._feeds)
         assert await acquire(there) is not board
+
+
+async def test_a_task_that_comes_when_all_have_left_is_let_go(stock: FakeBackend) -> None:
+    async with rig(stock) as there:
+        board = await there.boards.acquire("", "agent", AB, ANYBODY)
+        late = await there.current.member(key_of("a"), 0)
+        there.boards.release(board)
+        board.admit(late)
+        assert (there.users("a"), list(board.members)) == ([0], [])
+
+
+async def test_what_a_record_waits_for_is_not_sent_for_when_all_have_left(
+    stock: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with rig(stock) as there:
+        board = await there.boards.acquire("", "agent", AGENT, ANYBODY)
+
+        left: list[None] = []
+
+        def admit_and_leave(member: Member) -> None:
+            Board.admit(board, member)
+            there.boards.release(board)  # the errand has come back, and nobody was told of it yet
+            left.append(None)
+
+        monkeypatch.setattr(board, "admit", admit_and_leave)
+        await stock.publish(task_record("d"), task="d")
+        await until(lambda: left)
+        await until(lambda: not board._errands._under_way)
+        assert (there.users("d"), list(board.members)) == ([0], [])
 
 
 async def test_a_list_holds_those_that_have_begun_and_may_be_seen(stock: FakeBackend) -> None:

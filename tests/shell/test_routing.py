@@ -20,6 +20,10 @@ class Asking:
 
     def __init__(self, selection: Selection) -> None:
         self.selection = selection
+        self.heeded: list[str] = []
+
+    def heed(self, task: str) -> None:
+        self.heeded.append(task)
 
 
 def board(*tasks: str, context: str | None = None, agent: bool = False) -> Board:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from typing import Any
 
 import pytest
 from access_rig import ALICES, BOBS, MISSING, OPEN, PRINCIPALS, stocked
+from aiohttp import web
 from askers import EVERYTHING, Askers, Service, bearer, says
 from brokers import OwnBroker, broker, done, status, task_record, until
 from lives import revoke
@@ -158,6 +160,28 @@ async def test_a_webhook_is_asked_as_tasks_appear() -> None:
         backend.store("private", task_record("private"), owner="bob")
         backend.store("shared", task_record("shared"), owner="bob")
         assert (await stream.next())["taskId"] == "shared"
+
+
+async def test_a_slow_webhook_is_asked_about_many_new_tasks_at_once() -> None:
+    backend, service, count = stocked(), Service(), 20
+    all_asked = asyncio.Event()
+
+    async def answer(asked: dict[str, Any]) -> web.StreamResponse:
+        if asked["task"].startswith("private"):
+            if sum(each["task"].startswith("private") for each in service.asked) >= count:
+                all_asked.set()
+            await all_asked.wait()
+        return web.json_response({"allow": not asked["task"].startswith("private")})
+
+    service.answer = answer
+    changes: dict[str, Any] = {"auth__webhook_timeout_s": 5, **CHECKED}
+    async with service.serving(), broker(backend, auth__webhook_url=service.url, **changes) as running:
+        stream = await watch(running, "erin", "agent=1")
+        assert (await stream.take(1))[0].kind == "stream.open"
+        for number in range(count):
+            backend.store(f"private{number}", task_record(f"private{number}"), owner="bob")
+        backend.store("shared", task_record("shared"), status("seen", "shared"), owner="bob")
+        assert (await stream.until("task.status"))[-1]["text"] == "seen"
 
 
 async def test_a_tenant_bounds_the_agent() -> None:

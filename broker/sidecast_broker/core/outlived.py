@@ -10,6 +10,8 @@ from collections import deque
 BEATS = 2
 """A peer that is gone without a word is found by the second heartbeat: TCP answers the first with a reset."""
 MARKS_PER_BEAT = 2
+MARKS_MAX = 64
+"""Of a client that never confirms all; of the newest only the last is kept then."""
 
 
 class Outlived:
@@ -46,6 +48,8 @@ class Outlived:
         if cursor > (newest.cursor if newest is not None else self._told) and (
             newest is None or now - newest.marked_at >= self._pause_s
         ):
+            if len(marks) >= MARKS_MAX:
+                marks.pop()
             marks.append(_Mark(cursor, sent, now))
         outlived = None
         for mark in marks:
