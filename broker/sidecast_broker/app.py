@@ -131,7 +131,9 @@ async def serving(
         metrics,
     )
     agents = Agents(settings, shared, page.routes())
-    open_to_all = Listener(agents.router, settings, metrics, cors=cors, public=True)
+    open_to_all = Listener(
+        agents.router, settings, metrics, cors=cors, public=True, turns_away=lambda: streams.turns_away
+    )
     for_operators = Listener(Router([*internal.routes(), *administration.routes()]), settings, metrics)
     for_probes = Listener(Router(internal.probes()), settings, metrics)
     try:

@@ -89,6 +89,11 @@ class Streams:
     def __len__(self) -> int:
         return len(self._share_of)
 
+    @property
+    def turns_away(self) -> bool:
+        """Whether a new stream can be opened elsewhere only."""
+        return self.draining or self._limits.full
+
     def arrive(self, request: web.BaseRequest) -> None:
         """Let a request for a stream be looked at.
 
@@ -246,6 +251,8 @@ class Streams:
 
     def _send_away(self, stream: Stream, reason: str) -> None:
         """End a stream in good order; its client comes back, here or elsewhere, after a while of its own."""
+        # Kept, its connection would bring it back to this process, past every load balancer.
+        stream.response.force_close()
         reconnect_in_ms = round(self._settings.retry_ms * random.uniform(0.5, 1.5))
         stream.close(reason, stream.view.drain(reconnect_in_ms))
 
