@@ -1,4 +1,4 @@
-"""Clients that are sent elsewhere must not come back on the connection they have: it leads to the same broker."""
+"""Clients that are sent elsewhere must not come back on the connection they have: it leads here again."""
 
 from __future__ import annotations
 
