@@ -241,12 +241,18 @@ class Streams:
         random.shuffle(streams)
         spread = Spread(len(streams), self._settings.drain_s, self._clock())
         for stream in streams:
+            if stream not in self._share_of:
+                continue
             if (wait_s := spread.wait_s(self._clock())) > 0.005:
-                await asyncio.sleep(wait_s)
+                await self._emptied_within(wait_s)
             if stream in self._share_of:
                 self._send_away(stream, "drain")
+        await self._emptied_within(LAST_FRAMES_S)
+
+    async def _emptied_within(self, timeout_s: float) -> None:
+        """Wait so long, or until all streams have closed."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LAST_FRAMES_S):
+            async with asyncio.timeout(timeout_s):
                 await self._emptied.wait()
 
     def _send_away(self, stream: Stream, reason: str) -> None:

@@ -171,6 +171,19 @@ async def test_drain_by_an_operator(real: RealBackend, tmp_path: Path) -> None:
         assert child.logged("worker_died") == []
 
 
+async def test_a_drain_waits_for_no_worker_that_hangs(real: RealBackend, tmp_path: Path) -> None:
+    async with workers(real, tmp_path) as child:
+        pid = child.workers()[2]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            status_code, _answer = await child.internal("/drain", "POST", b"{}", JSON)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert status_code == 202
+        assert await child.ended() == 0
+        assert child.logged("worker_died") == []
+
+
 async def test_when_the_supervisor_is_killed_the_workers_drain(real: RealBackend, tmp_path: Path) -> None:
     await real.publish(task_record())
     async with workers(real, tmp_path) as child:
