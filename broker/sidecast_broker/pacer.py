@@ -100,6 +100,7 @@ class Pacer:
         if subscriber.joined:
             subscriber.joined = False
             subscriber.due_s = NEVER
+            _forget_timer(subscriber)
             group = self._group(subscriber)
             del group.members[subscriber]
             if not group.members:
@@ -176,15 +177,16 @@ class Pacer:
         """Have one subscriber written to at a time of its own; an earlier one that is set stands."""
         if due_s >= subscriber.due_s:
             return
+        _forget_timer(subscriber)
         if due_s <= now_s:
             self._queue([subscriber])
         else:
             subscriber.due_s = due_s
-            self._timers.at(due_s, partial(self._come_due, subscriber, due_s))
+            subscriber.timer = self._timers.at(due_s, partial(self._come_due, subscriber))
 
-    def _come_due(self, subscriber: Subscriber, due_s: float) -> None:
-        if subscriber.due_s == due_s:  # else it has been given an earlier time since, or has left
-            self._queue([subscriber])
+    def _come_due(self, subscriber: Subscriber) -> None:
+        subscriber.timer = None
+        self._queue([subscriber])
 
     def _queue(self, subscribers: list[Subscriber]) -> None:
         for subscriber in subscribers:
@@ -314,3 +316,9 @@ class Pacer:
     def _hand_back(self, subscriber: Subscriber) -> None:
         self.leave(subscriber)
         subscriber.wake("behind")
+
+
+def _forget_timer(subscriber: Subscriber) -> None:
+    if subscriber.timer is not None:
+        subscriber.timer.cancel()
+        subscriber.timer = None

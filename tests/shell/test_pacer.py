@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import time
+import weakref
 from collections import deque
 from typing import Any
 
@@ -361,6 +363,26 @@ async def test_a_window_of_large_events_is_no_larger_in_the_buffer_of_a_client_t
     there.go(0.2)
     assert list(client.woken) == ["behind"]
     assert client.sink.unsent <= client.subscriber.buffer_bytes_max + WRITE_BYTES_MAX
+
+
+async def test_who_has_left_is_held_by_no_timer() -> None:
+    there = There()
+
+    class Wakes:
+        def __call__(self, _reason: Wake) -> None:
+            pass
+
+    client = there.join(Pace(rate=0.1, burst=1))
+    client.subscriber.wake = Wakes()
+    gone = weakref.ref(client.subscriber.wake)
+    there.append(status(), status())
+    assert (client.got, len(there.timers)) == ([2], 1)
+    there.hub.leave(client.subscriber)
+    del client
+    gc.collect()
+    assert gone() is None
+    there.go(11)
+    assert len(there.timers) == 0
 
 
 async def test_a_view_that_fails_stops_neither_the_others_nor_the_next_event() -> None:
