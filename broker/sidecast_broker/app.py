@@ -157,7 +157,7 @@ async def serving(
         agents.start()
         yield Listening(url, internal_url, probe_url, streams)
     finally:
-        streams.draining = True
+        streams.cut()
         await open_to_all.close()
         await for_operators.close()
         await for_probes.close()

@@ -10,6 +10,7 @@ import structlog
 from a2a_rig.wire import WIRES, Wire, request
 from brokers import (
     TASK,
+    Broker,
     FakeBackend,
     OwnBroker,
     broker,
@@ -122,7 +123,7 @@ async def test_who_takes_nothing_is_cut_whatever_it_wants(fake: FakeBackend) -> 
 # --- A2A: cut, so that nobody takes it for completion
 
 
-def stalled(running: OwnBroker, wire: Wire, http: str = "1.1", query: str = "") -> Stalled:
+def stalled(running: Broker, wire: Wire, http: str = "1.1", query: str = "") -> Stalled:
     """Give an A2A subscriber that reads only when told to."""
     method, path, body, headers = request(wire, "subscribe", task=TASK, query=query)
     client = Stalled(running.url, path)
