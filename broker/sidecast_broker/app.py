@@ -131,7 +131,9 @@ async def serving(
         metrics,
     )
     agents = Agents(settings, shared, page.routes())
-    open_to_all = Listener(agents.router, settings, metrics, cors=cors, public=True)
+    open_to_all = Listener(
+        agents.router, settings, metrics, cors=cors, public=True, turns_away=lambda: streams.turns_away
+    )
     for_operators = Listener(Router([*internal.routes(), *administration.routes()]), settings, metrics)
     for_probes = Listener(Router(internal.probes()), settings, metrics)
     try:
@@ -155,7 +157,7 @@ async def serving(
         agents.start()
         yield Listening(url, internal_url, probe_url, streams)
     finally:
-        streams.draining = True
+        streams.cut()
         await open_to_all.close()
         await for_operators.close()
         await for_probes.close()
@@ -193,7 +195,7 @@ def _revocations(stream: JetStream, settings: Settings) -> Revocations | None:
 async def run(
     settings: Settings, *, internal_path: str = "", announce: Callable[[Listening], None] | None = None
 ) -> None:
-    """Serve until SIGTERM, SIGINT or an operator, then drain; a second signal ends at once.
+    """Serve until SIGTERM, SIGINT or an operator, then drain; a second signal ends at once, a worker SIGINT.
 
     Args:
         settings: all settings.
@@ -206,13 +208,15 @@ async def run(
     loop = asyncio.get_running_loop()
     asked, signalled, forced = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
-    def on_signal() -> None:
-        # Where an operator has asked before, the first signal is one more to do the same.
-        (forced if signalled.is_set() else signalled).set()
+    def on_signal(number: signal.Signals) -> None:
+        # Where an operator has asked before, the first signal is one more to do the same. A worker may get
+        # SIGTERM twice, also from what stops a service with all its processes; SIGINT from above only.
+        ends = number == signal.SIGINT if internal_path else signalled.is_set()
+        (forced if ends else signalled).set()
         asked.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
+        loop.add_signal_handler(number, on_signal, number)
     async with serving(settings, stop=asked.set, internal_path=internal_path) as listening:
         _calm_collector()
         if announce is not None:

@@ -357,10 +357,15 @@ class Hub:
         if not records:
             return Content(self.log.end, b"", 0)
         end = records[-1].sequence
-        if count_max is not None and (kept := cut(pieces, count_max)) < len(pieces):
+        # No more than one write takes: what a client doesn't take is held for each of those.
+        if (kept := cut(pieces, min(count_max or len(pieces), fitting(pieces)))) < len(pieces):
             del pieces[kept:]
             end = pieces[-1][0]
         return Content(end, view.joined(self, pieces), len(pieces))
+
+    def shown(self, view: View, records: list[Record]) -> int:
+        """Tell how many of some records a view shows, before a thinned one makes fewer of them."""
+        return sum(1 for record in records if record.deliverable and view.record(self, record))
 
     def last_frame(self, view: View, cursor: int) -> bytes | None:
         """Give what ends a stream that has been sent all up to a cursor; None: more may follow."""

@@ -175,6 +175,11 @@ class Limits:
 
     # ------------------------------------------------------------------ how many
 
+    @property
+    def full(self) -> bool:
+        """Whether there is room for no stream, whoever asks."""
+        return self._streams.is_full(None)
+
     def check(self, asker: Asker, key: TaskKey | None = None, *, waits: bool = False) -> None:
         """Tell whether there is room for one more stream; nothing is counted.
 
@@ -186,7 +191,7 @@ class Limits:
         Raises:
             Refused: there is none; names the limit.
         """
-        if self._streams.is_full(None):
+        if self.full:
             raise _full("limit", "this broker holds as many streams as it may")
         if asker.who is not None and self._of_principal.is_full(asker.who):
             raise _full("principal-streams", "this principal has as many streams as they may")

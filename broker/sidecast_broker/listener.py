@@ -6,6 +6,7 @@ Must not know what is served there.
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from typing import Any, cast
 
 import structlog
@@ -49,6 +50,7 @@ class Listener:
         metrics: where to count.
         cors: which web pages may read the answers; None: none.
         public: whether connections are limited and encrypted, and proxies in front of it believed.
+        turns_away: tells whether clients had better come back on a new connection, which may lead elsewhere.
     """
 
     def __init__(
@@ -59,12 +61,14 @@ class Listener:
         *,
         cors: Cors | None = None,
         public: bool = False,
+        turns_away: Callable[[], bool] = lambda: False,
     ) -> None:
         self._router = router
         self._settings = settings
         self._metrics = metrics
         self._cors = cors
         self._public = public
+        self._turns_away = turns_away
         self._runner: web.ServerRunner | None = None
         self._handshakes: Handshakes | None = None
 
@@ -167,6 +171,9 @@ class Listener:
             self._cors.dress(request, response)
         else:
             tell_safe(response)
+        if self._turns_away():
+            response.force_close()
+            response.headers[hdrs.CONNECTION] = "close"
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         try:

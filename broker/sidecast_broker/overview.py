@@ -139,7 +139,8 @@ class Overview:
 
     async def _show_metrics(self, request: web.BaseRequest) -> web.Response:
         for answer in await self._ask_all(request):
-            if answer.status == 200:
+            # What one has counted that has died meanwhile stays as it was read before: it is buried.
+            if answer.status == 200 and answer.running in self._workers.running:
                 self._merged.put(answer.running.number, answer.body.decode())
         self._metrics.workers.set(0)
         body = self._merged.render(self._metrics.render().decode())
@@ -159,11 +160,13 @@ class Overview:
         return web.json_response({"streams": streams})
 
     async def _drain(self, request: web.BaseRequest) -> web.Response:
-        answers = await self._ask_all(request, await request.read())
+        def heard(answer: Answer) -> None:
+            if answer.status == 202:
+                # One that took it is going, and is not to be followed by another.
+                self._stop()
+
+        answers = await self._ask_all(request, await request.read(), heard=heard)
         refused = [answer for answer in answers if answer.status != 202]
-        if len(refused) < len(answers):
-            # Those that took it are going: whoever was being started meanwhile must, too.
-            self._stop()
         if refused:
             return refused[0].response()
         if not answers:
@@ -190,12 +193,21 @@ class Overview:
     # ------------------------------------------------------------------ asking
 
     async def _ask_all(
-        self, request: web.BaseRequest, body: bytes = b"", timeout_s: float = ASK_S_MAX
+        self,
+        request: web.BaseRequest,
+        body: bytes = b"",
+        timeout_s: float = ASK_S_MAX,
+        heard: Callable[[Answer], None] = lambda _answer: None,
     ) -> list[Answer]:
-        """Give the answers of all that answer in time."""
+        """Give the answers of all that answer in time, and each of them at once to `heard`."""
+
+        async def ask(worker: Running) -> Answer:
+            answer = await self._ask(worker, request, body, timeout_s)
+            heard(answer)
+            return answer
+
         running = self._workers.running
-        asked = (self._ask(each, request, body, timeout_s) for each in running)
-        outcomes = await asyncio.gather(*asked, return_exceptions=True)
+        outcomes = await asyncio.gather(*map(ask, running), return_exceptions=True)
         answers: list[Answer] = []
         for each, outcome in zip(running, outcomes, strict=True):
             if isinstance(outcome, Answer):

@@ -8,27 +8,36 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Hashable
 from functools import partial
-from typing import Literal
+from typing import Literal, Protocol
 
 from sidecast_broker.batches import Batch, Batches, Source
 from sidecast_broker.core.frame import chunk
+from sidecast_broker.core.log import Record
 from sidecast_broker.core.pace import Pace, Window
 from sidecast_broker.core.urgent import is_urgent
 from sidecast_broker.core.views.shapes import StreamGapReason
 from sidecast_broker.fanout import SLICE_S, SLICE_SUBSCRIBERS
 from sidecast_broker.metrics import Deliveries
-from sidecast_broker.subscriber import NEVER, Subscriber
+from sidecast_broker.subscriber import NEVER, Subscriber, View
 from sidecast_broker.timers import Timers
 
 _QUEUED = -1.0
 
 
+class Task(Source, Protocol):
+    """What is asked about the task."""
+
+    def shown(self, view: View, records: list[Record]) -> int:
+        """Tell how many of some records a view shows."""
+
+
 class _Group:
     """The paced subscribers of one view and pace: they share a window."""
 
-    __slots__ = ("closing", "members", "pace", "window")
+    __slots__ = ("closing", "members", "pace", "view", "window")
 
-    def __init__(self, pace: Pace) -> None:
+    def __init__(self, view: View, pace: Pace) -> None:
+        self.view = view
         self.pace = pace
         self.window = Window(pace.batch_s, pace.batch_max if pace.batch_s else 1)
         self.members: dict[Subscriber, None] = {}
@@ -48,7 +57,7 @@ class Pacer:
 
     def __init__(
         self,
-        source: Source,
+        source: Task,
         deliveries: Deliveries,
         soon: Callable[[Callable[[], None]], object],
         timers: Timers,
@@ -83,7 +92,7 @@ class Pacer:
         key = (subscriber.view.key, subscriber.pace)
         group = self._groups.get(key)
         if group is None:
-            group = self._groups[key] = _Group(subscriber.pace)
+            group = self._groups[key] = _Group(subscriber.view, subscriber.pace)
         return group
 
     def leave(self, subscriber: Subscriber) -> None:
@@ -91,6 +100,7 @@ class Pacer:
         if subscriber.joined:
             subscriber.joined = False
             subscriber.due_s = NEVER
+            _forget_timer(subscriber)
             group = self._group(subscriber)
             del group.members[subscriber]
             if not group.members:
@@ -126,14 +136,14 @@ class Pacer:
                         self._hand_back(subscriber)
             start = log.floor
         records = log.after(start)
-        gathered = 0
         for record in records:
-            gathered += record.deliverable
             if is_urgent(record.event):
                 self._urgent = record.sequence
         urgent = self._urgent > start
         for group in self._groups.values():
-            due_s = group.window.gather(gathered, now_s, urgent=urgent)
+            # Where nothing gathers, no batch is ever full.
+            shown = self._source.shown(group.view, records) if group.pace.batch_s else 1
+            due_s = group.window.gather(shown, now_s, urgent=urgent)
             if due_s <= now_s:
                 self._open(group, now_s)
             elif not group.closing:
@@ -167,15 +177,16 @@ class Pacer:
         """Have one subscriber written to at a time of its own; an earlier one that is set stands."""
         if due_s >= subscriber.due_s:
             return
+        _forget_timer(subscriber)
         if due_s <= now_s:
             self._queue([subscriber])
         else:
             subscriber.due_s = due_s
-            self._timers.at(due_s, partial(self._come_due, subscriber, due_s))
+            subscriber.timer = self._timers.at(due_s, partial(self._come_due, subscriber))
 
-    def _come_due(self, subscriber: Subscriber, due_s: float) -> None:
-        if subscriber.due_s == due_s:  # else it has been given an earlier time since, or has left
-            self._queue([subscriber])
+    def _come_due(self, subscriber: Subscriber) -> None:
+        subscriber.timer = None
+        self._queue([subscriber])
 
     def _queue(self, subscribers: list[Subscriber]) -> None:
         for subscriber in subscribers:
@@ -305,3 +316,9 @@ class Pacer:
     def _hand_back(self, subscriber: Subscriber) -> None:
         self.leave(subscriber)
         subscriber.wake("behind")
+
+
+def _forget_timer(subscriber: Subscriber) -> None:
+    if subscriber.timer is not None:
+        subscriber.timer.cancel()
+        subscriber.timer = None

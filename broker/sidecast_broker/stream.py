@@ -154,6 +154,7 @@ class Stream:
     __slots__ = (
         "_anchored",
         "_behind_since_s",
+        "_behind_until_s",
         "_clock",
         "_ending",
         "_epoch",
@@ -221,6 +222,7 @@ class Stream:
         self._late_cursor = 0
         self._late_since_s = 0.0
         self._behind_since_s: float | None = None
+        self._behind_until_s = math.inf
         self.key = key
         self.view = view
         self.closed_because = "client-gone"
@@ -436,6 +438,7 @@ class Stream:
             elif subscriber.bucket is not None and subscriber.cursor < hub.end:
                 # What memory holds is written by the hub, at this client's rate.
                 await self._writer_drained()
+                self._behind_until_s = self._clock()
                 return True
             elif hub.log.after(subscriber.cursor, 1):
                 # Nothing here holds records or bytes while a slow client takes them.
@@ -609,8 +612,11 @@ class Stream:
         if self.subscriber.transport.get_write_buffer_size() <= self.subscriber.buffer_bytes_max:
             return  # not the client is slow: its cursor lay between records, or more came than the log holds
         self.lags += 1
-        if self._behind_since_s is None:
-            self._behind_since_s = self._clock()
+        now_s = self._clock()
+        # One with a rate may never come to the end; it was not slow as long as it took what that allows.
+        if self._behind_since_s is None or now_s - self._behind_until_s >= self._settings.skip_s:
+            self._behind_since_s = now_s
+        self._behind_until_s = math.inf
         await self._writer.drain()
         if (behind := self.behind_events) and (data := self.view.lag(behind, self.slow)):
             await self.write(data)

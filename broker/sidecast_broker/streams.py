@@ -89,6 +89,11 @@ class Streams:
     def __len__(self) -> int:
         return len(self._share_of)
 
+    @property
+    def turns_away(self) -> bool:
+        """Whether a new stream can be opened elsewhere only."""
+        return self.draining or self._limits.full
+
     def arrive(self, request: web.BaseRequest) -> None:
         """Let a request for a stream be looked at.
 
@@ -204,6 +209,12 @@ class Streams:
         """Begin to beat."""
         self._beat.start()
 
+    def cut(self) -> None:
+        """Break off what is open: closed in good order, it would pass for its end where nothing frames it."""
+        self.draining = True
+        for stream in list(self._share_of):
+            stream.cut("drain")
+
     async def close(self) -> None:
         """Stop beating, and tell of all that have closed."""
         await self._beat.close()
@@ -236,16 +247,24 @@ class Streams:
         random.shuffle(streams)
         spread = Spread(len(streams), self._settings.drain_s, self._clock())
         for stream in streams:
+            if stream not in self._share_of:
+                continue
             if (wait_s := spread.wait_s(self._clock())) > 0.005:
-                await asyncio.sleep(wait_s)
+                await self._emptied_within(wait_s)
             if stream in self._share_of:
                 self._send_away(stream, "drain")
+        await self._emptied_within(LAST_FRAMES_S)
+
+    async def _emptied_within(self, timeout_s: float) -> None:
+        """Wait so long, or until all streams have closed."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LAST_FRAMES_S):
+            async with asyncio.timeout(timeout_s):
                 await self._emptied.wait()
 
     def _send_away(self, stream: Stream, reason: str) -> None:
         """End a stream in good order; its client comes back, here or elsewhere, after a while of its own."""
+        # Kept, its connection would bring it back to this process, past every load balancer.
+        stream.response.force_close()
         reconnect_in_ms = round(self._settings.retry_ms * random.uniform(0.5, 1.5))
         stream.close(reason, stream.view.drain(reconnect_in_ms))
 

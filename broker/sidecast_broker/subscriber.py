@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from sidecast_broker.core.log import Record
 from sidecast_broker.core.pace import Bucket, Pace
 from sidecast_broker.core.views.shapes import StreamGapReason
+from sidecast_broker.timers import Timer
 
 if TYPE_CHECKING:
     from sidecast_broker.hub import Hub
@@ -83,6 +84,7 @@ class Subscriber:
         pace: its own pace; None: it is sent everything as it comes.
         bucket: where its rate is bounded.
         due_s: when it is written to next, where that is set (monotonic); `NEVER`: not before something comes.
+        timer: what waits for that time, which a client that leaves must not be held by.
         gap: why what follows its cursor can't be had, until its stream has told it.
     """
 
@@ -99,6 +101,7 @@ class Subscriber:
         "insert",
         "joined",
         "pace",
+        "timer",
         "transport",
         "view",
         "wake",
@@ -133,6 +136,7 @@ class Subscriber:
         self.pace = pace
         self.bucket = Bucket(pace.rate, pace.burst) if pace is not None and pace.rate else None
         self.due_s = NEVER
+        self.timer: Timer | None = None
 
     def send(self, data: bytes) -> int:
         """Send bytes past the transport's queue; give how many the socket didn't take, which go through it.

@@ -14,6 +14,19 @@ from itertools import count
 from sidecast_broker.turn import report
 
 
+class Timer:
+    """One function that waits for its time."""
+
+    __slots__ = ("run",)
+
+    def __init__(self, run: Callable[[], None]) -> None:
+        self.run: Callable[[], None] | None = run
+
+    def cancel(self) -> None:
+        """Don't run it, and hold nothing of it any more."""
+        self.run = None
+
+
 class Timers:
     """Runs functions at their times.
 
@@ -23,7 +36,7 @@ class Timers:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._heap: list[tuple[float, int, Timer]] = []
         self._order = count()
         self._armed: asyncio.TimerHandle | None = None
         self._armed_at_s = 0.0
@@ -31,10 +44,12 @@ class Timers:
     def __len__(self) -> int:
         return len(self._heap)
 
-    def at(self, due_s: float, run: Callable[[], None]) -> None:
-        """Run a function once the clock has come to a time; it can't be taken back."""
-        heapq.heappush(self._heap, (due_s, next(self._order), run))
+    def at(self, due_s: float, run: Callable[[], None]) -> Timer:
+        """Run a function once the clock has come to a time."""
+        timer = Timer(run)
+        heapq.heappush(self._heap, (due_s, next(self._order), timer))
         self._arm()
+        return timer
 
     def _arm(self) -> None:
         due_s = self._heap[0][0]
@@ -56,7 +71,9 @@ class Timers:
         """Run what is due; what one of them raises is reported, and keeps none of the others."""
         now_s = self._clock()
         while self._heap and self._heap[0][0] <= now_s:
-            _due_s, _order, run = heapq.heappop(self._heap)
+            _due_s, _order, timer = heapq.heappop(self._heap)
+            if (run := timer.run) is None:
+                continue
             try:
                 run()
             except Exception as error:  # noqa: BLE001 - reported like that of the loop's own callbacks

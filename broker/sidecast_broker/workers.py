@@ -255,7 +255,7 @@ class Workers:
             worker.watch()
 
     def drain(self) -> None:
-        """Have all of them do what SIGTERM does; again, they end at once."""
+        """Have all of them do what SIGTERM does."""
         for worker in self._all:
             worker.stop()
             worker.signal(signal.SIGTERM)
@@ -269,9 +269,9 @@ class Workers:
         for worker in self._all:
             worker.stop()
         if any(worker.running for worker in self._all):
-            # One that has begun to drain takes this for the second signal.
-            for _ in range(2):
-                self.drain()
+            self.drain()
+            for worker in self._all:
+                worker.signal(signal.SIGINT)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(KILL_S):
                     await asyncio.shield(self.ended())

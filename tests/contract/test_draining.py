@@ -7,8 +7,12 @@ import signal
 import sys
 from pathlib import Path
 
+import pytest
+from a2a_rig.wire import WIRES, Wire
 from brokers import RealBackend, child_broker, task_record
 from lives import JSON
+from shell.test_slow import stalled
+from shell.test_stream import SMALL, long_texts
 from sse import kinds
 
 
@@ -42,3 +46,22 @@ async def test_the_command_drains_and_waits(real: RealBackend, tmp_path: Path) -
             if wanted == 0:
                 assert out == b"the broker is gone\n"
                 assert await child.ended() == 0
+
+
+@pytest.mark.parametrize("wire", WIRES, ids=str)
+async def test_no_a2a_client_that_takes_nothing_is_ended_cleanly_by_a_broker_that_goes_away(
+    real: RealBackend, tmp_path: Path, wire: Wire
+) -> None:
+    """Over HTTP/1.0, which proxies speak to what is behind them, a connection that just closes is the end."""
+    await real.publish(task_record())
+    async with (
+        child_broker(real, tmp_path / "log", **SMALL) as child,
+        stalled(child, wire, "1.0") as slow,
+    ):
+        await slow.read_until(b"data: ")
+        await real.publish(*long_texts(200))
+        await child.until_metric("sidecast_lagging_subscribers")
+        child.signal(signal.SIGTERM)
+        assert await child.ended() == 0
+        with pytest.raises(ConnectionResetError):
+            await slow.read_until(b"nothing says this")

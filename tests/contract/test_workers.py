@@ -133,6 +133,21 @@ async def test_sigterm_drains_all_and_exits_with_0(real: RealBackend, tmp_path: 
         assert child.logged("worker_died") == []
 
 
+async def test_a_signal_to_each_process_drains_as_one_to_the_first(real: RealBackend, tmp_path: Path) -> None:
+    """What stops a service may send it to every process of the service, as systemd does."""
+    await real.publish(task_record())
+    async with workers(real, tmp_path, stream__drain_s=1) as child:
+        streams = await opened(child)
+        for pid in child.workers().values():
+            os.kill(pid, signal.SIGTERM)
+        await until(lambda: len(child.logged("draining")) == 2)
+        child.signal(signal.SIGTERM)
+        drained = await asyncio.gather(*(stream.rest() for stream in streams))
+        assert [kinds(frames) for frames in drained] == [["stream.drain"]] * STREAMS
+        assert await child.ended() == 0
+        assert child.logged("worker_died") == []
+
+
 async def test_a_second_signal_ends_all_at_once(real: RealBackend, tmp_path: Path) -> None:
     await real.publish(task_record())
     async with workers(real, tmp_path, stream__drain_s=600) as child:
@@ -152,6 +167,19 @@ async def test_drain_by_an_operator(real: RealBackend, tmp_path: Path) -> None:
         assert (await child.internal("/readyz"))[0] == 503
         drained = await asyncio.gather(*(stream.rest() for stream in streams))
         assert [kinds(frames) for frames in drained] == [["stream.drain"]] * STREAMS
+        assert await child.ended() == 0
+        assert child.logged("worker_died") == []
+
+
+async def test_a_drain_waits_for_no_worker_that_hangs(real: RealBackend, tmp_path: Path) -> None:
+    async with workers(real, tmp_path) as child:
+        pid = child.workers()[2]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            status_code, _answer = await child.internal("/drain", "POST", b"{}", JSON)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert status_code == 202
         assert await child.ended() == 0
         assert child.logged("worker_died") == []
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable
 import pytest
 from a2a_rig.wire import WIRES, Wire, request
 from access_rig import Ask
-from brokers import TASK, FakeBackend, broker, numbered, numbers, task_record, texts
+from brokers import TASK, FakeBackend, broker, numbered, numbers, task_record, texts, until
 from sse import exchange, kinds
 
 from sidecast_broker.answers import Page
@@ -49,6 +49,18 @@ async def test_streams_that_began_together_end_one_after_the_other(fake: FakeBac
         # Between three quarters of it and all of it; what the beat adds stands behind.
         assert lives[0] >= 1.5
         assert lives[-1] - lives[0] > 0.25
+
+
+async def test_a_drain_is_over_when_all_have_left(fake: FakeBackend) -> None:
+    await fake.publish(task_record())
+    async with broker(fake, stream__drain_s=600) as running:
+        for _ in range(4):
+            await (await running.watch()).take(2)
+        drain = asyncio.create_task(running.listening.streams.drain())
+        await until(lambda: len(running.listening.streams) == 3)
+        await running.leave()
+        async with asyncio.timeout(5):
+            await drain
 
 
 @pytest.mark.row("C70")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import time
+import weakref
 from collections import deque
 from typing import Any
 
@@ -32,7 +34,7 @@ from sse import kinds
 from sidecast_broker.batches import MADE_BYTES_MAX
 from sidecast_broker.core.auth.principal import Principal
 from sidecast_broker.core.pace import Pace
-from sidecast_broker.hub import Hub
+from sidecast_broker.hub import WRITE_BYTES_MAX, Hub
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.subscriber import Subscriber, Wake
 from sidecast_broker.timers import Timers
@@ -182,6 +184,16 @@ async def test_a_filter_that_leaves_all_out_moves_the_cursor_without_a_write() -
     there.append(status())
     there.go(0.2)
     assert (client.got, client.subscriber.cursor) == ([2], 3)
+
+
+async def test_what_a_filter_leaves_out_fills_no_batch() -> None:
+    there = There()
+    client = there.join(Pace(batch_s=0.5, batch_max=3), Numbers(even=True))
+    for _ in range(8):
+        there.append(status())
+        there.go(0.0625)
+    there.go(0.5)
+    assert client.writes == [(0, [2]), (0.375, [4, 6, 8])]
 
 
 # --- rates
@@ -334,6 +346,43 @@ async def test_what_is_made_for_a_run_is_gone_after_it_and_bounded_in_it() -> No
     there.turns.run()
     assert 0 < max(held) <= MADE_BYTES_MAX + 2 * 20 * 20_010
     assert (len(pacer._batches), pacer._batches.size_bytes) == (0, 0)
+
+
+async def test_a_window_of_large_events_is_no_larger_in_the_buffer_of_a_client_that_takes_nothing() -> None:
+    there = There(log_bytes_max=64 << 20)
+
+    class Large(Numbers):
+        def record(self, _hub: Hub, record: Any) -> bytes:
+            return b"%d;" % record.sequence + b"x" * 20_000
+
+    client = Client(there, BATCHED, Large())
+    client.sink.write = client._write  # type: ignore[method-assign]
+    client.sink.stalled = True
+    there.hub.join(client.subscriber)
+    there.append(*[status()] * 40)
+    there.go(0.2)
+    assert list(client.woken) == ["behind"]
+    assert client.sink.unsent <= client.subscriber.buffer_bytes_max + WRITE_BYTES_MAX
+
+
+async def test_who_has_left_is_held_by_no_timer() -> None:
+    there = There()
+
+    class Wakes:
+        def __call__(self, _reason: Wake) -> None:
+            pass
+
+    client = there.join(Pace(rate=0.1, burst=1))
+    client.subscriber.wake = Wakes()
+    gone = weakref.ref(client.subscriber.wake)
+    there.append(status(), status())
+    assert (client.got, len(there.timers)) == ([2], 1)
+    there.hub.leave(client.subscriber)
+    del client
+    gc.collect()
+    assert gone() is None
+    there.go(11)
+    assert len(there.timers) == 0
 
 
 async def test_a_view_that_fails_stops_neither_the_others_nor_the_next_event() -> None:

@@ -10,6 +10,7 @@ import structlog
 from a2a_rig.wire import WIRES, Wire, request
 from brokers import (
     TASK,
+    Broker,
     FakeBackend,
     OwnBroker,
     broker,
@@ -74,6 +75,25 @@ async def test_a_short_pause_is_caught_up_with(fake: FakeBackend) -> None:
         assert [text.split()[0] for text in texts(frames)] == [str(number) for number in range(150)]
 
 
+async def test_a_client_with_a_rate_is_caught_up_with_after_each_short_pause(fake: FakeBackend) -> None:
+    await fake.publish(task_record())
+    async with broker(fake, stream__send_buffer_bytes=4096, stream__skip_s=1) as running:
+        async with Stalled(running.url, f"{PATH}?slow=snapshot&max_rate=200") as slow:
+
+            async def pause(number: int) -> None:
+                await until(lambda: running.listening.streams.describe()[0]["lags"] == number)
+
+            await slow.read_until(b"task.snapshot")
+            await one_by_one(fake, [*long_texts(500), done()])
+            await pause(1)
+            await slow.read_until(b'"text":"330 ')  # for longer than it may be behind
+            await pause(2)
+            await slow.read_until(b"stream.end")
+            frames = slow.frames
+        assert "stream.gap" not in kinds(frames)
+        assert [text.split()[0] for text in texts(frames)] == [str(number) for number in range(500)]
+
+
 async def test_the_page_of_streams_says_what_was_done(fake: FakeBackend) -> None:
     await fake.publish(task_record())
     async with broker(fake, **CHANGES) as running:
@@ -103,7 +123,7 @@ async def test_who_takes_nothing_is_cut_whatever_it_wants(fake: FakeBackend) -> 
 # --- A2A: cut, so that nobody takes it for completion
 
 
-def stalled(running: OwnBroker, wire: Wire, http: str = "1.1", query: str = "") -> Stalled:
+def stalled(running: Broker, wire: Wire, http: str = "1.1", query: str = "") -> Stalled:
     """Give an A2A subscriber that reads only when told to."""
     method, path, body, headers = request(wire, "subscribe", task=TASK, query=query)
     client = Stalled(running.url, path)
