@@ -251,6 +251,10 @@ async def test_hostile_requests_are_answered_as_by_one_process(real: RealBackend
                 wrong[request_bytes[:80]] = answered
             assert (await child.internal("/readyz"))[0] == 200, request_bytes
         assert wrong == {}
+
+
+async def test_a_body_beyond_the_limit_is_refused(real: RealBackend, tmp_path: Path) -> None:
+    async with workers(real, tmp_path) as child:
         status_code, _ = await child.internal(f"/publish/{TASK}", "POST", b"x" * (5 << 20), JSON)
         assert status_code == 413
 

@@ -19,7 +19,7 @@ from sidecast_broker.connection import ClientConnections, Limits
 from sidecast_broker.refused import Refused
 
 SLOW_S = 0.3
-"""Time that heads and bodies may take in these tests; nothing here waits for longer."""
+"""Time that heads and bodies may take in these tests; the agent may take longer, or it could be blamed."""
 
 
 @pytest.fixture
@@ -65,9 +65,7 @@ async def _heard(reader: asyncio.StreamReader) -> bytes:
 
 @pytest.fixture
 async def impatient(fake: FakeBackend, unharmed: None) -> AsyncIterator[Door]:
-    async with opened(
-        fake, RecordingAgent(), server__header_s=SLOW_S, server__body_s=SLOW_S, agent__timeout_s=SLOW_S
-    ) as made:
+    async with opened(fake, RecordingAgent(), server__header_s=SLOW_S, server__body_s=SLOW_S) as made:
         yield made
 
 
