@@ -34,8 +34,8 @@ unit: .venv/ready
 
 # Beside .venv, not from it: both wait for the network. What fails here the tests try again, and tell of.
 environments: ## the SDKs and packages that tests install for themselves (half a minute; needs Node.js)
-	-PYTHONPATH=tests $(PYTHON) -m a2a_rig.environments
 	-PYTHONPATH=tests $(PYTHON) -m image_tree
+	-PYTHONPATH=tests $(PYTHON) -m a2a_rig.environments
 
 clients: .venv/ready ## the A2A door with real agents and clients of four SDKs (some three minutes; needs Node.js)
 	$(BIN)/python -m pytest -m 'not accept' --rows clients tests/a2a

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -122,11 +123,12 @@ def _run(command: list[str | Path], folder: Path | None = None) -> None:
 
 
 def main() -> None:
-    """Make those that most tests use, so that none has to wait."""
-    for sdk in PYTHON_SDKS.values():
-        python_of(sdk)
-    for sdk in NODE_SDKS.values():
-        node_modules_of(sdk)
+    """Make those that most tests use, all at once: each waits for its registry most of the time."""
+    with ThreadPoolExecutor() as threads:
+        made = [threads.submit(node_modules_of, sdk) for sdk in NODE_SDKS.values()]
+        made += [threads.submit(python_of, sdk) for sdk in PYTHON_SDKS.values()]
+    for each in made:
+        each.result()
 
 
 if __name__ == "__main__":
