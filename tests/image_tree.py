@@ -38,6 +38,8 @@ def _locked(name: str, *more: str, given: Mapping[str, str] = {}) -> Path:
             half = tree.with_suffix(".half")
             shutil.rmtree(half, ignore_errors=True)
             options = ["--require-hashes", "--only-binary", ":all:", *more, "--requirement", str(lock)]
+            # Nothing of the system's is touched, so being root is no danger.
+            options.append("--root-user-action=ignore")
             command = [*PIP, "install", *options, "--target", str(half)]
             subprocess.run(command, check=True, env={**os.environ, **given})
             half.rename(tree)
