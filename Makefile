@@ -3,8 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 FILE ?= README.md
 export PYTHONWARNINGS :=
+# Tests are prepared once, and the broker compiled once, whatever the environment says.
+export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test clients browser proxies accept bench lint types imports unit schemas docs golden clean
+.PHONY: demo test environments clients browser proxies accept bench lint types imports unit schemas docs golden clean
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Sidecast needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
@@ -28,7 +30,12 @@ imports: .venv/ready
 	$(BIN)/lint-imports
 
 unit: .venv/ready
-	$(BIN)/python -m pytest -m 'not accept' --ignore tests/a2a --ignore tests/browser --ignore tests/proxies --rows test --numprocesses auto --maxprocesses 4 --dist worksteal
+	$(BIN)/python -m pytest -m 'not accept' --ignore tests/a2a --ignore tests/browser --ignore tests/proxies --rows test --numprocesses 4 --dist worksteal
+
+# Beside .venv, not from it: both wait for the network. What fails here the tests try again, and tell of.
+environments: ## the SDKs and packages that tests install for themselves (half a minute; needs Node.js)
+	-PYTHONPATH=tests $(PYTHON) -m image_tree
+	-PYTHONPATH=tests $(PYTHON) -m a2a_rig.environments
 
 clients: .venv/ready ## the A2A door with real agents and clients of four SDKs (some three minutes; needs Node.js)
 	$(BIN)/python -m pytest -m 'not accept' --rows clients tests/a2a

@@ -1,6 +1,8 @@
 """Makes what the image of `broker/Dockerfile` holds in a directory, by the same steps, and runs from it.
 
-Must not know what the broker answers.
+Must not know what the broker answers. Needs the standard library only; to install the packages beforehand:
+
+    python -m image_tree
 """
 
 from __future__ import annotations
@@ -36,10 +38,19 @@ def _locked(name: str, *more: str, given: Mapping[str, str] = {}) -> Path:
             half = tree.with_suffix(".half")
             shutil.rmtree(half, ignore_errors=True)
             options = ["--require-hashes", "--only-binary", ":all:", *more, "--requirement", str(lock)]
+            # Nothing of the system's is touched, so being root is no danger.
+            options.append("--root-user-action=ignore")
             command = [*PIP, "install", *options, "--target", str(half)]
             subprocess.run(command, check=True, env={**os.environ, **given})
             half.rename(tree)
     return tree
+
+
+def packages() -> tuple[Path, dict[str, str]]:
+    """Give the directory of what the broker needs, and the environment it is built in."""
+    built_with = {"PYTHONPATH": str(_locked("build.lock"))}
+    source_only = ("--no-binary", "nkeys", "--no-build-isolation")
+    return _locked("requirements.lock", *source_only, given=built_with), built_with
 
 
 def build(directory: Path) -> Path:
@@ -49,9 +60,8 @@ def build(directory: Path) -> Path:
         directory: where, readable for everybody.
     """
     tree, wheels, source = directory / "app", directory / "wheels", directory / "source"
-    built_with = {"PYTHONPATH": str(_locked("build.lock"))}
-    source_only = ("--no-binary", "nkeys", "--no-build-isolation")
-    shutil.copytree(_locked("requirements.lock", *source_only, given=built_with), tree)
+    needed, built_with = packages()
+    shutil.copytree(needed, tree)
     # The build leaves nothing in the sources, and sees what the image's build is given.
     source.mkdir()
     skipped = shutil.ignore_patterns("__pycache__", "*.pyc")
@@ -127,3 +137,7 @@ def serving(python: str, tree: Path, args: list[str], given: Mapping[str, str]) 
     finally:
         process.kill()
         process.communicate()
+
+
+if __name__ == "__main__":
+    packages()

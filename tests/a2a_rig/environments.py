@@ -1,6 +1,8 @@
 """Where the other SDK generations live: Python environments and npm folders, made once and kept in `.cache`.
 
-Must not know what is run in them.
+Must not know what is run in them. Needs the standard library only; to make them beforehand:
+
+    python -m a2a_rig.environments
 """
 
 from __future__ import annotations
@@ -12,10 +14,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parents[2]
 CACHE = ROOT / ".cache" / "a2a"
@@ -31,6 +32,14 @@ PYTHON_PACKAGES = {
 }
 """What an environment of that a2a-sdk needs to serve, to publish and to be a client."""
 
+PYTHON_SDKS = {"v1": "1.3.0", "v03": "0.3.26"}
+NODE_SDKS = {"v1": "1.3.0", "v03": "0.3.10"}
+"""Of each generation the one most tests use; earlier ones are made where `make accept` needs them."""
+
+
+class Unusable(Exception):  # noqa: N818 - the tests' failures begin with it
+    """An environment can't be made, or what is needed to make it is missing."""
+
 
 def python_of(sdk: str) -> Path:
     """Give a Python with that a2a-sdk: the running one for the newest; made for others, in half a minute."""
@@ -38,9 +47,10 @@ def python_of(sdk: str) -> Path:
         return Path(sys.executable)
 
     def make(folder: Path) -> None:
-        _run([sys.executable, "-m", "venv", "--clear", folder])
-        install = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-        _run([folder / "bin" / "python", *install, *PYTHON_PACKAGES[sdk]])
+        # By our own pip: one of its own would take longer to make than the rest.
+        _run([sys.executable, "-m", "venv", "--clear", "--without-pip", folder])
+        pip = (sys.executable, "-m", "pip", "--python", folder / "bin" / "python")
+        _run([*pip, "install", "--quiet", "--disable-pip-version-check", *PYTHON_PACKAGES[sdk]])
 
     folder = _made(f"python-{sdk}", PYTHON_PACKAGES[sdk], make)
     return folder / "bin" / "python"
@@ -60,13 +70,17 @@ def node_modules_of(sdk: str) -> Path:
 
 
 def node() -> str:
-    """Give the path of Node.js; where it is missing or too old, the test fails and says how to get it."""
+    """Give the path of Node.js; where it is missing or too old, say how to get it.
+
+    Raises:
+        Unusable: naming what is wrong.
+    """
     found = shutil.which("node")
     if found is None or shutil.which("npm") is None:
-        pytest.fail(f"the tests with JavaScript clients need Node.js: {NODE_HOW}")
+        raise Unusable(f"the tests with JavaScript clients need Node.js: {NODE_HOW}")
     version = subprocess.run([found, "--version"], capture_output=True, text=True, check=True).stdout.strip()
     if int(version.lstrip("v").partition(".")[0]) < NODE_MAJOR_MIN:
-        pytest.fail(f"Node.js here is {version}: {NODE_HOW}")
+        raise Unusable(f"Node.js here is {version}: {NODE_HOW}")
     return found
 
 
@@ -105,4 +119,17 @@ def _run(command: list[str | Path], folder: Path | None = None) -> None:
         check=False,
     )
     if done.returncode:
-        pytest.fail(f"`{' '.join(map(str, command))}` failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        raise Unusable(f"`{' '.join(map(str, command))}` failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+
+
+def main() -> None:
+    """Make those that most tests use, all at once: each waits for its registry most of the time."""
+    with ThreadPoolExecutor() as threads:
+        made = [threads.submit(node_modules_of, sdk) for sdk in NODE_SDKS.values()]
+        made += [threads.submit(python_of, sdk) for sdk in PYTHON_SDKS.values()]
+    for each in made:
+        each.result()
+
+
+if __name__ == "__main__":
+    main()

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
-from a2a_rig.environments import ROOT, node, node_modules_of, python_of
+from a2a_rig.environments import NODE_SDKS, PYTHON_SDKS, ROOT, node, node_modules_of, python_of
 from a2a_rig.wire import split, text_after
 from e2e.ports import fixed_ports
 
@@ -32,7 +32,6 @@ HERE = Path(__file__).parent
 PATHS = ":".join(str(ROOT / folder) for folder in ("tests", "adapters", "schemas"))
 
 Generation = Literal["v1", "v03"]
-SDKS = {"v1": "1.3.0", "v03": "0.3.26"}
 
 
 def environ() -> dict[str, str]:
@@ -70,7 +69,7 @@ class Agent:
         self._tasks = folder / f"tasks-{self._port}"
         self._tasks.mkdir(parents=True)
         self._log = folder / f"agent-{self._port}.log"
-        self._command = [str(python_of(sdk or SDKS[generation])), "-m", f"a2a_rig.agent_{generation}"]
+        self._command = [str(python_of(sdk or PYTHON_SDKS[generation])), "-m", f"a2a_rig.agent_{generation}"]
         self._command += ["--port", str(self._port), "--tasks", str(self._tasks), *options]
         if nats_url:
             self._command += ["--nats", nats_url]
@@ -198,15 +197,13 @@ CLIENTS = [
     for binding in ("jsonrpc", "rest")
 ]
 
-JS_SDKS = {"v1": "1.3.0", "v03": "0.3.10"}
-
 
 def command_of(driver: str) -> list[str]:
     """Give the command line of a driver."""
     language, generation = driver.split("-")
     if language == "py":
-        return [str(python_of(SDKS[generation])), "-m", f"a2a_rig.client_{generation}"]
-    packages = str(node_modules_of(JS_SDKS[generation]))
+        return [str(python_of(PYTHON_SDKS[generation])), "-m", f"a2a_rig.client_{generation}"]
+    packages = str(node_modules_of(NODE_SDKS[generation]))
     return [node(), str(HERE / "driver.mjs"), str(HERE / f"client_{generation}.mjs"), packages]
 
 

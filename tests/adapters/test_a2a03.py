@@ -6,40 +6,24 @@ import asyncio
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from a2a_rig.environments import PYTHON_SDKS, ROOT, python_of
 from nats_server import NatsServer, create_stream, read_records
-
-ROOT = Path(__file__).parents[2]
-PYTHON = ROOT / ".cache" / "a2a03" / "bin" / "python"
-PACKAGES = ("a2a-sdk==0.3.26", "nats-py", "msgspec")
-
-
-@pytest.fixture(scope="module")
-def python() -> Path:
-    """Give a Python with a2a-sdk 0.3.26; made once, which takes about 20 s, and kept in `.cache`."""
-    ready = PYTHON.parent / "ready"
-    if not ready.exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", PYTHON.parents[1]], check=True)
-        install = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PACKAGES]
-        subprocess.run(install, check=True)
-        ready.touch()
-    return PYTHON
 
 
 @pytest.fixture(scope="module")
 def answers_and_records(
-    python: Path, tmp_path_factory: pytest.TempPathFactory
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[dict[str, Any], list[dict[str, Any]], set[str | None]]:
     """Run all agents once; give what they answered, everything that was published, and whose it is."""
     with NatsServer(tmp_path_factory.mktemp("nats")) as server:
         asyncio.run(create_stream(server.url))
         run = subprocess.run(
-            [python, Path(__file__).with_name("a2a03_agent.py"), server.url],
+            [python_of(PYTHON_SDKS["v03"]), Path(__file__).with_name("a2a03_agent.py"), server.url],
             env=os.environ | {"PYTHONPATH": f"{ROOT / 'adapters'}:{ROOT / 'schemas'}"},
             capture_output=True,
             text=True,

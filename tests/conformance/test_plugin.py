@@ -30,20 +30,12 @@ def run(folder: Path, body: str, *arguments: str) -> tuple[int, str]:
     (folder / "test_it.py").write_text(body)
     (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n    row(*names): rows\n")
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    # Only what the run is about: other plugins take seconds to import, in each process.
+    named = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": "conformance.plugin,xdist.plugin"}
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-p",
-            "conformance.plugin",
-            "-p",
-            "no:randomly",
-            *arguments,
-            "test_it.py",
-        ],
+        [sys.executable, "-m", "pytest", *arguments, "test_it.py"],
         cwd=folder,
-        env=clean | {"PYTHONPATH": str(TESTS)},
+        env=clean | named | {"PYTHONPATH": str(TESTS)},
         capture_output=True,
         text=True,
         timeout=60,

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import aiohttp
 import jwt
-import pytest
 from brokers import (
     TASK,
     ChildBroker,
@@ -248,45 +247,44 @@ async def test_every_worker_asks_for_credentials_and_takes_the_tickets_of_the_ot
 # --- what comes in
 
 
-@pytest.mark.parametrize(
-    ("request_bytes", "answer"),
-    [
-        (b"GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n", b" 404 "),
-        (b"PUT /streams HTTP/1.1\r\nHost: localhost\r\n\r\n", b" 405 "),
-        (b"GET /streams HTTP/1.1\r\nHost: evil\r\n\r\n", b" 421 "),
-        (b"GET http://worker/streams HTTP/1.1\r\nHost: localhost\r\n\r\n", b" 400 "),
-        (b"POST /drain HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}", b" 415 "),
-        (b"POST /publish/%00 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}", b" 415 "),
-        (b"POST /publish/..%2f HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", b" 4"),
-        (
-            b"POST /revoke HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip\r\n\r\n",
-            b" 400 ",
-        ),
-        (b"\x16\x03\x01\x02\x00\r\n\r\n", b" 400 "),
-        (b"GET /streams HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 9000 + b"\r\n\r\n", b" 431 "),
-        # A # is sent on as three characters.
-        (b"GET /readyz?" + b"#" * 4000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", b" 431 "),
-        (b"GET /streams?" + b"#" * 4000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", b" 431 "),
-    ],
-)
-async def test_hostile_requests_are_answered_as_by_one_process(
-    shared: ChildBroker, request_bytes: bytes, answer: bytes
-) -> None:
-    request_bytes = request_bytes.replace(b"\r\nHost", b"\r\nConnection: close\r\nHost", 1)
-    assert (await exchange(shared.internal_url, request_bytes))[8:].startswith(answer)
-    assert (await shared.internal("/readyz"))[0] == 200
+HOSTILE = [
+    (b"GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n", b" 404 "),
+    (b"PUT /streams HTTP/1.1\r\nHost: localhost\r\n\r\n", b" 405 "),
+    (b"GET /streams HTTP/1.1\r\nHost: evil\r\n\r\n", b" 421 "),
+    (b"GET http://worker/streams HTTP/1.1\r\nHost: localhost\r\n\r\n", b" 400 "),
+    (b"POST /drain HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}", b" 415 "),
+    (b"POST /publish/%00 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}", b" 415 "),
+    (b"POST /publish/..%2f HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", b" 4"),
+    (
+        b"POST /revoke HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip\r\n\r\n",
+        b" 400 ",
+    ),
+    (b"\x16\x03\x01\x02\x00\r\n\r\n", b" 400 "),
+    (b"GET /streams HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 9000 + b"\r\n\r\n", b" 431 "),
+    # A # is sent on as three characters.
+    (b"GET /readyz?" + b"#" * 4000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", b" 431 "),
+    (b"GET /streams?" + b"#" * 4000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", b" 431 "),
+]
+"""What comes in, and how the status line of the answer begins behind the version."""
 
 
-async def test_a_body_beyond_the_limit_is_refused(shared: ChildBroker) -> None:
-    status_code, _ = await shared.internal(f"/publish/{TASK}", "POST", b"x" * (5 << 20), JSON)
-    assert status_code == 413
-
-
-@pytest.fixture
-async def shared(real: RealBackend, tmp_path: Path) -> AsyncIterator[ChildBroker]:
-    """A broker of two workers."""
+async def test_hostile_requests_are_answered_as_by_one_process(real: RealBackend, tmp_path: Path) -> None:
+    """By the same process one after the other: starting one for each would take longer than all of them."""
+    wrong = {}
     async with workers(real, tmp_path) as child:
-        yield child
+        for request_bytes, answer in HOSTILE:
+            sent = request_bytes.replace(b"\r\nHost", b"\r\nConnection: close\r\nHost", 1)
+            answered = await exchange(child.internal_url, sent)
+            if not answered[8:].startswith(answer):
+                wrong[request_bytes[:80]] = answered
+            assert (await child.internal("/readyz"))[0] == 200, request_bytes
+        assert wrong == {}
+
+
+async def test_a_body_beyond_the_limit_is_refused(real: RealBackend, tmp_path: Path) -> None:
+    async with workers(real, tmp_path) as child:
+        status_code, _ = await child.internal(f"/publish/{TASK}", "POST", b"x" * (5 << 20), JSON)
+        assert status_code == 413
 
 
 # --- starting
