@@ -30,7 +30,7 @@ imports: .venv/ready
 	$(BIN)/lint-imports
 
 unit: .venv/ready
-	$(BIN)/python -m pytest -m 'not accept' --ignore tests/a2a --ignore tests/browser --ignore tests/proxies --rows test --numprocesses 4 --dist worksteal
+	$(BIN)/python -m pytest -m 'not accept' --ignore tests/a2a --ignore tests/browser --ignore tests/proxies --rows test --numprocesses 3 --dist worksteal
 
 # Beside .venv, not from it: both wait for the network. What fails here the tests try again, and tell of.
 environments: ## the SDKs and packages that tests install for themselves (half a minute; needs Node.js)
