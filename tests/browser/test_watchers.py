@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -75,13 +77,31 @@ async def test_each_watcher_with_its_format_pace_and_lag(
     await screen.shot("watchers-phone-list")
 
 
-async def test_of_workers_each_tells_of_its_own(real: RealBackend, tmp_path: Path, screen: Screen) -> None:
+async def test_of_workers_all_are_asked_and_who_hangs_is_told_of(
+    real: RealBackend, tmp_path: Path, screen: Screen
+) -> None:
     await real.publish(*Story(TASK).work(), task=TASK)
     screen.allow_cuts()
     async with child_broker(real, tmp_path / "log", server__workers=2) as broker:
+        for _ in range(8):
+            await (await broker.watch(TASK)).take(2)
         await screen.watch(broker.url, TASK)
         await screen.at("#watchers summary").click()
-        await screen.text("#watchers-note", "of this worker; the broker's others know of theirs")
+        await screen.count("#watchers-list li", 9)
+        await screen.text("#watchers-note", "Streams of this task alone, of this broker.")
+        await screen.text("#tasks-list", "9 watching")
+        streams = (await broker.internal("/streams"))[1]["streams"]
+        pages = await screen.evaluate("() => navigator.userAgent")
+        assert pages
+        hers = next(each["worker"] for each in streams if each["open_s"] == min(s["open_s"] for s in streams))
+        pid = broker.workers()[3 - hers]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            await screen.text("#watchers-note", "of this broker, but for 1 worker that did not answer")
+            await screen.text("#tasks-note", "A worker did not answer: who watches at it is not counted.")
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        await screen.count("#watchers-list li", 9)
 
 
 @pytest.mark.parametrize(("rights", "shown"), [('["admin"]', True), ('["publish"]', False)])
