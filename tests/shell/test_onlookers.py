@@ -35,7 +35,7 @@ async def overview(folder: Path, answer: Answer) -> AsyncIterator[Onlookers]:
     """Answer in place of the process above the workers."""
     app = web.Application()
     app.router.add_get("/watching/{what}", answer)
-    runner = web.AppRunner(app)
+    runner = web.AppRunner(app, handler_cancellation=True)
     await runner.setup()
     try:
         path = str(folder / "overview")
