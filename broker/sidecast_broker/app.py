@@ -34,6 +34,7 @@ from sidecast_broker.lifetimes import Lifetimes
 from sidecast_broker.limits import Limits
 from sidecast_broker.listener import Listener
 from sidecast_broker.metrics import Metrics
+from sidecast_broker.onlookers import Onlookers
 from sidecast_broker.page import Page
 from sidecast_broker.positioner import Positioner
 from sidecast_broker.router import Router
@@ -43,7 +44,6 @@ from sidecast_broker.subscriptions import Subscriptions
 from sidecast_broker.survey import Survey
 from sidecast_broker.task_list import TaskLists
 from sidecast_broker.tracing import open_tracing
-from sidecast_broker.watchers import Watchers
 
 logger = structlog.get_logger(__name__)
 
@@ -71,6 +71,7 @@ async def serving(
     authenticator: Authenticator | None = None,
     stop: Callable[[], None] = lambda: None,
     internal_path: str = "",
+    overview_path: str = "",
 ) -> AsyncIterator[Listening]:
     """Run a broker for the length of the block; streams are not drained at its end, only closed.
 
@@ -81,6 +82,7 @@ async def serving(
         stop: called when an operator asks for what SIGTERM does.
         internal_path: of one of several workers: they share the public port, and each has its internal
             listener at a Unix socket of its own.
+        overview_path: of such a one, where it asks for what all of them know.
 
     Raises:
         OSError: an address can't be listened on.
@@ -107,8 +109,8 @@ async def serving(
     credentials = Credentials(settings.auth, tickets=tickets)
     access = Access(settings, authenticator or credentials, hubs, webhook, revocations)
     tasks = TaskLists(stream)
-    watchers = Watchers(settings, streams, access, worker=bool(internal_path))
-    page = Page(settings, hubs, tasks, access, watchers)
+    onlookers = Onlookers(streams, hubs, overview_path)
+    page = Page(settings, hubs, tasks, access, onlookers)
     internal = Internal(settings, stream, positioner, hubs, streams, access, metrics)
     administration = Administration(settings, internal.authorise, access, streams, revocations, stop)
     server = settings.server
@@ -134,7 +136,10 @@ async def serving(
     open_to_all = Listener(
         agents.router, settings, metrics, cors=cors, public=True, turns_away=lambda: streams.turns_away
     )
-    for_operators = Listener(Router([*internal.routes(), *administration.routes()]), settings, metrics)
+    operated = [*internal.routes(), *administration.routes()]
+    if internal_path:
+        operated += onlookers.routes()
+    for_operators = Listener(Router(operated), settings, metrics)
     for_probes = Listener(Router(internal.probes()), settings, metrics)
     try:
         if settings.auth_on:
@@ -193,13 +198,18 @@ def _revocations(stream: JetStream, settings: Settings) -> Revocations | None:
 
 
 async def run(
-    settings: Settings, *, internal_path: str = "", announce: Callable[[Listening], None] | None = None
+    settings: Settings,
+    *,
+    internal_path: str = "",
+    overview_path: str = "",
+    announce: Callable[[Listening], None] | None = None,
 ) -> None:
     """Serve until SIGTERM, SIGINT or an operator, then drain; a second signal ends at once, a worker SIGINT.
 
     Args:
         settings: all settings.
         internal_path: of a worker, as `serving` takes it.
+        overview_path: the same.
         announce: called once both listeners accept, in place of the line in the log.
 
     Raises:
@@ -217,7 +227,9 @@ async def run(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
-    async with serving(settings, stop=asked.set, internal_path=internal_path) as listening:
+    async with serving(
+        settings, stop=asked.set, internal_path=internal_path, overview_path=overview_path
+    ) as listening:
         _calm_collector()
         if announce is not None:
             announce(listening)

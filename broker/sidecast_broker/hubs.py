@@ -163,6 +163,11 @@ class Hubs:
         entry = self._entries.get(key)
         return 0 if entry is None else entry.users
 
+    def watched(self, tenant: str, agent: str) -> dict[str, int]:
+        """Tell how many use each hub of an agent's tasks; those that nobody uses are left out."""
+        keys = [key for key in self._of_agent.get(agent, ()) if key.tenant == tenant]
+        return {key.task: users for key in keys if (users := self._entries[key].users)}
+
     async def acquire(self, key: TaskKey, at_least: int = 0) -> Hub:
         """Give a task's hub with all it holds read; many may wait for one reading. `release` it after use.
 

@@ -17,6 +17,7 @@ from aiohttp import hdrs, web
 from multidict import CIMultiDict
 from yarl import URL
 
+from sidecast_broker.gathered import GATHER_S_MAX, Gathered, Said
 from sidecast_broker.merged import MergedMetrics
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.refused import Refused
@@ -103,6 +104,10 @@ class Overview:
             post("/revoke", self._pass_on),
             post("/drain", self._drain),
         ]
+
+    def for_workers(self) -> list[Route]:
+        """Give the routes by which a worker asks all, itself too; who may know has been settled there."""
+        return [get("/watching/*", self._gather)]
 
     def bury(self, number: int) -> None:
         """Take note of a worker that has died."""
@@ -191,6 +196,15 @@ class Overview:
         raise _nobody()
 
     # ------------------------------------------------------------------ asking
+
+    async def _gather(self, request: web.BaseRequest) -> web.Response:
+        running = self._workers.running
+        answers = await self._ask_all(request, timeout_s=GATHER_S_MAX)
+        said = [Said(each.running.number, msgspec.Raw(each.body)) for each in answers if each.status == 200]
+        heard = {each.worker for each in said}
+        silent = [each.number for each in running if each.number not in heard]
+        body = msgspec.json.encode(Gathered(said, silent))
+        return web.Response(body=body, content_type="application/json")
 
     async def _ask_all(
         self,

@@ -6,6 +6,7 @@ Must not know how streams are served: the page watches a task like any other bro
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from aiohttp import hdrs, web
 from sidecast_broker.auth.access import Access
 from sidecast_broker.core.log import at_milliseconds
 from sidecast_broker.hubs import Hubs
+from sidecast_broker.onlookers import Onlookers
 from sidecast_broker.paths import path_segment
 from sidecast_broker.refused import Refused
 from sidecast_broker.router import Route, get, get_or_head
@@ -62,14 +64,15 @@ class Page:
         hubs: the tasks in memory.
         tasks: the tasks in the stream.
         access: who may watch which of them.
-        watchers: the list of who watches one.
+        onlookers: who watches them.
     """
 
     def __init__(
-        self, settings: Settings, hubs: Hubs, tasks: TaskLists, access: Access, watchers: Watchers
+        self, settings: Settings, hubs: Hubs, tasks: TaskLists, access: Access, onlookers: Onlookers
     ) -> None:
         self._access = access
-        self._watchers = watchers
+        self._onlookers = onlookers
+        self._watchers = Watchers(settings, onlookers, access)
         self._settings = settings
         self._hubs = hubs
         self._tasks = tasks
@@ -115,14 +118,16 @@ class Page:
             visible = await self._access.visible(principal, [listed.key for listed in likely])
             tasks = [listed for listed in tasks if listed.key in visible.keys]
             truncated, partial = truncated or visible.left_out, partial or visible.away
+        watching = await self._onlookers.of_agent(tenant, self._settings.agent.name)
         body = {
             "tenant": tenant,
             "agent": self._settings.agent.name,
             "now": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-            "tasks": [self._describe(listed) for listed in tasks[:TASKS_MAX]],
+            "tasks": [self._describe(listed, watching.of) for listed in tasks[:TASKS_MAX]],
             "truncated": truncated or len(tasks) > TASKS_MAX,
             "partial": partial,
             "watchers": self._watchers.shown_to(request, principal),
+            "silent": watching.silent,
         }
         return web.json_response(body, headers={hdrs.CACHE_CONTROL: "no-store"} | SECURITY)
 
@@ -134,7 +139,7 @@ class Page:
             if hub.key.tenant == tenant and hub.first is not None and hub.key not in known
         ]
 
-    def _describe(self, listed: Listed) -> dict[str, Any]:
+    def _describe(self, listed: Listed, watching: Mapping[str, int]) -> dict[str, Any]:
         hub = self._hubs.peek(listed.key)
         # A task in memory knows its state even where its newest record doesn't say it.
         state = (hub.fold.state if hub is not None else None) or listed.state
@@ -143,7 +148,7 @@ class Page:
             "state": kebab_state(state) if state else None,
             "updated_at": at_milliseconds(listed.at),
             "sequence": listed.sequence,
-            "watchers": self._hubs.watchers(listed.key),
+            "watchers": watching.get(listed.key.task, 0),
         }
 
 

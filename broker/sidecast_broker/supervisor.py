@@ -24,7 +24,7 @@ from sidecast_broker.metrics import Metrics
 from sidecast_broker.overview import Overview
 from sidecast_broker.router import Router
 from sidecast_broker.settings import Settings
-from sidecast_broker.workers import Workers
+from sidecast_broker.workers import Workers, overview_path
 
 logger = structlog.get_logger(__name__)
 
@@ -65,16 +65,19 @@ async def supervising(settings: Settings, stop: Callable[[], None]) -> AsyncIter
             overview = Overview(workers, metrics, stop)
             listener = Listener(Router(overview.routes()), settings, metrics)
             for_probes = Listener(Router(overview.probes()), settings, metrics)
+            for_workers = Listener(Router(overview.for_workers()), settings, metrics)
             try:
                 internal_url, probe_url = await listener.open(server.internal_host, server.internal_port), ""
                 if server.probe_host:
                     probe_url = await for_probes.open(server.probe_host, server.probe_port)
+                await for_workers.open_at(overview_path(Path(folder)))
                 await workers.start()
                 yield Supervised(workers.url, internal_url, probe_url, workers, overview)
             finally:
                 await workers.close()
                 await listener.close()
                 await for_probes.close()
+                await for_workers.close()
     finally:
         sockets.close(kept)
 

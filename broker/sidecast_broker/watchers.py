@@ -1,6 +1,6 @@
-"""Who watches one task, for the live page: the same as `/streams` says, to the same people, of this process.
+"""Who watches one task, for the live page: the same as `/streams` says, to the same people.
 
-Must not know how streams are served, nor the page's files.
+Must not know how streams are served, in how many processes, nor the page's files.
 """
 
 from __future__ import annotations
@@ -9,15 +9,12 @@ from aiohttp import hdrs, web
 
 from sidecast_broker.auth.access import Access
 from sidecast_broker.core.auth.principal import Principal
+from sidecast_broker.onlookers import Onlookers
 from sidecast_broker.operators import Operators
 from sidecast_broker.paths import query_value
 from sidecast_broker.router import Route, get
 from sidecast_broker.settings import Settings
-from sidecast_broker.streams import Streams
 from sidecast_schemas.subjects import TaskKey
-
-STREAMS_MAX = 100
-"""Streams of one answer, those furthest behind: about 40 KB, asked for every few seconds."""
 
 
 class Watchers:
@@ -25,16 +22,14 @@ class Watchers:
 
     Args:
         settings: all settings.
-        streams: the open streams.
+        onlookers: who watches.
         access: who asks.
-        worker: whether this is one of several processes on the port, which knows its own streams only.
     """
 
-    def __init__(self, settings: Settings, streams: Streams, access: Access, *, worker: bool = False) -> None:
+    def __init__(self, settings: Settings, onlookers: Onlookers, access: Access) -> None:
         self._agent = settings.agent.name
-        self._streams = streams
+        self._onlookers = onlookers
         self._access = access
-        self._worker = worker
         self._operators = Operators(settings, access, public=True)
 
     def routes(self) -> list[Route]:
@@ -50,6 +45,12 @@ class Watchers:
         tenant = self._access.tenant(principal)
         assert tenant is not None, "the path names no tenant that could be out of reach"
         key = TaskKey(tenant, self._agent, query_value(request, "task"))
-        watching, streams = self._streams.watching(key, STREAMS_MAX)
-        body = {"task": key.task, "watching": watching, "streams": streams, "worker": self._worker}
+        found = await self._onlookers.of_task(key)
+        body = {
+            "task": key.task,
+            "watching": found.watching,
+            "streams": found.streams,
+            "worker": found.alone,
+            "silent": found.silent,
+        }
         return web.json_response(body, headers={hdrs.CACHE_CONTROL: "no-store"})

@@ -49,11 +49,13 @@ class Orders(msgspec.Struct, frozen=True):
     Attributes:
         number: which one it is, from 1.
         internal_path: where it listens for this process.
+        overview_path: where it asks this process for what all workers know.
         settings: all settings.
     """
 
     number: int
     internal_path: str
+    overview_path: str
     settings: Settings
 
 
@@ -69,6 +71,11 @@ class Running(NamedTuple):
     number: int
     path: str
     pid: int
+
+
+def overview_path(folder: Path) -> str:
+    """Give the socket in the workers' folder at which they ask for what all of them know."""
+    return str(folder / "overview")
 
 
 class Worker:
@@ -116,7 +123,9 @@ class Worker:
         self._serves = False
         self._started += 1
         self._path = str(self._folder / f"{self.number}.{self._started}")
-        orders = msgspec.json.encode(Orders(self.number, self._path, self._settings))
+        orders = msgspec.json.encode(
+            Orders(self.number, self._path, overview_path(self._folder), self._settings)
+        )
         process = self._process = await start_child(
             [sys.executable, "-m", "sidecast_broker.commands.worker"],
             # When this process is killed, they drain: their clients find the next broker in good order.

@@ -27,6 +27,8 @@ OPTIONS = (
     *("subscription=inbox", "subscription=inbox&ack=client", "subscription=tray&client=tab-1"),
 )
 ORIGIN = "https://app.example"
+CANARY = "canary"
+"""A task that the test watches itself."""
 
 
 @dataclass
@@ -178,6 +180,10 @@ def tickets(dice: random.Random) -> Ask:
 
 def page(dice: random.Random) -> Ask:
     """Ask for the page, or what it shows."""
+    if dice.random() < 0.3:
+        task = dice.choice((*TASKS, CANARY))
+        credential = bearer(dice.choice([TOKENS["operator"], TOKENS["operator"], TOKENS["alice"]]))
+        return Ask("GET", "/ui/api/streams", query=[f"task={task}"], credential=credential)
     path = dice.choice(["/ui", "/ui/", "/ui/app.js", "/ui/layout.css", "/ui/none.js", *["/ui/api/tasks"] * 3])
     return _opened(Ask(dice.choice(["GET", "GET", "HEAD"]), path), dice)
 

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from access_rig import ACME, ALICES, BOBS, HERS_ELSEWHERE, OPEN
-from attacks.asks import ORIGIN
+from attacks.asks import CANARY, ORIGIN
 from attacks.inputs import Input
 from attacks.keyring import ROOT, WATCHER
 from attacks.knocking import Client, Malformed
@@ -27,7 +27,6 @@ from sidecast_broker.core.auth.revocation import decode_revocation
 from sidecast_schemas import headers as names
 from sidecast_schemas.subjects import TaskKey, encode_token, events_subject
 
-CANARY = "canary"
 PULSE_S = 0.05
 RUN_S_MAX = 3600.0
 SETTINGS: dict[str, object] = {

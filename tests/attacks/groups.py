@@ -9,9 +9,11 @@ from collections.abc import Callable
 
 from attacks.agents import agents
 from attacks.heads import heads
+from attacks.live_page import page_tasks, watchers
 from attacks.operations import parameters, streams, unary
 from attacks.operators import operators
 from attacks.pages import pages
+from attacks.revoked import revoked_credentials, revoked_tasks
 from attacks.several import listed, together
 from attacks.subscriptions import subscriptions
 from attacks.table import Group
@@ -27,5 +29,6 @@ GROUPS: dict[str, Callable[[], Group]] = {
         *(listed, together, subscriptions),
         *(unary, streams, parameters),
         *(operators, pages, agents),
+        *(watchers, page_tasks, revoked_credentials, revoked_tasks),
     )
 }

@@ -36,6 +36,8 @@ def check(given: Input, answer: Answer) -> None:
     assert answer.status != 101, "nothing is upgraded here"
     allowed = any(text.encode() in given.raw for text in OPEN_ALICES)
     assert allowed or SECRET.encode() not in answer.body, "shows a task to who may not see it"
+    # Operators here are bound to a tenant in which nobody watches anything.
+    assert b'"peer": ' not in answer.body, "tells who watches"
     if answer.headers.get("content-type", "").startswith("application/json") and answer.body:
         json.loads(answer.body)
     assert answer.headers.get("x-content-type-options") == "nosniff", "not dressed as all answers are"

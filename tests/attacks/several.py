@@ -10,6 +10,7 @@ from attacks.scene import Shot
 from attacks.table import (
     BAD,
     JSON,
+    NONE,
     SHOWN,
     UNKNOWN,
     Group,
@@ -47,6 +48,7 @@ def _listed(who: str, *tasks: str, more: str = "", lines: tuple[str, ...] = (STR
 def listed() -> Group:
     """List another's task, alone and beside one's own: it is told of as one there is not."""
     his = bob()
+    hers, acmes = f"/events?task={ALICES}", f"/events?task={HERS_ELSEWHERE}"
     foreigners = {"alice's": ALICES, "nobody's": OWNERLESS, "acme's": HERS_ELSEWHERE}
     beside = {
         "": "",
@@ -110,6 +112,24 @@ def listed() -> Group:
         Row("a task and the agent", sends("GET", f"/events?task={ALICES}&agent=1", his), BAD),
         Row("another agent's", sends("GET", "/events?agent=other", his), BAD),
         Row("no UTF-8", sends("GET", "/events?task=%ff", his), BAD),
+        Row("no task", sends("GET", "/events", his), BAD),
+        Row("an empty task", sends("GET", "/events?task=", his), BAD),
+        Row("with a subscription", _listed(his, ALICES, more="&subscription=inbox"), BAD),
+        *(
+            Row(method, sends(method, f"/events?task={ALICES}", alice()), Refusal(405))
+            for method in ("POST", "PUT", "DELETE", "HEAD")
+        ),
+        *(
+            Row(f"in another tenant by {way}", watch(*lines, target=f"{acmes}{more}"), UNKNOWN)
+            for way, lines, more in (
+                ("nothing", (alice(),), ""),
+                ("the query", (alice(),), f"&tenant={ACME}"),
+                ("a header", (alice(), f"Sidecast-Tenant: {ACME}"), ""),
+                ("a grant beyond", (bob(tenant="other", sidecast_grants=["acme/agent/*"]),), ""),
+            )
+        ),
+        foreign("out of one's tenant", watch(alice(tenant=ACME), target=hers), UNKNOWN, text=SHOWN),
+        Row("without a credential", watch(target=hers), NONE),
         Row("more than a stream has", _listed(his, *(f"t{number}" for number in range(600))), BAD),
     ]
     return Group(rows, Served(_listed(his, BOBS), text=_shown(BOBS)), first=(_listed(his, BOBS),))

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 
-from access_rig import ALICES, MISSING
+from access_rig import ALICES, MISSING, OPEN
 from attacks.scene import Scene, Shot
 from attacks.table import (
+    BAD,
     EVENTS,
     EVIL,
     JSON,
@@ -25,7 +26,7 @@ from attacks.table import (
     foreign,
     sends,
 )
-from attacks.tickets import ONLY_STREAMS
+from attacks.tickets import ONLY_STREAMS, made_for
 
 NAME = "inbox"
 PATH = f"/subscriptions/{NAME}"
@@ -96,6 +97,78 @@ def subscriptions() -> Group:
             absent=(NAME, ALICES),
         ),
         Row("list it without a credential", sends("GET", "/subscriptions"), NONE),
+        Row(
+            "list it with a ticket for another task",
+            lambda _it: Shot("GET", f"/subscriptions?ticket={made_for(OPEN)}"),
+            Refusal(200, '{"subscriptions": []}'),
+            Served(lambda _it: Shot("GET", f"/subscriptions?ticket={made_for(ALICES)}"), text=NAME),
+            absent=(NAME, ALICES),
+        ),
+        *(
+            foreign(
+                f"confirm it up to {position}",
+                _confirms(his, id=position, task=ALICES),
+                UNKNOWN,
+                served=served,
+            )
+            for position, served in (("epoch1-999999", 400), ("epoch0-1", 400), ("epoch1-0", 200))
+        ),
+        *(
+            Row(
+                f"learn whose the event {sequence} is",
+                _confirms(his, id=f"epoch1-{sequence}"),
+                UNKNOWN,
+                confirmed,
+                twin=_confirms(his, id="epoch1-999999"),
+            )
+            for sequence in (1, 4, 7, 10, 13)
+        ),
+        *(
+            Row(f"confirm it with {name}", _confirms(his, id=position, task=task), BAD, confirmed)
+            for name, position, task in (
+                ("no position", "epoch1", ALICES),
+                ("a position with a sign", "epoch1-+1", ALICES),
+                ("a long position", f"epoch1-{'1' * 200}", ALICES),
+                ("no task", "epoch1-1", ""),
+                ("a task too long", "epoch1-1", "x" * 257),
+            )
+        ),
+        *(
+            Row(
+                f"confirm it with {name}",
+                sends("POST", f"{PATH}/ack", his, body=body),
+                BAD,
+                confirmed,
+            )
+            for name, body in {
+                "another owner": b'{"id":"epoch1-1","task":"%b","principal":"alice"}' % ALICES.encode(),
+                "a list": b"[]",
+                "no JSON": b"{",
+                "a number": b'{"id":1}',
+            }.items()
+        ),
+        *(
+            Row(
+                f"{method} one named {name}",
+                sends(method, f"/subscriptions/{name}{end}", his, body=body),
+                BAD,
+            )
+            for name in ("%00", "%ff", "%f", "x" * 257, "a%0ab")
+            for method, end, body in (("POST", "/ack", named), ("DELETE", "", None))
+        ),
+        *(
+            Row(f"one named {name}", sends("DELETE", f"/subscriptions/{name}{of_task}", his), UNKNOWN)
+            for name in ("*", "%3E", "a.b", "..%2Finbox", f"{NAME}.{ALICES}", "INBOX")
+        ),
+        *(
+            Row(f"{method} {target}", sends(method, target, hers), Refusal(405), confirmed)
+            for target, methods in {
+                "/subscriptions": ("POST", "DELETE", "PUT", "HEAD"),
+                PATH: ("GET", "POST", "PUT", "PATCH"),
+                f"{PATH}/ack": ("GET", "DELETE", "PUT"),
+            }.items()
+            for method in methods
+        ),
         *(
             Row(f"{way} with a ticket in {where}", shot, ONLY_STREAMS, confirmed)
             for where, carried in (("the query", with_ticket), ("a cookie", with_cookie))

@@ -55,6 +55,7 @@ HEADERS = {"content-type": "application/json", "x-content-type-options": "nosnif
 FINE = Answer(200, HEADERS, b"{}", closes=False)
 ANYBODYS = Input("", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", internal=False, parts=("kept",), ends=False)
 ALICES = ANYBODYS._replace(raw=TOKENS["alice"].encode())
+WATCHED = FINE._replace(body=b'{"streams": [{"peer": "127.0.0.1:1"}]}')
 SHOWN = FINE._replace(headers=HEADERS | {"content-type": "text/plain"}, body=SECRET.encode())
 
 
@@ -72,6 +73,7 @@ def test_a_right_answer_is_taken(given: Input, answer: Answer) -> None:
         FINE._replace(body=b"{"),
         FINE._replace(headers={}),
         SHOWN,
+        WATCHED,
     ],
 )
 def test_a_wrong_answer_is_noticed_and_its_input_kept(answer: Answer, tmp_path: Path) -> None:

@@ -96,8 +96,17 @@ def _made(
 ) -> str:
     now_s = time.time()
     alice = Principal("alice", "jwt", ends_at_s=now_s + ends_in_s, credential_id="made")
-    key = derived_keys(purpose, secret, "")[0]
-    return make_ticket(alice, [TaskKey("", "agent", ALICES)], now_s + expires_in_s, key)
+    return made_for(ALICES, of=alice, expires_in_s=expires_in_s, key=derived_keys(purpose, secret, "")[0])
+
+
+def made_for(
+    task: str, *, of: Principal | None = None, expires_in_s: float = 60, key: bytes | None = None
+) -> str:
+    """Give a ticket for one task, of alice's unless somebody else is named, as the broker makes them."""
+    now_s = time.time()
+    principal = of or Principal("alice", "jwt", ends_at_s=now_s + 60)
+    key = key or derived_keys(PURPOSE, TICKET_SECRET, "")[0]
+    return make_ticket(principal, [TaskKey("", "agent", task)], now_s + expires_in_s, key)
 
 
 def _last_bits(text: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from aiohttp import web
 from yarl import URL
@@ -27,11 +28,15 @@ class Scripted:
     Attributes:
         url: where it answers.
         asked: the queries of the streams that were opened, oldest first.
+        listed: what the list of tasks says beside them.
+        watching: who watches a task.
     """
 
     def __init__(self) -> None:
         self.url = ""
         self.asked: list[dict[str, str]] = []
+        self.listed: dict[str, Any] = {}
+        self.watching: dict[str, Any] = {}
         self._said: asyncio.Queue[bytes] = asyncio.Queue()
         self._leaving = asyncio.Event()
 
@@ -76,7 +81,10 @@ class Scripted:
         return web.FileResponse(FOLDER / name, headers=SECURITY)
 
     async def tasks(self, _request: web.Request) -> web.Response:
-        return web.json_response({"tenant": "", "agent": "agent", "tasks": [], "now": NOW})
+        return web.json_response({"tenant": "", "agent": "agent", "tasks": [], "now": NOW} | self.listed)
+
+    async def watchers(self, _request: web.Request) -> web.Response:
+        return web.json_response(self.watching)
 
 
 @asynccontextmanager
@@ -85,6 +93,7 @@ async def scripted() -> AsyncIterator[Scripted]:
     script = Scripted()
     app = web.Application()
     app.router.add_get("/ui/api/tasks", script.tasks)
+    app.router.add_get("/ui/api/streams", script.watchers)
     app.router.add_get("/ui/{name:[a-z0-9.-]*}", script.file)
     app.router.add_get("/tasks/{task}/events", script.stream)
     runner = web.AppRunner(app)

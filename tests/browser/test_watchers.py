@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from brokers import ChildBroker, RealBackend, child_broker
 from browser.screen import Screen
+from browser.scripted import scripted
 from browser.story import Story
 from browser.test_page import CONTRAST
 from playwright.async_api import Request, expect
@@ -75,13 +76,38 @@ async def test_each_watcher_with_its_format_pace_and_lag(
     await screen.shot("watchers-phone-list")
 
 
-async def test_of_workers_each_tells_of_its_own(real: RealBackend, tmp_path: Path, screen: Screen) -> None:
+async def test_of_workers_all_are_asked(real: RealBackend, tmp_path: Path, screen: Screen) -> None:
     await real.publish(*Story(TASK).work(), task=TASK)
     screen.allow_cuts()
     async with child_broker(real, tmp_path / "log", server__workers=2) as broker:
+        for _ in range(8):
+            await (await broker.watch(TASK)).take(2)
         await screen.watch(broker.url, TASK)
         await screen.at("#watchers summary").click()
-        await screen.text("#watchers-note", "of this worker; the broker's others know of theirs")
+        await screen.count("#watchers-list li", 9)
+        await screen.text("#watchers-note", re.compile(r"of this broker\.$"))
+        await screen.text("#tasks-list", "9 watching")
+
+
+@pytest.mark.parametrize(
+    ("silent", "alone", "note"),
+    [
+        ([2], False, "of this broker, but for 1 worker that did not answer."),
+        ([2, 3], False, "of this broker, but for 2 workers that did not answer."),
+        ([], True, "of one of its workers: the others could not be asked."),
+    ],
+)
+async def test_what_is_missing_is_said(screen: Screen, silent: list[int], alone: bool, note: str) -> None:
+    screen.allow_cuts()
+    async with scripted() as script:
+        script.listed = {"watchers": True, "silent": silent}
+        script.watching = {"watching": 0, "streams": [], "worker": alone, "silent": silent}
+        script.open()
+        await screen.watch(script.url, TASK)
+        await screen.at("#watchers summary").click()
+        await screen.text("#watchers-note", f"Streams of this task alone, {note}")
+        if silent:
+            await screen.text("#tasks-note", "A worker did not answer: who watches at it is not counted.")
 
 
 @pytest.mark.parametrize(("rights", "shown"), [('["admin"]', True), ('["publish"]', False)])

@@ -35,7 +35,9 @@ def test_without_credentials_there_is_no_secret() -> None:
 
 
 def test_orders_arrive_as_they_were_given() -> None:
-    orders = Orders(3, "/x/3.1", settings(nats__url="nats://u:p@h:4222,nats://h2:4222", pace__rate=2.5))
+    orders = Orders(
+        3, "/x/3.1", "/x/overview", settings(nats__url="nats://u:p@h:4222,nats://h2:4222", pace__rate=2.5)
+    )
     assert msgspec.json.decode(msgspec.json.encode(orders), type=Orders) == orders
 
 

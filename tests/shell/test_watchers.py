@@ -9,7 +9,7 @@ from access_rig import ACME, ALICES, MISSING, OPEN, PRINCIPALS, stocked
 from askers import Askers, bearer
 from brokers import TASK, FakeBackend, broker, numbered, task_record
 
-from sidecast_broker import watchers
+from sidecast_broker import onlookers
 
 PATH = f"/ui/api/streams?task={ALICES}"
 PACES: list[dict[str, object]] = [
@@ -99,7 +99,7 @@ async def test_a_task_must_be_named_once(fake: FakeBackend, query: str) -> None:
 async def test_of_many_those_furthest_behind_are_told(
     fake: FakeBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watchers, "STREAMS_MAX", 2)
+    monkeypatch.setattr(onlookers, "STREAMS_MAX", 2)
     async with broker(fake, pace__burst=1) as running:
         await fake.publish(task_record())
         slow = await running.watch(TASK, max_rate=0.1)

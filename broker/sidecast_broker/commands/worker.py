@@ -37,7 +37,8 @@ def main() -> int:
     log.configure(settings.server.log_level, settings.server.log_format)
     structlog.contextvars.bind_contextvars(worker=orders.number)
     try:
-        run_loop(run(settings, internal_path=orders.internal_path, announce=announce))
+        paths = {"internal_path": orders.internal_path, "overview_path": orders.overview_path}
+        run_loop(run(settings, announce=announce, **paths))
     except (OSError, UnusableFile, TracesUnavailable) as error:
         report(Report(error=str(error)))
         return 1

@@ -94,6 +94,7 @@ export class Tasks {
 
   #remark() {
     if (this.#answer.partial) return "NATS is away: these are the tasks known so far.";
+    if (this.#answer.silent?.length) return "A worker did not answer: who watches at it is not counted.";
     return this.#answer.truncated ? "There are more tasks than are listed; any can be opened by its address." : "";
   }
 

@@ -58,9 +58,10 @@ export class Watchers {
     this.#timer = setTimeout(() => this.#refresh(), EVERY_MS);
   }
 
-  #draw({ watching, streams, worker }) {
+  #draw({ watching, streams, worker, silent }) {
     setText(this.#count, watching.toLocaleString("en"));
-    const whose = worker ? "of this worker; the broker's others know of theirs" : "of this broker";
+    const missing = silent.length ? `, but for ${count(silent.length, "worker")} that did not answer` : "";
+    const whose = worker ? "of one of its workers: the others could not be asked" : `of this broker${missing}`;
     const some = watching > streams.length ? `, the ${streams.length} furthest behind` : "";
     setText(this.#note, `Streams of this task alone, ${whose}${some}.`);
     this.#list.replaceChildren(...streams.map(row));
