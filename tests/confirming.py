@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import random
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -38,11 +39,13 @@ class Life(NamedTuple):
         confirmed: newest sequence whose confirmation was answered when it asked for the stream.
         asked: newest sequence it had tried to confirm when it was given the first event.
         given: the sequences it was given, in order.
+        began: when it asked, and whom.
     """
 
     confirmed: int
     asked: int
     given: list[int]
+    began: str
 
 
 class Confirming:
@@ -108,6 +111,7 @@ class Confirming:
         url = f"{self._any()}/tasks/{self._task}/events?ack=client&from=start"
         url += "" if self.lives else "&wait_s=10"  # then there is such a task, whatever happens
         headers = {"Accept": "text/event-stream"}
+        began = f"at {time.monotonic():.2f} of {url[:22]}"
         async with session.get(f"{url}&subscription={quote(self._name)}", headers=headers) as answer:
             assert answer.status in (200, 204), await answer.text()
             self._ended = answer.status == 204
@@ -118,15 +122,16 @@ class Confirming:
                     assert frame.kind != "stream.gap", frame
                     if frame.kind.startswith("task."):
                         if life is None:
-                            life = Life(confirmed, self.asked, [])
+                            life = Life(confirmed, self.asked, [], began)
                             self.lives.append(life)
                         assert frame.id is not None
                         life.given.append(frame.json["seq"])
                         self._last_id = frame.id
                         until_ack -= 1
                     if frame.kind == "stream.end":
-                        assert frame.json["reason"] == "task-ended", frame
-                        self._ended = True
+                        # A request of its own that it gave up, or that was refused, may be done late.
+                        assert frame.json["reason"] in ("task-ended", "displaced"), frame
+                        self._ended = frame.json["reason"] == "task-ended"
                     if until_ack <= 0 and len(self._acks) < ACKS_AT_ONCE:
                         ack = asyncio.create_task(self._confirm(session, self._last_id))
                         self._acks.add(ack)
@@ -162,18 +167,27 @@ class Confirming:
     def _any(self) -> str:
         return self._chance.choice(self._brokers).url
 
-    def check(self, sequences: Sequence[int]) -> None:
-        """Check what it was given over all its lives against what the stream holds of the task, in order."""
+    def problems(self, sequences: Sequence[int]) -> list[str]:
+        """Say what is wrong with what it was given over all its lives.
+
+        Args:
+            sequences: those the stream holds of the task, in order.
+        """
         place = {sequence: index for index, sequence in enumerate([0, *sequences])}
-        newest, first_seen = 0, []
-        for confirmed, asked, given in self.lives:
+        newest, first_seen, found = 0, [], []
+        for life in self.lives:
+            confirmed, asked, given, began = life
             begins, ends = place[given[0]], place[given[-1]]
-            assert given == sequences[begins - 1 : ends], "each connection is given a run without a hole"
-            assert place[confirmed] < begins, "what was answered with success is not given again"
-            assert begins <= place[max(asked, confirmed)] + 1, "nothing is skipped that was not confirmed"
+            story = f"{began} {self._name}: {confirmed} confirmed, {asked} asked for, {given[0]} given"
+            if given != sequences[begins - 1 : ends]:
+                found.append(f"{story}: a hole")
+            if begins <= place[confirmed]:
+                found.append(f"{story}: what was answered with success is given again")
+            if begins > place[max(asked, confirmed)] + 1:
+                found.append(f"{story}: what was not confirmed is left out")
             first_seen += [sequence for sequence in given if sequence > newest]
             newest = max(newest, given[-1])
-        assert first_seen == sequences
+        return found if first_seen == sequences else [*found, f"{self._name}: not given everything in order"]
 
 
 async def until_stored(clients: Sequence[Confirming], count: int) -> None:
@@ -243,6 +257,8 @@ async def consumers_of(urls: list[str]) -> list[dict[str, Any]]:
 
     try:
         names = (await ask("NAMES.SIDECAST", b'{"offset":0}'))["consumers"] or []
-        return await asyncio.gather(*(ask(f"INFO.SIDECAST.{name}") for name in names if name.startswith(PREFIX)))
+        return await asyncio.gather(
+            *(ask(f"INFO.SIDECAST.{name}") for name in names if name.startswith(PREFIX))
+        )
     finally:
         await connection.close()

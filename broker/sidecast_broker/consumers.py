@@ -73,6 +73,25 @@ class Made(NamedTuple):
     config: dict[str, Any]
 
 
+class _Line:
+    """Who waits to have a consumer's position stored: whoever comes first stores the newest of all.
+
+    Attributes:
+        lock: lets one at a time at the consumer.
+        waiting: what each of those who wait has to be stored.
+        rounds: how often it was begun to store a position.
+        stored: the round that was the last to end well, and how the subscription stood then.
+    """
+
+    __slots__ = ("__weakref__", "lock", "rounds", "stored", "waiting")
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.waiting: list[int] = []
+        self.rounds = 0
+        self.stored: tuple[int, State | None] = (0, None)
+
+
 class Consumers:
     """Speaks to the server of the consumers of one stream.
 
@@ -88,7 +107,7 @@ class Consumers:
         self._request_s = settings.request_s
         self._pulls = Pulls(stream, settings)
         self._inactive_s = inactive_s
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._lines: WeakValueDictionary[str, _Line] = WeakValueDictionary()
         self._naming = asyncio.Semaphore(NAMES_AT_ONCE)
 
     async def get(self, name: str) -> Made | None:
@@ -136,8 +155,11 @@ class Consumers:
         }
         await self._write(subscription, config, "create")
 
-    async def hand_over(self, made: Made, holding: Holding) -> None:
+    async def hand_over(self, made: Made, holding: Holding) -> Made | None:
         """Write down who holds a subscription; its position stays.
+
+        Returns:
+            The consumer as it stood when that was written; None: the server doesn't say.
 
         Raises:
             Away: no answer, or it was refused.
@@ -146,9 +168,9 @@ class Consumers:
         metadata = metadata_of(state.subscription, state.epoch, begun=state.begun, holding=holding)
         kept = {key: value for key, value in made.config.items() if key != "metadata"}
         kept["inactive_threshold"] = int(self._inactive_s * 1e9)
-        await self._write(state.subscription, {**kept, "metadata": metadata}, "update")
+        return _made(await self._write(state.subscription, {**kept, "metadata": metadata}, "update"))
 
-    async def _write(self, subscription: Subscription, config: dict[str, Any], action: str) -> None:
+    async def _write(self, subscription: Subscription, config: dict[str, Any], action: str) -> _Answer:
         path = f"CONSUMER.CREATE.{self._name}.{subscription.consumer}.{subscription.subject}"
         body = {"stream_name": self._name, "config": config, "action": action}
         answer = _decode(await self._stream.api(path, body))
@@ -158,6 +180,7 @@ class Consumers:
             if answer.error.err_code == CONSUMERS_FULL:
                 raise Full
             raise Away(answer.error.description)
+        return answer
 
     async def delete(self, name: str) -> bool:
         """Delete a consumer; False: there was none.
@@ -212,7 +235,8 @@ class Consumers:
 
         Records are pulled up to there, without their payloads, and the last is acknowledged, which the server
         confirms when it has stored it; what was pulled beyond is given back. Another broker may do the same
-        at the same time: whose position is higher remains.
+        at the same time: whose position is higher remains. Of those who ask while one is being stored, one
+        has the newest stored for all.
 
         Args:
             subscription: whose consumer.
@@ -224,12 +248,21 @@ class Consumers:
         Raises:
             Away: it may be stored or not.
         """
-        async with self._lock(subscription):
-            try:
-                async with asyncio.timeout(self._request_s + ACK_WAIT_S):
-                    return await self._advance(subscription, sequence)
-            except TimeoutError as error:
-                raise Away("the position could not be stored in time") from error
+        line = self._line(subscription)
+        begun = line.rounds
+        line.waiting.append(sequence)
+        try:
+            async with asyncio.timeout(self._request_s + ACK_WAIT_S), line.lock:
+                stored_by, state = line.stored
+                if stored_by <= begun:
+                    line.rounds += 1
+                    state = await self._advance(subscription, max(line.waiting))
+                    line.stored = line.rounds, state
+                return state
+        except TimeoutError as error:
+            raise Away("the position could not be stored in time") from error
+        finally:
+            line.waiting.remove(sequence)
 
     async def _advance(self, subscription: Subscription, sequence: int) -> State | None:
         name = subscription.consumer
@@ -265,7 +298,7 @@ class Consumers:
         Raises:
             Away: no answer.
         """
-        async with self._lock(subscription):
+        async with self._line(subscription).lock:
             for pulled in await self._pulls.pull(subscription.consumer, 1):
                 await self._pulls.give_back(pulled)
 
@@ -280,12 +313,12 @@ class Consumers:
         except (nats.errors.Error, OSError) as error:
             raise Away(f"can't say who holds it: {error}") from error
 
-    def _lock(self, subscription: Subscription) -> asyncio.Lock:
-        """Give what lets one at a time at a consumer; it lives as long as somebody has it or waits for it."""
-        lock = self._locks.get(subscription.consumer)
-        if lock is None:
-            lock = self._locks[subscription.consumer] = asyncio.Lock()
-        return lock
+    def _line(self, subscription: Subscription) -> _Line:
+        """Give what those who wait at a consumer share; it lives as long as somebody waits."""
+        line = self._lines.get(subscription.consumer)
+        if line is None:
+            line = self._lines[subscription.consumer] = _Line()
+        return line
 
 
 def _made(answer: _Answer) -> Made | None:
