@@ -20,7 +20,7 @@ from sidecast_broker.pulls import Pulls, sequence_of
 from sidecast_broker.settings import Nats
 
 CONSUMER_NOT_FOUND, CONSUMER_EXISTS, CONSUMERS_FULL = 10014, 10148, 10026
-PULL_MAX = 256
+PULL_MIN, PULL_MAX = 16, 256
 ACK_WAIT_S = 2.0
 """After which what a broker pulled and neither acknowledged nor gave back, because it was killed, is
 delivered again: until then a position within that can't be stored."""
@@ -230,7 +230,9 @@ class Consumers:
 
     # ------------------------------------------------------------------ the position
 
-    async def acknowledge(self, subscription: Subscription, sequence: int) -> State | None:
+    async def acknowledge(
+        self, subscription: Subscription, sequence: int, known: State | None = None
+    ) -> State | None:
         """Store that a client has confirmed everything up to a sequence, never less than is stored.
 
         Records are pulled up to there, without their payloads, and the last is acknowledged, which the server
@@ -241,6 +243,7 @@ class Consumers:
         Args:
             subscription: whose consumer.
             sequence: of any record of the stream.
+            known: how the subscription stood a moment ago; None: that is asked for.
 
         Returns:
             How the subscription stands then; None: there is no such consumer.
@@ -250,13 +253,15 @@ class Consumers:
         """
         line = self._line(subscription)
         begun = line.rounds
+        if line.lock.locked():
+            known = None  # something else by the time it is one's turn
         line.waiting.append(sequence)
         try:
             async with asyncio.timeout(self._request_s + ACK_WAIT_S), line.lock:
                 stored_by, state = line.stored
                 if stored_by <= begun:
                     line.rounds += 1
-                    state = await self._advance(subscription, max(line.waiting))
+                    state = await self._advance(subscription, max(line.waiting), known)
                     line.stored = line.rounds, state
                 return state
         except TimeoutError as error:
@@ -264,33 +269,48 @@ class Consumers:
         finally:
             line.waiting.remove(sequence)
 
-    async def _advance(self, subscription: Subscription, sequence: int) -> State | None:
+    async def _advance(self, subscription: Subscription, sequence: int, known: State | None) -> State | None:
         name = subscription.consumer
-        made = await self.get(name)
-        while made is not None and made.state.floor < sequence:
-            floor = made.state.floor
-            went_on = await self._pull_up_to(name, sequence, sequence - floor)
-            made = await self.get(name)  # what counts is what is stored, whatever was acknowledged
-            if made is None or made.state.floor >= sequence or (went_on and made.state.floor > floor):
+        state = known or await self._state(name)
+        while state is not None and state.floor < sequence:
+            floor = state.floor
+            went_on = await self._pull_up_to(name, floor, sequence)
+            state = await self._state(name)  # what counts is what is stored, whatever was acknowledged
+            if state is None or state.floor >= sequence or (went_on and state.floor > floor):
                 continue
-            following = await self._stream.next(subscription.subject, made.state.floor + 1)
+            following = await self._stream.next(subscription.subject, state.floor + 1)
             if following is None or following.sequence > sequence:
                 break
             # Pulled by another broker, which will acknowledge it, give it back, or be killed.
             await asyncio.sleep(PAUSE_S)
+        return state
+
+    async def _state(self, name: str) -> State | None:
+        made = await self.get(name)
         return None if made is None else made.state
 
-    async def _pull_up_to(self, name: str, sequence: int, distance: int) -> bool:
+    async def _pull_up_to(self, name: str, floor: int, sequence: int) -> bool:
         """Pull records and acknowledge the last up to a sequence; False: no more are to be had."""
-        # At most as many records of the subject lie there as there are sequences.
-        pulled = await self._pulls.pull(name, min(distance, PULL_MAX))
-        below = [each for each in pulled if sequence_of(each) <= sequence]
-        if below:
-            await self._pulls.confirm(max(below, key=sequence_of))
-        for each in pulled:
-            if sequence_of(each) > sequence:
-                await self._pulls.give_back(each)
-        return len(below) == len(pulled) > 0
+        newest, reached, count, total = None, floor, PULL_MIN, 0
+        while True:
+            # At most as many records of the subject lie there as there are sequences.
+            asked = min(count, sequence - reached, PULL_MAX - total)
+            pulled = await self._pulls.pull(name, asked)
+            for each in pulled:
+                reached = max(reached, sequence_of(each))
+                if sequence_of(each) > sequence:
+                    await self._pulls.give_back(each)
+                elif newest is None or sequence_of(each) > sequence_of(newest):
+                    newest = each
+            total += len(pulled)
+            went_on = len(pulled) == asked and reached <= sequence
+            if not went_on or reached == sequence or total >= PULL_MAX:
+                break
+            # The others should lie as close to each other as those: what lies beyond is pulled for nothing.
+            count = max((sequence - reached) * total // (reached - floor or 1), PULL_MIN)
+        if newest is not None:
+            await self._pulls.confirm(newest)
+        return went_on
 
     async def touch(self, subscription: Subscription) -> None:
         """Have the server see that a subscription is in use: it counts pulls only.

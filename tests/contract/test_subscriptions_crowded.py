@@ -77,6 +77,25 @@ async def test_confirmations_that_come_at_once_are_stored_together(
         assert (await ack(running, "s", "epoch1-3", task=TASK))[1]["acknowledged"] == "epoch1-81"
 
 
+async def test_among_the_events_of_many_tasks_little_is_pulled_for_nothing(
+    real: RealBackend, pulled: list[int]
+) -> None:
+    await real.publish(task_record())
+    for number in range(60):
+        await real.publish(*numbered(1, number))
+        for other in range(9):
+            await real.publish(task_record(f"other-{number}-{other}"), task=f"other-{number}-{other}")
+    async with broker(real) as running:
+        await begun(running)
+        for number in (10, 19):
+            event_id = f"epoch1-{10 * number + 2}"
+            assert (await ack(running, "s", event_id, task=TASK))[1]["acknowledged"] == event_id
+        assert sum(pulled) <= 32
+        pulled.clear()
+        assert (await ack(running, "s", "epoch1-592", task=TASK))[1]["acknowledged"] == "epoch1-592"
+        assert 40 <= sum(pulled) <= 64
+
+
 @asynccontextmanager
 async def kept(real: RealBackend) -> AsyncIterator[Callable[[int], Awaitable[State | None]]]:
     """Give what confirms in the subscription that `begun` has left, as another broker would."""
