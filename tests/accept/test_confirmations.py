@@ -175,7 +175,8 @@ async def test_how_many_confirmations_are_stored(tmp_path: Path, report: Callabl
         f"{len(answers) / took_s:.0f} confirmations stored a second of {passed / took_s:.0f} that were due, "
         f"{len(confirmations.refused)} refused in all; {SUBSCRIPTIONS} streams of {RATE:g} events/s; "
         f"the broker used {used_s / took_s:.2f} cores; answered after "
-        f"{statistics.median(answers) * 1e3:.0f} ms (p50), {answers[len(answers) * 99 // 100] * 1e3:.0f} ms (p99)"
+        f"{statistics.median(answers) * 1e3:.0f} ms (p50), "
+        f"{answers[len(answers) * 99 // 100] * 1e3:.0f} ms (p99)"
     )
     for text, count in Counter(confirmations.refused).most_common(5):
         report(f"refused {count} times: {text.decode()}")
