@@ -41,11 +41,16 @@ class _Position(msgspec.Struct):
     stream_seq: int = 0
 
 
+class _Cluster(msgspec.Struct):
+    leader: str = ""
+
+
 class _Answer(msgspec.Struct):
     config: dict[str, Any] = {}
     ack_floor: _Position = msgspec.field(default_factory=_Position)
     num_pending: int = 0
     num_ack_pending: int = 0
+    cluster: _Cluster = msgspec.field(default_factory=_Cluster)
     success: bool = False
     error: ApiError | None = None
 
@@ -67,10 +72,12 @@ class Made(NamedTuple):
     Attributes:
         state: what it says of its subscription.
         config: as the server keeps it.
+        leader: of the nodes of a cluster, the one that leads it; it has said all this.
     """
 
     state: State
     config: dict[str, Any]
+    leader: str
 
 
 class _Line:
@@ -350,4 +357,4 @@ def _made(answer: _Answer) -> Made | None:
         acknowledged=floor.consumer_seq,
         pending=answer.num_pending + answer.num_ack_pending,
     )
-    return None if state is None else Made(state, config)
+    return None if state is None else Made(state, config, answer.cluster.leader)

@@ -174,9 +174,8 @@ class Takeover:
             holding = before.taken(token, self._wish.client, self._wall_clock())
             if made is not None:
                 written = await self._consumers.hand_over(made, holding)
-                # Who has led the consumer until another was elected may still have answered before.
-                if made is self._made and not self._resumes and _has_moved(made, written):
-                    raise Away("its position is another by now")
+                if made is self._made and not self._resumes and _was_outdated(made, written):
+                    raise Away("its leader was another")
                 return
             begun = resumed or opening.mode == "live"
             # A snapshot is confirmed by its own id, so its record is the first that can be.
@@ -225,5 +224,8 @@ class Takeover:
             await self._subscriptions.acknowledge(self._subscription, sequence, "cursor")
 
 
-def _has_moved(before: Made, after: Made | None) -> bool:
-    return after is not None and after.state.position != before.state.position
+def _was_outdated(before: Made, after: Made | None) -> bool:
+    """Tell whether who led a consumer did so no more, and did not know: frozen, and running again."""
+    return after is not None and (
+        after.leader != before.leader and after.state.position != before.state.position
+    )
