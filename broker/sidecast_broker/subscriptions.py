@@ -22,6 +22,7 @@ from sidecast_broker.holds import Held
 from sidecast_broker.jetstream import JetStream
 from sidecast_broker.limits import FULL_RETRY_S
 from sidecast_broker.metrics import Metrics
+from sidecast_broker.positions import Positions
 from sidecast_broker.refused import Refused
 from sidecast_broker.settings import Nats
 from sidecast_broker.settings import Stream as StreamSettings
@@ -44,7 +45,7 @@ class Subscriptions:
         clock: seconds, monotonic.
 
     Attributes:
-        consumers: where positions are kept.
+        consumers: where they are remembered.
         stream: as given.
         per_principal_max: how many a principal may have; 0: no limit.
     """
@@ -59,6 +60,7 @@ class Subscriptions:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.consumers = Consumers(stream, nats, settings.subscription_inactive_s)
+        self._positions = Positions(self.consumers, stream, nats)
         self.stream = stream
         self.per_principal_max = settings.subscriptions_per_principal_max
         self._settings = settings
@@ -154,7 +156,7 @@ class Subscriptions:
             Refused: `unavailable`: it may be stored or not.
         """
         try:
-            state = await self.consumers.acknowledge(subscription, sequence, known)
+            state = await self._positions.acknowledge(subscription, sequence, known)
         except Away as away:
             raise unavailable(away) from away
         if state is not None:
@@ -198,11 +200,11 @@ class Subscriptions:
             held.lose("deleted" if made is None else "displaced")
             return
         if confirmed > made.state.floor:
-            await self.consumers.acknowledge(subscription, confirmed)
+            await self._positions.acknowledge(subscription, confirmed)
             self._metrics.subscription_acks.labels("tcp").inc()
             held.touched_s = self._clock()
         elif self._clock() - held.touched_s >= self._touch_s:
-            await self.consumers.touch(subscription)
+            await self._positions.touch(subscription)
             held.touched_s = self._clock()
 
 

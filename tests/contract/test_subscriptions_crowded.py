@@ -16,6 +16,7 @@ from sse import kinds
 from sidecast_broker.answers import Away
 from sidecast_broker.consumers import Consumers
 from sidecast_broker.core.subscriptions import State, Subscription
+from sidecast_broker.positions import Positions
 from sidecast_broker.pulls import Pulls
 
 JSON = {"Content-Type": "application/json"}
@@ -104,11 +105,9 @@ async def kept(real: RealBackend) -> AsyncIterator[Callable[[int], Awaitable[Sta
     stream.start()
     try:
         await until(lambda: stream.connected)
-        consumers, subscription = (
-            Consumers(stream, nats, 60.0),
-            Subscription(None, "", "", "agent", "task", TASK, "s"),
-        )
-        yield lambda sequence: consumers.acknowledge(subscription, sequence)
+        positions = Positions(Consumers(stream, nats, 60.0), stream, nats)
+        subscription = Subscription(None, "", "", "agent", "task", TASK, "s")
+        yield lambda sequence: positions.acknowledge(subscription, sequence)
     finally:
         await stream.close()
 
