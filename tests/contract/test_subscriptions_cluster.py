@@ -88,12 +88,16 @@ async def test_a_stream_s_leader_that_lags_behind_the_position_is_not_believed(
     real: RealBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     info = JetStream.info
+    looked_for: list[int] = []
 
-    async def nothing(_stream: JetStream, _sequence: int) -> None:
-        return None
+    async def nothing(_stream: JetStream, sequence: int) -> None:
+        looked_for.append(sequence)
 
     async def behind(stream: JetStream) -> StreamInfo:
-        return (await info(stream))._replace(last=3)
+        # Only of who has found nothing: others would take it for a stream that has gone backwards.
+        last = looked_for.pop() - 1 if looked_for else None
+        told = await info(stream)
+        return told if last is None else told._replace(last=last)
 
     await real.publish(task_record(), *numbered(6))
     async with broker(real) as running:
