@@ -13,7 +13,7 @@ from sidecast_broker.answers import Away
 from sidecast_broker.consumers import ACK_WAIT_S, Consumers
 from sidecast_broker.core.subscriptions import State, Subscription
 from sidecast_broker.jetstream import JetStream
-from sidecast_broker.pulls import Pulls, sequence_of
+from sidecast_broker.pulls import Pulls
 from sidecast_broker.settings import Nats
 
 PULL_MIN, PULL_MAX = 16, 256
@@ -122,10 +122,10 @@ class Positions:
             asked = min(count, sequence - reached, PULL_MAX - total)
             pulled = await self._pulls.pull(name, asked)
             for each in pulled:
-                reached = max(reached, sequence_of(each))
-                if sequence_of(each) > sequence:
+                reached = max(reached, each.sequence)
+                if each.sequence > sequence:
                     await self._pulls.give_back(each)
-                elif newest is None or sequence_of(each) > sequence_of(newest):
+                elif newest is None or each.sequence > newest.sequence:
                     newest = each
             total += len(pulled)
             went_on = len(pulled) == asked and reached <= sequence
