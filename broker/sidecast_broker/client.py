@@ -17,6 +17,8 @@ from sidecast_broker.turn import report
 
 Receive = Callable[[bytes, bytes, bytes], None]
 """Takes a message's subject, header block (empty without headers) and payload."""
+ReceiveReply = Callable[[bytes, bytes], None]
+"""Takes the subject a message is to be answered on (empty without), and its header block."""
 
 _Received: TypeAlias = tuple[Receive, bytes, bytes, bytes]
 
@@ -39,6 +41,7 @@ class ShortClient(Client):
         self._on_burst_end = on_burst_end
         self._ps = _ShortParser(self)
         self.receivers: dict[int, Receive] = {}
+        self._reply_receivers: dict[int, ReceiveReply] = {}
 
     async def receive(self, subject: str, receive: Receive) -> Subscription:
         """Subscribe; `receive` is called for each message, in order, as soon as it has been read.
@@ -49,15 +52,27 @@ class ShortClient(Client):
         self.receivers[subscription._id] = receive
         return subscription
 
+    async def receive_replies(self, subject: str, receive: ReceiveReply) -> Subscription:
+        """Subscribe to what is only to be answered; `receive` must not raise."""
+        subscription = await self.subscribe(subject)
+        self._reply_receivers[subscription._id] = receive
+        return subscription
+
     async def forget(self, subscription: Subscription) -> None:
-        """Unsubscribe what `receive` gave."""
+        """Unsubscribe what `receive` or `receive_replies` gave."""
         self.receivers.pop(subscription._id, None)
+        self._reply_receivers.pop(subscription._id, None)
         await subscription.unsubscribe()
 
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
     ) -> None:
         receive = self.receivers.get(sid)
+        if (receive_reply := self._reply_receivers.get(sid)) is not None:
+            self.stats["in_msgs"] += 1
+            self.stats["in_bytes"] += len(data)
+            receive_reply(reply, headers or b"")
+            return
         if receive is None:
             await super()._process_msg(sid, subject, reply, data, headers)  # type: ignore[arg-type]
             return

@@ -1,14 +1,12 @@
-"""The durable pull consumers that remember named subscriptions: read, made, handed over, advanced, deleted.
+"""The durable pull consumers that remember named subscriptions: read, made, handed over, listed, deleted.
 
-Must not know streams, nor who may do what. What a consumer would deliver is not looked at: records come to
-clients from the shared log, and are pulled here, without their payloads, only to be acknowledged.
+Must not know streams, nor who may do what, nor how a position is moved.
 """
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any, NamedTuple
-from weakref import WeakValueDictionary
 
 import msgspec
 import nats.errors
@@ -16,15 +14,12 @@ import nats.errors
 from sidecast_broker.answers import ApiError, Away
 from sidecast_broker.core.subscriptions import Holding, State, Subscription, metadata_of, state_of
 from sidecast_broker.jetstream import JetStream
-from sidecast_broker.pulls import Pulls, sequence_of
 from sidecast_broker.settings import Nats
 
 CONSUMER_NOT_FOUND, CONSUMER_EXISTS, CONSUMERS_FULL = 10014, 10148, 10026
-PULL_MAX = 256
 ACK_WAIT_S = 2.0
 """After which what a broker pulled and neither acknowledged nor gave back, because it was killed, is
 delivered again: until then a position within that can't be stored."""
-PAUSE_S = 0.05
 NAMES_AT_ONCE, INFOS_AT_ONCE = 2, 16
 
 
@@ -41,11 +36,16 @@ class _Position(msgspec.Struct):
     stream_seq: int = 0
 
 
+class _Cluster(msgspec.Struct):
+    leader: str = ""
+
+
 class _Answer(msgspec.Struct):
     config: dict[str, Any] = {}
     ack_floor: _Position = msgspec.field(default_factory=_Position)
     num_pending: int = 0
     num_ack_pending: int = 0
+    cluster: _Cluster = msgspec.field(default_factory=_Cluster)
     success: bool = False
     error: ApiError | None = None
 
@@ -67,10 +67,12 @@ class Made(NamedTuple):
     Attributes:
         state: what it says of its subscription.
         config: as the server keeps it.
+        leader: of the nodes of a cluster, the one that leads it; it has said all this.
     """
 
     state: State
     config: dict[str, Any]
+    leader: str
 
 
 class Consumers:
@@ -85,10 +87,7 @@ class Consumers:
     def __init__(self, stream: JetStream, settings: Nats, inactive_s: float) -> None:
         self._stream = stream
         self._name = settings.stream
-        self._request_s = settings.request_s
-        self._pulls = Pulls(stream, settings)
         self._inactive_s = inactive_s
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._naming = asyncio.Semaphore(NAMES_AT_ONCE)
 
     async def get(self, name: str) -> Made | None:
@@ -136,8 +135,11 @@ class Consumers:
         }
         await self._write(subscription, config, "create")
 
-    async def hand_over(self, made: Made, holding: Holding) -> None:
+    async def hand_over(self, made: Made, holding: Holding) -> Made | None:
         """Write down who holds a subscription; its position stays.
+
+        Returns:
+            The consumer as it stood when that was written; None: the server doesn't say.
 
         Raises:
             Away: no answer, or it was refused.
@@ -146,9 +148,9 @@ class Consumers:
         metadata = metadata_of(state.subscription, state.epoch, begun=state.begun, holding=holding)
         kept = {key: value for key, value in made.config.items() if key != "metadata"}
         kept["inactive_threshold"] = int(self._inactive_s * 1e9)
-        await self._write(state.subscription, {**kept, "metadata": metadata}, "update")
+        return _made(await self._write(state.subscription, {**kept, "metadata": metadata}, "update"))
 
-    async def _write(self, subscription: Subscription, config: dict[str, Any], action: str) -> None:
+    async def _write(self, subscription: Subscription, config: dict[str, Any], action: str) -> _Answer:
         path = f"CONSUMER.CREATE.{self._name}.{subscription.consumer}.{subscription.subject}"
         body = {"stream_name": self._name, "config": config, "action": action}
         answer = _decode(await self._stream.api(path, body))
@@ -158,6 +160,7 @@ class Consumers:
             if answer.error.err_code == CONSUMERS_FULL:
                 raise Full
             raise Away(answer.error.description)
+        return answer
 
     async def delete(self, name: str) -> bool:
         """Delete a consumer; False: there was none.
@@ -205,70 +208,6 @@ class Consumers:
         answers = await asyncio.gather(*map(ask, await self.names(prefix)))
         return [made.state for made in answers if made is not None]
 
-    # ------------------------------------------------------------------ the position
-
-    async def acknowledge(self, subscription: Subscription, sequence: int) -> State | None:
-        """Store that a client has confirmed everything up to a sequence, never less than is stored.
-
-        Records are pulled up to there, without their payloads, and the last is acknowledged, which the server
-        confirms when it has stored it; what was pulled beyond is given back. Another broker may do the same
-        at the same time: whose position is higher remains.
-
-        Args:
-            subscription: whose consumer.
-            sequence: of any record of the stream.
-
-        Returns:
-            How the subscription stands then; None: there is no such consumer.
-
-        Raises:
-            Away: it may be stored or not.
-        """
-        async with self._lock(subscription):
-            try:
-                async with asyncio.timeout(self._request_s + ACK_WAIT_S):
-                    return await self._advance(subscription, sequence)
-            except TimeoutError as error:
-                raise Away("the position could not be stored in time") from error
-
-    async def _advance(self, subscription: Subscription, sequence: int) -> State | None:
-        name = subscription.consumer
-        made = await self.get(name)
-        while made is not None and made.state.floor < sequence:
-            floor = made.state.floor
-            went_on = await self._pull_up_to(name, sequence, sequence - floor)
-            made = await self.get(name)  # what counts is what is stored, whatever was acknowledged
-            if made is None or made.state.floor >= sequence or (went_on and made.state.floor > floor):
-                continue
-            following = await self._stream.next(subscription.subject, made.state.floor + 1)
-            if following is None or following.sequence > sequence:
-                break
-            # Pulled by another broker, which will acknowledge it, give it back, or be killed.
-            await asyncio.sleep(PAUSE_S)
-        return None if made is None else made.state
-
-    async def _pull_up_to(self, name: str, sequence: int, distance: int) -> bool:
-        """Pull records and acknowledge the last up to a sequence; False: no more are to be had."""
-        # At most as many records of the subject lie there as there are sequences.
-        pulled = await self._pulls.pull(name, min(distance, PULL_MAX))
-        below = [each for each in pulled if sequence_of(each) <= sequence]
-        if below:
-            await self._pulls.confirm(max(below, key=sequence_of))
-        for each in pulled:
-            if sequence_of(each) > sequence:
-                await self._pulls.give_back(each)
-        return len(below) == len(pulled) > 0
-
-    async def touch(self, subscription: Subscription) -> None:
-        """Have the server see that a subscription is in use: it counts pulls only.
-
-        Raises:
-            Away: no answer.
-        """
-        async with self._lock(subscription):
-            for pulled in await self._pulls.pull(subscription.consumer, 1):
-                await self._pulls.give_back(pulled)
-
     async def say_taken(self, subscription: Subscription, token: str) -> None:
         """Have whoever held a subscription ask who holds it; they may miss it.
 
@@ -280,13 +219,6 @@ class Consumers:
         except (nats.errors.Error, OSError) as error:
             raise Away(f"can't say who holds it: {error}") from error
 
-    def _lock(self, subscription: Subscription) -> asyncio.Lock:
-        """Give what lets one at a time at a consumer; it lives as long as somebody has it or waits for it."""
-        lock = self._locks.get(subscription.consumer)
-        if lock is None:
-            lock = self._locks[subscription.consumer] = asyncio.Lock()
-        return lock
-
 
 def _made(answer: _Answer) -> Made | None:
     config, floor = answer.config, answer.ack_floor
@@ -297,4 +229,4 @@ def _made(answer: _Answer) -> Made | None:
         acknowledged=floor.consumer_seq,
         pending=answer.num_pending + answer.num_ack_pending,
     )
-    return None if state is None else Made(state, config)
+    return None if state is None else Made(state, config, answer.cluster.leader)

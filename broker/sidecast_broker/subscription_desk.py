@@ -128,14 +128,14 @@ class SubscriptionDesk:
             made = await self._subscriptions.consumers.get(subscription.consumer)
             if made is None:
                 return None
-            info = await self._stream.info()
+            info = await self._subscriptions.stream_at(cursor)
         except Away as away:
             raise unavailable(away) from away
         if cursor.epoch != info.epoch or made.state.epoch != info.epoch:
             raise Refused("bad-request", "id: of another epoch", reason="epoch")
         if cursor.sequence > info.last:
             raise Refused("bad-request", "id: beyond what there is", reason="ahead")
-        return await self._subscriptions.acknowledge(subscription, cursor.sequence)
+        return await self._subscriptions.acknowledge(subscription, cursor.sequence, known=made.state)
 
     async def _of_target(
         self, principal: Principal, name: str, task: str | None, context: str | None, arrived_s: float

@@ -13,14 +13,16 @@ from weakref import WeakValueDictionary
 
 import structlog
 
-from sidecast_broker.answers import Away
+from sidecast_broker.answers import Away, StreamInfo
 from sidecast_broker.background import Background
 from sidecast_broker.consumers import Consumers
+from sidecast_broker.core.cursor import Cursor
 from sidecast_broker.core.subscriptions import State, Subscription
 from sidecast_broker.holds import Held
 from sidecast_broker.jetstream import JetStream
 from sidecast_broker.limits import FULL_RETRY_S
 from sidecast_broker.metrics import Metrics
+from sidecast_broker.positions import Positions
 from sidecast_broker.refused import Refused
 from sidecast_broker.settings import Nats
 from sidecast_broker.settings import Stream as StreamSettings
@@ -28,6 +30,8 @@ from sidecast_broker.settings import Stream as StreamSettings
 logger = structlog.get_logger(__name__)
 
 LOOKS_AT_ONCE = 16
+INFO_S = 1.0
+"""How long what was asked of the stream answers for confirmations; a new epoch is noticed as much later."""
 
 
 class Subscriptions:
@@ -41,7 +45,7 @@ class Subscriptions:
         clock: seconds, monotonic.
 
     Attributes:
-        consumers: where positions are kept.
+        consumers: where they are remembered.
         stream: as given.
         per_principal_max: how many a principal may have; 0: no limit.
     """
@@ -56,6 +60,7 @@ class Subscriptions:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.consumers = Consumers(stream, nats, settings.subscription_inactive_s)
+        self._positions = Positions(self.consumers, stream, nats)
         self.stream = stream
         self.per_principal_max = settings.subscriptions_per_principal_max
         self._settings = settings
@@ -64,6 +69,8 @@ class Subscriptions:
         self._making: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._held: dict[Held, None] = {}
         self._doubted: dict[Held, None] = {}
+        self._info: StreamInfo | None = None
+        self._asked_s = 0.0
         self._wake = asyncio.Event()
         # Brokers and servers may miss the word of who took over: asked for as often as heartbeats are sent.
         self._look_s = min(settings.heartbeat_s, settings.subscription_inactive_s / 4)
@@ -121,16 +128,35 @@ class Subscriptions:
         self._metrics.subscriptions.set(len(self._held))
         await self.stream.unsubscribe(held)
 
+    async def stream_at(self, cursor: Cursor) -> StreamInfo:
+        """Say what the stream's leader says of it, or said a moment ago where a cursor is within that.
+
+        Raises:
+            Away: no answer.
+        """
+        info, now = self._info, self._clock()
+        within = info is not None and cursor.epoch == info.epoch and cursor.sequence <= info.last
+        if info is None or not within or now - self._asked_s > INFO_S:
+            info = self._info = await self.stream.info()
+            self._asked_s = now
+        return info
+
     async def acknowledge(
-        self, subscription: Subscription, sequence: int, by: str = "client"
+        self, subscription: Subscription, sequence: int, by: str = "client", known: State | None = None
     ) -> State | None:
         """Store that a client has confirmed everything up to a sequence; None: there is no such subscription.
+
+        Args:
+            subscription: which one.
+            sequence: of any record of the stream.
+            by: what says so, for the metric.
+            known: how it stood a moment ago; None: that is asked for.
 
         Raises:
             Refused: `unavailable`: it may be stored or not.
         """
         try:
-            state = await self.consumers.acknowledge(subscription, sequence)
+            state = await self._positions.acknowledge(subscription, sequence, known)
         except Away as away:
             raise unavailable(away) from away
         if state is not None:
@@ -174,11 +200,11 @@ class Subscriptions:
             held.lose("deleted" if made is None else "displaced")
             return
         if confirmed > made.state.floor:
-            await self.consumers.acknowledge(subscription, confirmed)
+            await self._positions.acknowledge(subscription, confirmed)
             self._metrics.subscription_acks.labels("tcp").inc()
             held.touched_s = self._clock()
         elif self._clock() - held.touched_s >= self._touch_s:
-            await self.consumers.touch(subscription)
+            await self._positions.touch(subscription)
             held.touched_s = self._clock()
 
 

@@ -128,6 +128,8 @@ class Takeover:
         if position is None or state.is_certain:
             return state.cursor
         stored = await self._subscriptions.stream.at(position)
+        if stored is None and (await self._subscriptions.stream.info()).last < position:
+            raise Away("the stream's leader is behind")
         return format_cursor(state.epoch, 0 if stored is None else position)
 
     async def take(self, opening: Opening, epoch: str, heartbeat_s: float) -> Held:
@@ -171,7 +173,9 @@ class Takeover:
             before = Holding() if made is None else made.state.holding
             holding = before.taken(token, self._wish.client, self._wall_clock())
             if made is not None:
-                await self._consumers.hand_over(made, holding)
+                written = await self._consumers.hand_over(made, holding)
+                if made is self._made and not self._resumes and _was_outdated(made, written):
+                    raise Away("its leader was another")
                 return
             begun = resumed or opening.mode == "live"
             # A snapshot is confirmed by its own id, so its record is the first that can be.
@@ -180,6 +184,7 @@ class Takeover:
                 async with self._subscriptions.making(subscription.owned_prefix):
                     await self._make_room()
                     await self._consumers.create(subscription, epoch, start, holding, begun=begun)
+                    await self._give_way()
             except Exists:
                 made = await self._consumers.get(subscription.consumer)
                 continue
@@ -188,11 +193,23 @@ class Takeover:
             return
         raise Away("the subscription is being opened and deleted elsewhere")
 
-    async def _make_room(self) -> None:
+    async def _make_room(self, places: int = 1) -> None:
         bound = self._subscriptions.per_principal_max
-        if bound and len(await self._consumers.names(self._subscription.owned_prefix)) >= bound:
+        if bound and len(await self._consumers.names(self._subscription.owned_prefix)) + places > bound:
             detail = "this principal has as many named subscriptions as they may: delete one"
             raise full("principal-subscriptions", detail)
+
+    async def _give_way(self) -> None:
+        """Delete what was made where other brokers have made the last ones at the same time.
+
+        Raises:
+            Refused: `limit`: that was so.
+        """
+        try:
+            await self._make_room(0)
+        except Refused:
+            await self._consumers.delete(self._subscription.consumer)
+            raise
 
     async def confirm_end(self, sequence: int) -> None:
         """Take note that a client's own cursor lies behind the task's last event; no stream comes of it.
@@ -205,3 +222,10 @@ class Takeover:
         """
         if self._resumes:
             await self._subscriptions.acknowledge(self._subscription, sequence, "cursor")
+
+
+def _was_outdated(before: Made, after: Made | None) -> bool:
+    """Tell whether who led a consumer did so no more, and did not know: frozen, and running again."""
+    return after is not None and (
+        after.leader != before.leader and after.state.position != before.state.position
+    )
