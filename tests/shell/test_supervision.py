@@ -212,7 +212,7 @@ async def test_a_fault_of_the_positioner_costs_one_look(
         stream = await running.watch()
         await stream.take(2)
         with capture_logs() as logs:
-            monkeypatch.setattr(Positioner, "verify", once(Positioner.verify))
+            monkeypatch.setattr(Positioner, "_look", once(Positioner._look))
             await until(lambda: "positioner" in [line.get("part") for line in logs])
         fake.faults.lose(1)
         await fake.publish(done())
