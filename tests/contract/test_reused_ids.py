@@ -9,7 +9,7 @@ import pytest
 from access_rig import PRINCIPALS
 from askers import Askers, bearer
 from brokers import TASK, Backend, OwnBroker, RealBackend, broker, status, subject_of, task_record
-from sse import Watch
+from sse import TIMEOUT_S, Watch
 
 from sidecast_schemas import headers as names
 
@@ -84,3 +84,21 @@ async def test_a_task_begun_anew_by_its_owner_is_delivered_on(backend: Backend) 
         await backend.publish(task_record(), status("anew"), headers=OF_ALICE)
         for stream in streams:
             await stream.until(lambda frame: "anew" in frame.data)
+
+
+async def test_who_waits_for_what_was_purged_comes_again_when_another_begins_it(backend: Backend) -> None:
+    await backend.publish(task_record(), status("hers"), headers=OF_ALICE)
+    async with broker(backend, nats__verify_s=0.1, **CHECKED) as running:
+        await opened(running, PATHS[0])
+        await purged(backend)
+        async with asyncio.timeout(TIMEOUT_S):
+            while (await running.internal("/streams", headers=bearer("root")))[1]["streams"][0][
+                "served"
+            ] != "waiting":
+                await asyncio.sleep(0.01)
+        waiting = await running.watch(headers=bearer("root"), wait_s=30)
+        await waiting.item()
+        await backend.publish(task_record(), status("his"), headers=OF_BOB)
+        await see_nothing_more([waiting])
+        again = await running.watch(headers=bearer("root"), wait_s=30)
+        assert "his" in (await again.take(2))[1].data

@@ -245,18 +245,18 @@ async def test_a_task_that_is_another_owners_once_it_is_read_is_not_shown(
     take = Current.take
 
     async def late(current: Current, keys: Iterable[TaskKey], *, begun: bool = False) -> list[Member]:
-        backend.server.purge(subject_of(OPEN))
-        backend.store(OPEN, task_record(OPEN), status("secret", OPEN), owner="bob")
-        return await take(current, keys, begun=begun)
+        if wanted := list(keys):
+            backend.server.purge(subject_of(OPEN))
+            backend.store(OPEN, task_record(OPEN), status("secret", OPEN), owner="bob")
+        return await take(current, wanted, begun=begun)
 
     async with broker(backend, **CHECKED) as running:
         monkeypatch.setattr(Current, "take", late)
         stream = await watch(running, "alice", query)
         await stream.take(2)
         monkeypatch.undo()
-        backend.store("hers", task_record("hers"), owner="alice")
-        backend.store(ALICES, status("on", ALICES), owner="alice")
-        if "agent" in query:
+        if "task=" not in query:
+            backend.store("hers", task_record("hers"), owner="alice")
             await stream.until(lambda frame: frame.json.get("taskId") == "hers")
         assert b"secret" not in bytes(stream.raw)
         assert OPEN not in whose(stream.frames)
