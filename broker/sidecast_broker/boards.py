@@ -145,7 +145,7 @@ class Boards:
         for member in await self._current.take(
             [TaskKey(tenant, agent, task) for task in lacking], begun=True
         ):
-            if self._may_still_watch(principal, member):
+            if self._is_still_of(principal, member):
                 board.admit(member)
 
     def release(self, board: Board) -> None:
@@ -200,7 +200,7 @@ class Boards:
         for member in await self._current.take(
             [key for key in keys if key.task not in board.members], begun=True
         ):
-            if self._may_still_watch(principal, member):
+            if self._is_still_of(principal, member):
                 routing.learn(member.hub.key.task, member.hub.fold.context_id)
                 board.admit(member)
         return Found([board.members[key.task] for key in keys if key.task in board.members], left_out)
@@ -228,7 +228,7 @@ class Boards:
         except Refused as refused:
             raise Away(str(refused)) from refused
         member = await self._current.member(key, arrival.sequence)
-        if not self._may_still_watch(principal, member):
+        if not self._is_still_of(principal, member):
             return None
         if selection.context is not None:
             named = member.hub.fold.context_id
@@ -240,13 +240,13 @@ class Boards:
                 return None
         return member
 
-    def _may_still_watch(self, principal: Principal, member: Member) -> bool:
+    def _is_still_of(self, principal: Principal, member: Member) -> bool:
         """Tell whether what was read is still a task that may be watched; else it is let go.
 
         Its id may have become another owner's since it was looked up. A webhook was asked about the id.
         """
         hub = member.hub
-        if self._access.asks_elsewhere or self._access.may_watch_new(principal, hub.key, hub.owner):
+        if self._access.asks_elsewhere or self._access.is_of(principal, hub.key, hub.owner):
             return True
         self._hubs.release(hub)
         return False
