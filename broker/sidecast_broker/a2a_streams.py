@@ -156,7 +156,7 @@ class A2AStreams:
         view = self._view(asked)
         if opening.mode == "replay":
             try:
-                fold, at = await folded_at(hub, self._hubs.tail(hub.key), opening.after)
+                fold, at = await folded_at(hub, self._hubs.tail(hub), opening.after)
             except Away as away:
                 raise A2AError(ErrorKind.UNAVAILABLE, str(away)) from away
             return view.task(hub, fold.task(), at), at, opening
@@ -293,7 +293,7 @@ class A2AStreams:
             if not head:
                 span = hub.fold.turn_span(sent.message_id)
                 fold, after = await folded_at(
-                    hub, self._hubs.tail(key), span.begin if span is not None else sent.after
+                    hub, self._hubs.tail(hub), span.begin if span is not None else sent.after
                 )
                 head = view.task(hub, fold.task(), after)
                 opening = Opening("snapshot", after, None)

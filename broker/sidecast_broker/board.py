@@ -328,6 +328,9 @@ class Board(Hub):
             if member is None:
                 return None
         hub = member.hub
+        if hub.failed:
+            self.fail()
+            return None
         record = hub.log.find(stored.sequence) or hub.past_record(stored)
         return Entry(record, hub)
 

@@ -130,8 +130,12 @@ class Boards:
         self._users[board] += 1
         return board
 
-    async def fill(self, board: Board) -> None:
+    async def fill(self, board: Board, principal: Principal) -> None:
         """Have a board in use hold the listed tasks that have begun, each with all records up to now.
+
+        Args:
+            board: the board.
+            principal: who watches, and may watch these as far as is known.
 
         Raises:
             Away: NATS can't answer.
@@ -141,7 +145,8 @@ class Boards:
         for member in await self._current.take(
             [TaskKey(tenant, agent, task) for task in lacking], begun=True
         ):
-            board.admit(member)
+            if self._is_still_of(principal, member):
+                board.admit(member)
 
     def release(self, board: Board) -> None:
         """Stop using a board."""
@@ -195,8 +200,9 @@ class Boards:
         for member in await self._current.take(
             [key for key in keys if key.task not in board.members], begun=True
         ):
-            routing.learn(member.hub.key.task, member.hub.fold.context_id)
-            board.admit(member)
+            if self._is_still_of(principal, member):
+                routing.learn(member.hub.key.task, member.hub.fold.context_id)
+                board.admit(member)
         return Found([board.members[key.task] for key in keys if key.task in board.members], left_out)
 
     async def _decide(
@@ -222,6 +228,8 @@ class Boards:
         except Refused as refused:
             raise Away(str(refused)) from refused
         member = await self._current.member(key, arrival.sequence)
+        if not self._is_still_of(principal, member):
+            return None
         if selection.context is not None:
             named = member.hub.fold.context_id
             learn(key.task, named)
@@ -231,6 +239,17 @@ class Boards:
                     raise Unnamed
                 return None
         return member
+
+    def _is_still_of(self, principal: Principal, member: Member) -> bool:
+        """Tell whether what was read is still a task that may be watched; else it is let go.
+
+        Its id may have become another owner's since it was looked up. A webhook was asked about the id.
+        """
+        hub = member.hub
+        if self._access.asks_elsewhere or self._access.is_of(principal, hub.key, hub.owner):
+            return True
+        self._hubs.release(hub)
+        return False
 
     async def begun(self, keys: Iterable[TaskKey]) -> frozenset[TaskKey]:
         """Give those tasks of which the stream holds a record.

@@ -88,4 +88,4 @@ class Current:
             Away: what is to be read can't be.
         """
         hub = await self._hubs.acquire(key, at_least)
-        return Member(hub, self._hubs.tail(key))
+        return Member(hub, self._hubs.tail(hub))

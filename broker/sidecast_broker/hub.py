@@ -78,9 +78,10 @@ class Hub:
         owner: the principal the first retained record names, if any.
         newest_at: when the newest record was stored.
         snapshots: encoded snapshots of the present position, by view.
-        failed: whether a fault of ours keeps it from going on.
+        failed: whether a fault of ours, or another owner's task, keeps it from going on.
         gap_below: cursors below this sequence have a hole behind them; 0: none has.
         on_growth: called with the bytes by which the memory held has grown or shrunk.
+        on_other_owner: called when a task of this id begins that is somebody else's than the one before.
     """
 
     def __init__(
@@ -112,6 +113,8 @@ class Hub:
         self._metrics = metrics
         self._soon = soon
         self.on_growth = on_growth
+        self.on_other_owner: Callable[[], None] = self.fail
+        self._owners: tuple[str | None, ...] = ()
         self._fanout = Fanout(self, metrics.deliveries, soon, afterwards, clock, witness)
         timers = Timers(clock) if timers is None else timers  # one with nothing to run is falsy
         self.pacer = Pacer(self, metrics.deliveries, soon, timers, clock)
@@ -143,8 +146,8 @@ class Hub:
             self._account()
             self._interrupt("expired")
         if self.first is None:
-            self.first = stored.sequence
-            self.owner = stored.owner
+            if not self._begin(stored):
+                return
         elif names.OWNER in stored.headers and stored.owner != self.owner:
             self._count_invalid("owner", stored)
         self.newest_at = at_milliseconds(stored.at)
@@ -163,6 +166,19 @@ class Hub:
         if not self._scheduled:
             self._scheduled = True
             self._soon(self._flush)
+
+    def _begin(self, stored: Stored) -> bool:
+        """Take a first record's owner; False: another's than before, who watch that must be judged anew."""
+        owner = stored.owner
+        if self.failed or owner not in (self._owners or (owner,)):
+            self.log.skip(stored.sequence)  # or its tail would read it again and again
+            if not self.failed:
+                self.on_other_owner()
+            return False
+        self.first = stored.sequence
+        self.owner = owner
+        self._owners = (owner,)
+        return True
 
     def lose(self) -> None:
         """Know that records between the end and the next one appended are gone from the stream."""
@@ -200,10 +216,12 @@ class Hub:
         self._interrupt("epoch")
 
     def fail(self) -> None:
-        """Know that a fault of ours keeps the task from going on: its streams break off, to be resumed."""
+        """Know that the task can't go on here: its streams break off, to be resumed."""
         self.failed = True
         self._interrupt("failed")
         self._tell_waiting()
+        for tell in tuple(self._listeners):
+            tell()
 
     def loaded(self) -> None:
         """Know that what the stream held has been appended."""

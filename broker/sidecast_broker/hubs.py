@@ -193,10 +193,10 @@ class Hubs:
                     entry.tail.repair("open", at_least)
                     async with asyncio.timeout(REPAIR_S_MAX):
                         await entry.tail.settled()
-                    if entry.hub.failed:
-                        raise Away("what is stored can't be read")
             except TimeoutError as error:
                 raise Away("what is stored can't be read") from error
+            if entry.hub.failed:
+                raise Away("what is stored can't be read")
             use.keep()
         return entry.hub
 
@@ -222,9 +222,16 @@ class Hubs:
         entry.users -= 1
         entry.idle_since_s = self._clock()
 
-    def tail(self, key: TaskKey) -> Tail:
-        """Give the tail of a hub in use."""
-        return self._entries[key].tail
+    def tail(self, hub: Hub) -> Tail:
+        """Give the tail of a hub in use.
+
+        Raises:
+            Away: the hub was let go: the task may be held by another one since.
+        """
+        entry = self._entries.get(hub.key)
+        if entry is None or entry.hub is not hub:
+            raise Away("what is stored can't be read")
+        return entry.tail
 
     def _epoch(self) -> str:
         info = self._positioner.info
@@ -266,6 +273,7 @@ class Hubs:
         )
         # Before anything is awaited: a stream that begins anew meanwhile resets this tail too.
         self._positioner.add(tail)
+        hub.on_other_owner = partial(self._part, key, hub)
         entry = self._entries[key] = _Entry(hub, tail, loop.create_task(self._fill(key, tail, hub.epoch)))
         self._of_agent.setdefault(key.agent, {})[key] = None
         return entry
@@ -276,6 +284,15 @@ class Hubs:
         if entry is not None and entry.hub is hub:
             self._evict(key)
         hub.fail()
+
+    def _part(self, key: TaskKey, hub: Hub) -> None:
+        """Let a task go whose id is another owner's: its streams break off, and who opens them is judged."""
+        logger.warning("owner_changed", task=key.task)
+        hub.fail()
+        entry = self._entries.get(key)
+        if entry is not None and entry.hub is hub:
+            # Those who wait for its being read must not be cancelled with that.
+            entry.opened.add_done_callback(lambda _opened: self._fail(key, hub))
 
     async def _fill(self, key: TaskKey, tail: Tail, epoch: str) -> None:
         try:

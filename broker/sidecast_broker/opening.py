@@ -43,6 +43,9 @@ async def open_hub(hubs: Hubs, key: TaskKey, *, wait: bool = False, first: int |
         hub = await hubs.acquire(key, first or 0)
     except Away as away:
         raise Refused("unavailable", str(away), retry_after_s=1) from away
+    if first is not None and hub.first is not None and hub.first > first:
+        hubs.release(hub)  # purged since the leader named its owner: it may be another's now
+        raise Refused("unavailable", "the task has begun anew", retry_after_s=1)
     if hub.first is None and not wait:
         hubs.release(hub)
         raise unknown()

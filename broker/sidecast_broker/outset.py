@@ -44,7 +44,7 @@ async def outset_of(
         Away: NATS can't answer.
         Refused: owners can't be looked up.
     """
-    await boards.fill(board)
+    await boards.fill(board, principal)
     found = await boards.find(board, principal) if board.selection.listed else Found([], 0)
     opening = await _opening(boards, board, found, cursor, start)
     if opening is not None and opening.mode == "snapshot" and not board.selection.listed:

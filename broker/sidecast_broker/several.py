@@ -130,7 +130,7 @@ class Several:
         answer: BoardStream | web.StreamResponse | None = None
         try:
             if wanted.json:
-                await self._boards.fill(board)
+                await self._boards.fill(board, principal)
                 answer = self._answer(board, await self._boards.find(board, principal))
             elif takeover is not None and not await takeover.find(board.epoch):
                 answer = nothing()

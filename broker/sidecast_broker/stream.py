@@ -316,6 +316,9 @@ class Stream:
             pause_s = min(pause_s * 2, LOOK_S_MAX)
             if self._ending is None and (hub := await look(until - self._clock())) is not None:
                 self._hub, self._epoch, self.unfed = hub, hub.epoch, False
+        if self._hub.failed:
+            self.cut("failed")
+            raise ConnectionResetError("broken off")
         if self._hub.first is None:
             self._ending = self._ending or Ending("not-found", self.view.not_found())
             return False
@@ -524,7 +527,7 @@ class Stream:
 
     async def _read_from_stream(self) -> bytes:
         """Give the next page of what the log doesn't hold any more, to be sent."""
-        tail, cursor = self._hubs.tail(self.key), self.subscriber.cursor
+        tail, cursor = self._hubs.tail(self._hub), self.subscriber.cursor
         # No page waits for its time: a client with a rate has as much read as it is sent, and its own record.
         count_max = self._page_records
         if self.pace is not None and self.pace.rate:
@@ -541,7 +544,8 @@ class Stream:
                     await tail.check_retained()
             except Away:
                 page, first = None, 0
-            if self._ending is not None or self._hub.epoch != self._epoch or cursor < self._hub.gap_below:
+            hub = self._hub
+            if self._ending is not None or hub.failed or hub.epoch != self._epoch or cursor < hub.gap_below:
                 return b""
             if page is not None and len(page.records) > (first == cursor):
                 break
@@ -590,6 +594,8 @@ class Stream:
                 hub.stop_waiting(self._tell)
             if self._ending is not None:
                 return
+        if hub.failed:
+            return
         reason: StreamGapReason = "epoch" if hub.epoch != self._epoch else subscriber.gap or "expired"
         if reason == "slow":
             self.skips += 1

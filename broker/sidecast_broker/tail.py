@@ -370,12 +370,16 @@ class Tail:
             following = await self._stream.next(self.subject, end + 1)
             if following is not None:
                 records.append(following)
+        end_is_gone = end and records and records[0].sequence > end
+        first = await self._stream.next(self.subject, 1) if end_is_gone else None
         if incarnation != self._incarnation:
             return False
         stored_next = records[-1].sequence if records and records[-1].sequence > end else None
         if self._held and stored_next == self._held[0].sequence:
             # What should stand before the held message is not stored any more.
             self._sink.lose()
+            if first is not None and first.sequence > end:
+                self._sink.retain(None)  # nor is anything that was read: the task begins anew
             self._sink.append(self._held.popleft())
             return False
         if self._held and (stored_next is None or stored_next > self._held[0].sequence):

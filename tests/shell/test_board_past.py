@@ -35,7 +35,7 @@ async def there(fake: FakeBackend) -> AsyncIterator[There]:
         await fake.publish(status("x", task) if fake.server.last > 2 else task_record(task), task=task)
     async with rig(fake, nats__page_events=5) as made:
         board = await made.boards.acquire("", "agent", Selection(frozenset("ab")), ANYBODY)
-        await made.boards.fill(board)
+        await made.boards.fill(board, ANYBODY)
         yield There(made, board)
 
 

@@ -35,7 +35,7 @@ async def acquire(
     waits: bool = False,
 ) -> Board:
     board = await there.boards.acquire("", "agent", selection, who, barred=barred, waits=waits)
-    await there.boards.fill(board)
+    await there.boards.fill(board, who)
     return board
 
 
@@ -103,7 +103,7 @@ async def test_a_list_holds_those_that_have_begun_and_may_be_seen(stock: FakeBac
         assert board.missing == {"b", "never"}
         found = await there.boards.find(board, ANYBODY)
         assert ([each.hub.key.task for each in found.members], found.left_out) == (["a"], 0)
-        await there.boards.fill(board)
+        await there.boards.fill(board, ANYBODY)
         assert there.users("a") == [1]
 
 

@@ -23,8 +23,11 @@ from sidecast_broker.core.log import Record, Stored
 from sidecast_broker.hub import Hub
 from sidecast_broker.hubs import Hubs
 from sidecast_broker.metrics import Metrics
+from sidecast_broker.opening import open_hub
 from sidecast_broker.positioner import Positioner
+from sidecast_broker.refused import Refused
 from sidecast_broker.subscriber import Subscriber, Wake
+from sidecast_schemas import headers as names
 from sidecast_schemas.subjects import TaskKey
 
 KEY = TaskKey("", "agent", "task-1")
@@ -530,3 +533,62 @@ async def test_a_task_that_is_loading_anew_is_waited_for(fake: FakeBackend) -> N
         assert (await again) is hub
         assert (hub.epoch, hub.end, hub.ended) == ("epoch2", 2, True)
         assert subject_of("t-0")
+
+
+def named(sequence: int, owner: str | None) -> Stored:
+    headers = {} if owner is None else {names.OWNER: owner}
+    return Stored(sequence, 0, "2026-01-01T00:00:00Z", headers, status())
+
+
+@pytest.mark.parametrize("forget", [lambda hub: hub.retain(None), lambda hub: hub.reset("epoch2")])
+@pytest.mark.parametrize(("before", "after"), [*itertools.product(("alice", "bob", None), repeat=2)])
+def test_a_first_record_of_another_owner_ends_what_is_watched(
+    forget: Callable[[Hub], None], before: str | None, after: str | None
+) -> None:
+    turns = Turns()
+    hub = new_hub(turns)
+    hub.append(named(1, before))
+    reader = Reader(hub, Numbers())
+    forget(hub)
+    reader.catch_up(1 << 30)
+    for sequence in (2, 3):
+        hub.append(named(sequence, after))
+    turns.run()
+    changed = before != after
+    assert (hub.failed, hub.first, hub.end) == (changed, None if changed else 2, 3)
+    assert len(hub.log) == (0 if changed else 2)
+    assert hub.fold.started is not changed
+
+
+async def test_who_waits_for_a_task_that_is_read_is_told_to_come_again_when_its_owner_changes(
+    fake: FakeBackend,
+) -> None:
+    """Purged and begun anew between two pages of its history."""
+    await fake.publish(task_record(), *(status() for _ in range(3)), headers={names.OWNER: "alice"})
+    async with Tasks(fake, nats__page_events=2) as hubs:
+        fake.faults.stall()
+        waiting = [asyncio.ensure_future(hubs.acquire(KEY)) for _ in range(2)]
+        await until(lambda: fake.faults.reads)
+        await fake.purge(subject_of("task-1"))
+        await fake.publish(task_record(), headers={names.OWNER: "bob"})
+        fake.faults.flow()
+        for answer in await asyncio.gather(*waiting, return_exceptions=True):
+            assert isinstance(answer, Away)
+        hub = await hubs.acquire(KEY)
+        assert (hub.owner, hub.failed, len(hubs)) == ("bob", False, 1)
+
+
+async def test_a_hub_that_was_let_go_gives_nobody_the_records_of_the_next(fake: FakeBackend) -> None:
+    await fake.publish(task_record(), headers={names.OWNER: "alice"})
+    async with Tasks(fake) as hubs:
+        hers = await hubs.acquire(KEY)
+        await fake.purge(subject_of("task-1"))
+        await fake.publish(task_record(), headers={names.OWNER: "bob"})
+        await until(lambda: hers.failed and not len(hubs))
+        his = await hubs.acquire(KEY)
+        assert (hubs.tail(his).end, his.owner) == (2, "bob")
+        with pytest.raises(Away):
+            hubs.tail(hers)
+        with pytest.raises(Refused):  # its owner was looked up before it was purged
+            await open_hub(hubs, KEY, first=1)
+        assert hubs.watchers(KEY) == 1

@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 from access_rig import ALICES, BOBS, MISSING, OPEN, PRINCIPALS, stocked
 from aiohttp import web
 from askers import EVERYTHING, Askers, Service, bearer, says
-from brokers import OwnBroker, broker, done, status, task_record, until
+from brokers import OwnBroker, broker, done, status, subject_of, task_record, until
 from lives import revoke
 from sse import Frame, Watch, exchange, kinds
 
 from sidecast_broker.answers import Away
 from sidecast_broker.core.auth.principal import Principal
+from sidecast_broker.current import Current
+from sidecast_broker.entry import Member
+from sidecast_schemas.subjects import TaskKey
 
 FLOOR_MS = 20
 JSON = {"Accept": "application/json"}
@@ -230,6 +234,32 @@ async def test_owners_that_can_not_be_looked_up_are_no_tasks_that_are_missing() 
     async with broker(backend, **CHECKED) as running:
         backend.slow = away
         assert (await running.get("/events?agent=1", bearer("alice") | JSON))[0] == 503
+
+
+@pytest.mark.parametrize("query", [f"task={OPEN}&task={ALICES}", "agent=1", "context=context-1"])
+async def test_a_task_that_is_another_owners_once_it_is_read_is_not_shown(
+    query: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Purged and begun anew between the look-up of its owner and the reading of what is stored."""
+    backend = stocked()
+    take = Current.take
+
+    async def late(current: Current, keys: Iterable[TaskKey], *, begun: bool = False) -> list[Member]:
+        if wanted := list(keys):
+            backend.server.purge(subject_of(OPEN))
+            backend.store(OPEN, task_record(OPEN), status("secret", OPEN), owner="bob")
+        return await take(current, wanted, begun=begun)
+
+    async with broker(backend, **CHECKED) as running:
+        monkeypatch.setattr(Current, "take", late)
+        stream = await watch(running, "alice", query)
+        await stream.take(2)
+        monkeypatch.undo()
+        if "task=" not in query:
+            backend.store("hers", task_record("hers"), owner="alice")
+            await stream.until(lambda frame: frame.json.get("taskId") == "hers")
+        assert b"secret" not in bytes(stream.raw)
+        assert OPEN not in whose(stream.frames)
 
 
 # --- what ends

@@ -385,6 +385,23 @@ async def test_what_was_missed_and_purged_to_the_last_is_no_endless_repair(fake:
         assert both.sink.losses == 1
 
 
+@pytest.mark.parametrize(("kept", "retained"), [(None, [None]), (1, [])])
+async def test_only_what_begins_above_the_end_begins_anew(
+    fake: FakeBackend, kept: int | None, retained: list[None]
+) -> None:
+    """Said by the leader alone: no replica has heard of it yet."""
+    await fake.publish(task_record(), status("seen"))
+    async with followed(fake) as both:
+        if kept is None:
+            fake.server.purge(subject_of(TASK))
+        else:
+            fake.server.delete(2)
+        fake.faults.answer_stale(3, 0)
+        await fake.publish(status("new"))
+        await until(lambda: both.sink.end == 3)
+        assert both.sink.retained == retained
+
+
 async def test_the_expiry_of_what_was_seen_is_no_loss(fake: FakeBackend) -> None:
     await fake.publish(task_record(), status("seen"))
     await fake.publish(task_record(OTHER), task=OTHER)

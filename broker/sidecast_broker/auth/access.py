@@ -211,12 +211,20 @@ class Access:
             key: the task.
             owner: whom its first record names.
         """
+        return not self.on or (self.is_of(principal, key, owner) and not self._hides(principal, key))
+
+    def is_of(self, principal: Principal, key: TaskKey, owner: str | None) -> bool:
+        """Tell whether a grant or its owner makes a task one of a principal's, whatever is revoked.
+
+        Args:
+            principal: who asks.
+            key: the task.
+            owner: whom its first record names.
+        """
         if not self.on:
             return True
         decided = decide(principal, key)
-        if decided is None:
-            decided = owner is not None and owner == principal.name
-        return decided and not self._hides(principal, key)
+        return decided if decided is not None else owner is not None and owner == principal.name
 
     async def require(
         self,
