@@ -175,9 +175,14 @@ class Fanout:
         if records and self._groups:
             self._oldest_at = records[0].at
         now = self._clock()
-        for group in self._groups.values():
-            data, count = self._source.frames(group.view, records)
-            last = self._source.last_frame(group.view, end)
+        for group in list(self._groups.values()):
+            try:
+                data, count = self._source.frames(group.view, records)
+                last = self._source.last_frame(group.view, end)
+            except Exception:  # noqa: BLE001 - a fault of this view: raised again by each stream that reads on
+                for subscriber in list(group.members):
+                    self._fall_behind(subscriber)
+                continue
             if last is not None:
                 data += last
             if data:

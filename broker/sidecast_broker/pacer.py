@@ -140,9 +140,14 @@ class Pacer:
             if is_urgent(record.event):
                 self._urgent = record.sequence
         urgent = self._urgent > start
-        for group in self._groups.values():
-            # Where nothing gathers, no batch is ever full.
-            shown = self._source.shown(group.view, records) if group.pace.batch_s else 1
+        for group in list(self._groups.values()):
+            try:
+                # Where nothing gathers, no batch is ever full.
+                shown = self._source.shown(group.view, records) if group.pace.batch_s else 1
+            except Exception:  # noqa: BLE001 - a fault of this view: raised again by each stream that reads on
+                for subscriber in list(group.members):
+                    self._hand_back(subscriber)
+                continue
             due_s = group.window.gather(shown, now_s, urgent=urgent)
             if due_s <= now_s:
                 self._open(group, now_s)

@@ -10,6 +10,7 @@ import fcntl
 import math
 import socket
 import struct
+import sys
 import termios
 import time
 from collections.abc import Awaitable, Callable
@@ -52,6 +53,8 @@ LOOK_S_MAX = 1.0
 """How often who waits for a task that may not be followed yet looks for it: soon at first, for a page that
 has just begun one."""
 SHORT_READS_MAX = 5
+_BYTES_ACKED_AT = 120
+"""Offset of `tcpi_bytes_acked` in `struct tcp_info` (linux/tcp.h)."""
 SKIP_BYTES_MAX = 64 * 1024
 """Write buffer of a client that wants the task as it stands when it is slow: it comes after all that."""
 
@@ -692,15 +695,18 @@ class Stream:
         settled = self._marked_at_s is None and self._marked_bytes == subscriber.bytes_sent and not unsent
         pending = 0 if settled else unsent + _unacknowledged(self._fd)
         acknowledged = subscriber.bytes_sent - pending
+        if pending and subscriber.fd < 0 and (encrypted := _acknowledged(self._fd)):
+            # TLS may hold what waits for a full kernel, and doesn't say how much: then what was sent tells
+            # nothing of what has been acknowledged.
+            acknowledged = encrypted
         if self.held is not None:
-            # TLS may hold what waits for a full kernel, and doesn't say how much: sure is only that nothing
-            # waits when nothing is in the kernel either.
+            # Of what TLS may hold, sure is only that nothing waits when nothing is in the kernel either.
             sure = acknowledged if subscriber.fd >= 0 or not pending else 0
             self.held.look(subscriber.cursor, subscriber.bytes_sent, sure, now)
         if not pending or self._marked_at_s is None or acknowledged >= self._marked_bytes:
             # Who skips may take its time with what is on its way, as long as it takes any of it.
             skips = self.slow == "snapshot" and pending
-            self._marked_bytes = acknowledged + 1 if skips else subscriber.bytes_sent
+            self._marked_bytes = acknowledged + (1 if skips else pending)
             self._marked_at_s = now if pending else None
         elif now - self._marked_at_s > self._settings.lag_s_max:
             self.cut("lag")
@@ -750,3 +756,18 @@ def _unacknowledged(fd: int) -> int:
         return int(struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, b"\0\0\0\0"))[0])
     except OSError:
         return 0  # closed meanwhile
+
+
+def _acknowledged(fd: int) -> int:
+    """Give the bytes that the peer's TCP has acknowledged since it connected; 0: the kernel doesn't say.
+
+    `tcpi_bytes_acked` of `TCP_INFO`, Linux 4.1 and later: never 0 where a handshake has been answered.
+    """
+    if fd < 0:
+        return 0
+    try:
+        with socket.fromfd(fd, socket.AF_INET, socket.SOCK_STREAM) as connection:
+            told = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED_AT + 8)
+    except OSError:
+        return 0  # closed meanwhile
+    return int.from_bytes(told[_BYTES_ACKED_AT:], sys.byteorder)

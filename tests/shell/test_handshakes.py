@@ -8,7 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 import ssl
+import time
+from urllib.parse import urlsplit
 
 import pytest
 from brokers import TASK, FakeBackend, OwnBroker, broker, numbered, numbers, status, task_record, texts, until
@@ -86,6 +89,59 @@ async def test_who_takes_nothing_is_cut(fake: FakeBackend, files: Files, unharme
         await fake.publish(*(status(f"{number}{'x' * 2000}") for number in range(400)))
         await running.until_metric("sidecast_streams_closed_total", reason="lag")
         await until(lambda: not len(running.listening.streams))
+
+
+def _watching(url: str, context: ssl.SSLContext) -> ssl.SSLSocket:
+    """Open a stream by a socket that holds little, and reads nothing by itself as those of event loops do."""
+    address = urlsplit(url)
+    plain = socket.socket()
+    plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    plain.settimeout(TIMEOUT_S)
+    plain.connect((address.hostname, address.port))
+    encrypted = context.wrap_socket(plain, server_hostname=address.hostname)
+    encrypted.sendall(f"GET /tasks/{TASK}/events HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    return encrypted
+
+
+LITTLE = {"stream__send_buffer_bytes": 4096, "stream__lag_s_max": 0.8}
+
+
+@on_each_loop
+async def test_who_takes_nothing_is_cut_in_time_whatever_tls_holds(
+    fake: FakeBackend, files: Files, unharmed: None
+) -> None:
+    await fake.publish(task_record())
+    async with broker(fake, **files.settings, **LITTLE) as running:
+        with await asyncio.to_thread(_watching, running.url, files.context()):
+            await until(lambda: len(running.listening.streams))
+            began_s = time.monotonic()
+            while len(running.listening.streams) and time.monotonic() - began_s < TIMEOUT_S:
+                # So slowly that the limit is over several times before what TLS holds is full.
+                await fake.publish(status("x" * 1000))
+                await asyncio.sleep(0.05)
+            assert time.monotonic() - began_s < 3 * 0.8
+            assert await running.metric("sidecast_streams_closed_total", reason="lag") == 1
+
+
+@on_each_loop
+async def test_who_takes_some_all_the_time_is_not_cut_though_more_is_always_on_its_way(
+    fake: FakeBackend, files: Files, unharmed: None
+) -> None:
+    await fake.publish(task_record())
+    async with broker(fake, **files.settings, **LITTLE) as running:
+        with await asyncio.to_thread(_watching, running.url, files.context()) as slow:
+            await until(lambda: len(running.listening.streams))
+            await fake.publish(*[status("x" * 3000)] * 8)
+            began_s, lags = time.monotonic(), []
+            while time.monotonic() - began_s < 4 * 0.8:
+                await fake.publish(status("x" * 3000))
+                left = 3000
+                while left > 0:
+                    left -= len(await asyncio.to_thread(slow.recv, left))
+                await asyncio.sleep(0.02)
+                lags += [described["lag_s"] for described in running.listening.streams.describe()]
+            assert len(running.listening.streams) == 1
+            assert sum(lag_s > 0 for lag_s in lags) > len(lags) / 2, "there was more on its way"
 
 
 @on_each_loop

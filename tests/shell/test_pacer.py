@@ -33,6 +33,7 @@ from sse import kinds
 
 from sidecast_broker.batches import MADE_BYTES_MAX
 from sidecast_broker.core.auth.principal import Principal
+from sidecast_broker.core.log import Record
 from sidecast_broker.core.pace import Pace
 from sidecast_broker.hub import WRITE_BYTES_MAX, Hub
 from sidecast_broker.metrics import Metrics
@@ -48,7 +49,7 @@ BOTH = Pace(batch_s=1.0, batch_max=50, rate=10, burst=5)
 class Client:
     """A paced subscriber, and when it was written what."""
 
-    def __init__(self, there: There, pace: Pace, view: Numbers) -> None:
+    def __init__(self, there: There, pace: Pace | None, view: Numbers) -> None:
         self.sink = Sink()
         self.woken: deque[Wake] = deque()
         self.writes: list[tuple[float, list[int]]] = []
@@ -90,7 +91,7 @@ class There:
         self.hub.append(stored(1, task_record()))
         self.turns.run()
 
-    def join(self, pace: Pace, view: Numbers | None = None) -> Client:
+    def join(self, pace: Pace | None, view: Numbers | None = None) -> Client:
         client = Client(self, pace, view or Numbers())
         self.hub.join(client.subscriber)
         return client
@@ -410,6 +411,34 @@ async def test_a_view_that_fails_stops_neither_the_others_nor_the_next_event() -
     there.append(status())
     there.go(1)
     assert (failing.got, healthy.got) == ([2, 3], [2, 3])
+
+
+class FailingAtTwo(Numbers):
+    """A view that fails at the second record, as if what it holds were not what the view expects."""
+
+    @property
+    def key(self) -> str:
+        return "failing"
+
+    def record(self, hub: Hub, record: Record) -> bytes:
+        if record.sequence == 2:
+            raise RuntimeError("mine")
+        return super().record(hub, record)
+
+
+@pytest.mark.parametrize("pace", [BATCHED, BOTH, None], ids=["batched", "throttled-too", "unpaced"])
+async def test_a_view_that_fails_is_left_to_its_own_streams(pace: Pace | None) -> None:
+    there = There()
+    before = there.join(None), there.join(BATCHED)
+    failing = there.join(pace, FailingAtTwo())
+    after = there.join(None), there.join(BATCHED)
+    there.append(status(), status())
+    there.go(1)
+    assert [each.got for each in (*before, *after)] == [[2, 3]] * 4
+    assert not any(each.woken for each in (*before, *after))
+    assert (failing.got, list(failing.woken)) == ([], ["behind"])
+    assert failing.subscriber.cursor == 1
+    assert not failing.subscriber.joined
 
 
 moves = st.lists(
