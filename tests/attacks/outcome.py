@@ -12,10 +12,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from access_rig import ACME
 from attacks.asks import KINDS
 from attacks.breaking import PARTS
 from attacks.inputs import SUFFIX, Input
-from attacks.keyring import OPEN_ALICES
+from attacks.keyring import OPEN_ALICES, TOKENS
 from attacks.knocking import Answer
 
 KEPT_BYTES_MAX = 1_500
@@ -36,10 +37,13 @@ def check(given: Input, answer: Answer) -> None:
     assert answer.status != 101, "nothing is upgraded here"
     allowed = any(text.encode() in given.raw for text in OPEN_ALICES)
     assert allowed or SECRET.encode() not in answer.body, "shows a task to who may not see it"
-    # Operators here are bound to a tenant in which nobody watches anything.
-    assert b'"peer": ' not in answer.body, "tells who watches"
     if answer.headers.get("content-type", "").startswith("application/json") and answer.body:
-        json.loads(answer.body)
+        told = json.loads(answer.body)
+        # Operators here are bound to a tenant: of who watches, they learn of its streams only.
+        watching = told.get("streams") if isinstance(told, dict) else None  # or how many there are
+        tenants = {each["tenant"] for each in watching} if isinstance(watching, list) else set()
+        operates = TOKENS["operator"].encode() in given.raw
+        assert tenants <= ({ACME} if operates else set()), "tells who watches"
     assert answer.headers.get("x-content-type-options") == "nosniff", "not dressed as all answers are"
 
 

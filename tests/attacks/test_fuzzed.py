@@ -55,32 +55,35 @@ HEADERS = {"content-type": "application/json", "x-content-type-options": "nosnif
 FINE = Answer(200, HEADERS, b"{}", closes=False)
 ANYBODYS = Input("", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", internal=False, parts=("kept",), ends=False)
 ALICES = ANYBODYS._replace(raw=TOKENS["alice"].encode())
-WATCHED = FINE._replace(body=b'{"streams": [{"peer": "127.0.0.1:1"}]}')
+OPERATORS = ANYBODYS._replace(raw=TOKENS["operator"].encode())
+WATCHED = FINE._replace(body=b'{"streams": [{"tenant": "acme"}]}')
+WATCHED_ELSEWHERE = FINE._replace(body=b'{"streams": [{"tenant": "acme"}, {"tenant": ""}]}')
 SHOWN = FINE._replace(headers=HEADERS | {"content-type": "text/plain"}, body=SECRET.encode())
 
 
-@pytest.mark.parametrize(("given", "answer"), [(ANYBODYS, FINE), (ALICES, SHOWN)])
+@pytest.mark.parametrize(("given", "answer"), [(ANYBODYS, FINE), (ALICES, SHOWN), (OPERATORS, WATCHED)])
 def test_a_right_answer_is_taken(given: Input, answer: Answer) -> None:
     check(given, answer)
 
 
 @pytest.mark.parametrize(
-    "answer",
+    ("given", "answer"),
     [
-        FINE._replace(status=500),
-        FINE._replace(status=503),
-        FINE._replace(status=101),
-        FINE._replace(body=b"{"),
-        FINE._replace(headers={}),
-        SHOWN,
-        WATCHED,
+        (ANYBODYS, FINE._replace(status=500)),
+        (ANYBODYS, FINE._replace(status=503)),
+        (ANYBODYS, FINE._replace(status=101)),
+        (ANYBODYS, FINE._replace(body=b"{")),
+        (ANYBODYS, FINE._replace(headers={})),
+        (ANYBODYS, SHOWN),
+        (ANYBODYS, WATCHED),
+        (OPERATORS, WATCHED_ELSEWHERE),
     ],
 )
-def test_a_wrong_answer_is_noticed_and_its_input_kept(answer: Answer, tmp_path: Path) -> None:
+def test_a_wrong_answer_is_noticed_and_its_input_kept(given: Input, answer: Answer, tmp_path: Path) -> None:
     outcome = Outcome()
-    outcome.take(ANYBODYS, [FINE, answer])
+    outcome.take(given, [FINE, answer])
     assert len(outcome.keep(tmp_path)) == 1
-    assert (tmp_path / "public-found-0.http").read_bytes() == ANYBODYS.raw
+    assert (tmp_path / "public-found-0.http").read_bytes() == given.raw
 
 
 async def test_what_changes_meanwhile_is_noticed(tmp_path: Path) -> None:
