@@ -30,6 +30,7 @@ from sidecast_broker.core.origins import Origins
 from sidecast_broker.gateway import Gateway
 from sidecast_broker.hubs import Hubs
 from sidecast_broker.jetstream import JetStream
+from sidecast_broker.launch import Launch
 from sidecast_broker.limits import Limits
 from sidecast_broker.messages import Messages
 from sidecast_broker.metrics import Metrics
@@ -104,8 +105,9 @@ class Served:
             )
         self._turns = Turns(calls, self._messages, self._capture)
         public = Public(settings, hubs, streams, self._adoption, access, shared.subscriptions, metrics)
+        launch = Launch(public, settings, boards, hubs, streams, shared.subscriptions, metrics)
         several = Several(
-            public, settings, boards, hubs, streams, access, self._adoption, shared.subscriptions, metrics
+            public, settings, boards, launch, streams, access, self._adoption, shared.subscriptions
         )
         desks = _desks(settings, shared, access)
         own = [*public.routes(), *several.routes(), *desks]

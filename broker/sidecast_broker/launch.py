@@ -25,6 +25,7 @@ from sidecast_broker.hub import Hub
 from sidecast_broker.hubs import Hubs
 from sidecast_broker.limits import Asker
 from sidecast_broker.metrics import Metrics
+from sidecast_broker.opening import nothing
 from sidecast_broker.outset import Outset, outset_of
 from sidecast_broker.refused import Refused
 from sidecast_broker.settings import Settings
@@ -249,11 +250,6 @@ class Launch:
 def unavailable(away: Away) -> Refused:
     """Say that NATS can't answer."""
     return Refused("unavailable", str(away), retry_after_s=1)
-
-
-def nothing() -> web.Response:
-    """Give the answer that keeps an EventSource from coming again."""
-    return web.Response(status=204, headers={"Cache-Control": "no-store"})
 
 
 def _confirmable(hubs: list[Hub], opening: Opening) -> Opening:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from aiohttp import web
+
 from sidecast_broker.answers import Away
 from sidecast_broker.core.resume import Opening, Position, Start, open_at
 from sidecast_broker.hub import Hub
@@ -62,6 +64,11 @@ def unfed_hub(hubs: Hubs, key: TaskKey) -> Hub:
         return hubs.unfed(key)
     except Away as away:
         raise Refused("unavailable", str(away), retry_after_s=1) from away
+
+
+def nothing() -> web.Response:
+    """Give the answer that keeps an EventSource from coming again."""
+    return web.Response(status=204, headers={"Cache-Control": "no-store"})
 
 
 async def until(hub: Hub, condition: Callable[[], bool], within_s: float | None = LOG_S_MAX) -> None:

@@ -29,7 +29,7 @@ from sidecast_broker.hub import Hub
 from sidecast_broker.hubs import Hubs
 from sidecast_broker.limits import Asker, asker_of
 from sidecast_broker.metrics import Metrics
-from sidecast_broker.opening import open_hub, opening_of, unfed_hub
+from sidecast_broker.opening import nothing, open_hub, opening_of, unfed_hub
 from sidecast_broker.paths import check_id, path_segment, query_value
 from sidecast_broker.refused import TEMPORARY, Refused, unknown
 from sidecast_broker.router import Handler, Route, get
@@ -180,7 +180,7 @@ class Public:
             takeover = self._takeover(hub, wanted, principal)
             if takeover is not None and hub.first is not None:
                 if not await takeover.find(hub.epoch):
-                    return _nothing()
+                    return nothing()
                 wanted.cursor = takeover.cursor
             opening = await self._open_at(hub, wanted) if hub.first is not None else None
             if hub.first is None or opening is not None:
@@ -220,7 +220,7 @@ class Public:
                 return stream
             if takeover is not None and hub.fold.terminal_sequence is not None:
                 await takeover.confirm_end(hub.fold.terminal_sequence)
-        return _nothing()
+        return nothing()
 
     async def _admit_again(self, held: Held, asker: Asker, key: TaskKey | None) -> None:
         """Look whether there is still room: while a subscription was taken, others have come."""
@@ -342,11 +342,6 @@ def _hold(stream: Stream, held: Held, view: BrowserView) -> None:
     """Have a stream end when its named subscription is another's."""
     stream.held = held
     held.attach(lambda reason: stream.close(reason, view.lost(stream.hub, reason)))
-
-
-def _nothing() -> web.Response:
-    """Give the answer that keeps an EventSource from coming again."""
-    return web.Response(status=204, headers={"Cache-Control": "no-store"})
 
 
 class _Wanted:

@@ -19,10 +19,9 @@ from sidecast_broker.core.auth.principal import ANYBODY, Principal
 from sidecast_broker.core.subscriptions import Subscription
 from sidecast_broker.core.views import events
 from sidecast_broker.entry import Selection
-from sidecast_broker.hubs import Hubs
-from sidecast_broker.launch import Asked, Launch, Requests, Wanted, nothing, unavailable
+from sidecast_broker.launch import Asked, Launch, Requests, Wanted, unavailable
 from sidecast_broker.limits import asker_of
-from sidecast_broker.metrics import Metrics
+from sidecast_broker.opening import nothing
 from sidecast_broker.paths import check_id, query_values
 from sidecast_broker.refused import TEMPORARY, Refused, unknown
 from sidecast_broker.router import Route, get
@@ -43,12 +42,11 @@ class Several:
         public: reads what a request asks of its stream.
         settings: all settings.
         boards: the tasks, together.
-        hubs: the tasks, each.
+        launch: begins their streams.
         streams: the open streams.
         access: who may watch what.
         adoption: finds listed tasks that the log lacks.
         subscriptions: the named ones.
-        metrics: where to count.
     """
 
     def __init__(
@@ -56,12 +54,11 @@ class Several:
         public: Requests,
         settings: Settings,
         boards: Boards,
-        hubs: Hubs,
+        launch: Launch,
         streams: Streams,
         access: Access,
         adoption: Adoption,
         subscriptions: Subscriptions,
-        metrics: Metrics,
     ) -> None:
         self._public = public
         self._settings = settings
@@ -70,7 +67,7 @@ class Several:
         self._access = access
         self._adoption = adoption
         self._subscriptions = subscriptions
-        self._launch = Launch(public, settings, boards, hubs, streams, subscriptions, metrics)
+        self._launch = launch
 
     def routes(self) -> list[Route]:
         """Give the route."""
