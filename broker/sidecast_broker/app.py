@@ -6,6 +6,7 @@ Must not know what any part does.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -46,6 +47,9 @@ from sidecast_broker.task_list import TaskLists
 from sidecast_broker.tracing import open_tracing
 
 logger = structlog.get_logger(__name__)
+
+REACHED_S_MAX = 3.0
+"""How long a worker waits for the stream before it accepts connections without it."""
 
 
 class Listening(NamedTuple):
@@ -144,11 +148,11 @@ async def serving(
     try:
         if settings.auth_on:
             await credentials.start()
-        url = await open_to_all.open(server.host, server.port, shared=bool(internal_path))
-        internal_url, probe_url = internal_path, ""
+        internal_url, probe_url, url = internal_path, "", ""
         if internal_path:
             await for_operators.open_at(internal_path)
         else:
+            url = await open_to_all.open(server.host, server.port)
             internal_url = await for_operators.open(server.internal_host, server.internal_port)
             if server.probe_host:
                 probe_url = await for_probes.open(server.probe_host, server.probe_port)
@@ -160,6 +164,11 @@ async def serving(
         streams.start()
         subscriptions.start()
         agents.start()
+        if internal_path:
+            # The other workers serve meanwhile, where this one would have to say that it can't yet.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(positioner.known.wait(), REACHED_S_MAX)
+            url = await open_to_all.open(server.host, server.port, shared=True)
         yield Listening(url, internal_url, probe_url, streams)
     finally:
         streams.cut()

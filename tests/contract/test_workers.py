@@ -118,6 +118,27 @@ async def test_a_killed_worker_is_started_again_and_its_watchers_resume(
         assert await child.metric("sidecast_subscribers", format="events") == STREAMS
 
 
+async def test_one_started_again_takes_no_client_before_it_can_serve(
+    real: RealBackend, tmp_path: Path
+) -> None:
+    await real.publish(task_record())
+    async with workers(real, tmp_path) as child:
+        await opened(child)
+        pid = child.workers()[2]
+        real.server.freeze()
+        try:
+            os.kill(pid, signal.SIGKILL)
+            # The next one runs, and has not reached the stream.
+            await until(lambda: any(line["worker"] == 2 for line in child.logged("stream_away")))
+            await opened(child)
+            assert not child.logged("worker_restarted")
+        finally:
+            real.server.thaw()
+        await until(lambda: child.logged("worker_restarted"))
+        await opened(child)
+        assert all((await of_workers(child)).values())
+
+
 async def test_sigterm_drains_all_and_exits_with_0(real: RealBackend, tmp_path: Path) -> None:
     await real.publish(task_record())
     async with workers(real, tmp_path, stream__drain_s=1) as child:
