@@ -282,19 +282,21 @@ class RealBackend(Backend):
         await create_stream(self.server.url, metadata=metadata)
 
     async def delete_stream(self) -> None:
-        try:
-            await self._api("STREAM.DELETE.SIDECAST")
-        except RuntimeError as error:
-            if "stream not found" not in str(error):
-                raise
+        await self._delete("SIDECAST")
 
     async def delete_bucket(self, name: str) -> None:
         """Remove a key-value bucket, where there is one."""
+        await self._delete(f"KV_{name}")
+
+    async def _delete(self, stream: str) -> None:
         try:
-            await self._api(f"STREAM.DELETE.KV_{name}")
+            await self._api(f"STREAM.DELETE.{stream}")
         except RuntimeError as error:
             if "stream not found" not in str(error):
                 raise
+        # One that was written to a moment ago can leave its messages behind, and the next of its name begins
+        # with them: 1 of 10 deleted within milliseconds (nats-server 2.15.1).
+        shutil.rmtree(self.server.store / "jetstream" / "$G" / "streams" / stream, ignore_errors=True)
 
     async def purge(self, subject: str | None = None, keep_from: int | None = None) -> None:
         body = {"filter": subject, "seq": keep_from}

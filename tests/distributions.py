@@ -5,6 +5,11 @@ Must not know what was timed.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from itertools import pairwise
+
+TRIES = 3
+
 
 def distance(one: list[float], other: list[float]) -> float:
     """Give the Kolmogorov-Smirnov statistic of two samples of one size: how far apart they are."""
@@ -20,3 +25,22 @@ def threshold(size: int, strictness: float = 2.5) -> float:
         strictness: 1.95 is exceeded once in a thousand times, 2.5 once in a hundred thousand.
     """
     return strictness * (2 / size) ** 0.5
+
+
+async def same(measure: Callable[[], Awaitable[list[list[float]]]], limit: float) -> None:
+    """Measure samples that must not differ, again where they do: on a busy machine they may, once.
+
+    Args:
+        measure: gives the samples, all of one size.
+        limit: the distance at which two of them differ.
+
+    Raises:
+        AssertionError: they differ every time.
+    """
+    differ: list[list[float]] = []
+    while len(differ) < TRIES:
+        distances = [distance(one, other) for one, other in pairwise(await measure())]
+        if max(distances) < limit:
+            return
+        differ.append(distances)
+    raise AssertionError(f"told apart: {differ}")
