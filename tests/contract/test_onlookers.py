@@ -19,8 +19,8 @@ from sidecast_schemas.subjects import TaskKey, events_subject
 
 PATH = f"/ui/api/streams?task={TASK}"
 STREAMS = 16
-ASKED = 8
-"""Connections to ask over: that all of them reach the same of two workers happens once in 128 times."""
+ASKED = 16
+"""Connections to ask over: that all of them reach the same of two workers happens once in 32,768 times."""
 SECRET = "s" * 32
 AUTH = {
     "auth__jwt_issuer": "https://issuer",

@@ -51,7 +51,7 @@ async def test_a_lost_live_message_is_read_again(backend: Backend) -> None:
 
 async def test_a_lost_end_of_a_task_is_found_within_two_periods(backend: Backend) -> None:
     await backend.publish(task_record())
-    verify_s = 0.8
+    verify_s = 2.0
     async with broker(backend, nats__verify_s=verify_s) as running:
         stream = await running.watch()
         await stream.take(2)
