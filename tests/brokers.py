@@ -277,9 +277,17 @@ class RealBackend(Backend):
         await client.flush()
 
     async def create(self, epoch: str | None = "epoch1") -> None:
-        await self.delete_stream()
         metadata = {"sidecast-epoch": epoch} if epoch else {}
-        await create_stream(self.server.url, metadata=metadata)
+        async with asyncio.timeout(TIMEOUT_S):
+            while True:
+                await self.delete_stream()
+                try:
+                    await create_stream(self.server.url, metadata=metadata)
+                    return
+                except RuntimeError as error:
+                    if "already in use" not in str(error):
+                        raise
+                    # A broker that missed it was quicker.
 
     async def delete_stream(self) -> None:
         await self._delete("SIDECAST")

@@ -304,5 +304,5 @@ class Agent:
 
 
 def _is_waited_for(body: aiohttp.StreamReader) -> bool:
-    """Tell whether what holds a request up is its client: all that has come of its body has gone on."""
-    return not (body.is_eof() or body._buffer)
+    """Tell whether what holds a request up is its client: there is more to come, and room for it."""
+    return not (body.is_eof() or body._protocol._reading_paused)

@@ -493,6 +493,24 @@ async def test_an_agent_that_falls_silent_in_its_answer() -> None:
         assert away.value.reason == "timeout"
 
 
+async def test_a_body_that_the_agent_does_not_take_is_not_late() -> None:
+    async with fronting(timeout_s=0.5) as front:
+        front.upstream.answer = never
+        assert await front.ask("POST", "/", data=io.BytesIO(bytes(64 << 20))) == (599, b'{"away": "timeout"}')
+
+
+async def test_a_body_that_trickles_is_late_also_while_a_piece_of_it_is_on_its_way() -> None:
+    async def trickle() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x"
+            await asyncio.sleep(0)
+
+    async with fronting(timeout_s=0.5) as front:
+        front.upstream.answer = never
+        code, body = await front.ask("POST", "/", data=trickle())
+        assert (code, json.loads(body)["error"]["code"]) == (408, "request-timeout")
+
+
 class Slow:
     """A turn of the agent that ends when the test says."""
 
