@@ -48,7 +48,7 @@ class Clock:
         for _ in range(count):
             looks = self._looks
             self._now_s += step_s
-            await until(lambda looks=looks: self._looks > looks)  # type: ignore[misc]
+            await until(lambda looks=looks: self._looks > looks)
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ async def test_who_answers_in_time_is_left_alone_and_who_does_not_hangs(tmp_path
             await clock.pass_ticks(LIMIT_TICKS - 1)
             assert not watching.done()
             asked.answer()
-            await until(lambda count=count: asked.questions == count + 1)  # type: ignore[misc]
+            await until(lambda count=count: asked.questions == count + 1)
         await clock.pass_ticks(LIMIT_TICKS)
         assert await watching == LIMIT_TICKS * TICK_S
         assert asked.connections == 1, "one that has no more file descriptors can't accept another"
