@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import aiohttp
 import nats
@@ -477,7 +477,12 @@ class ChildBroker(Broker):
         backend: the real one.
         log: where its log lines go.
         changes: settings, each named `section__key`.
+
+    Attributes:
+        program: what Python runs, up to the command.
     """
+
+    program: ClassVar[tuple[str, ...]] = ("-m", "sidecast_broker")
 
     def __init__(self, backend: RealBackend, log: Path, **changes: object) -> None:
         port, internal_port = fixed_ports(2)
@@ -491,7 +496,7 @@ class ChildBroker(Broker):
     def start(self) -> None:
         """Start the process."""
         with self.log.open("ab") as log:
-            command = [sys.executable, "-m", "sidecast_broker", "serve"]
+            command = [sys.executable, *self.program, "serve"]
             self._process = subprocess.Popen(command, env=self._environ, stderr=log)
 
     async def listening(self) -> None:
@@ -553,9 +558,11 @@ class ChildBroker(Broker):
 
 
 @asynccontextmanager
-async def child_broker(backend: RealBackend, log: Path, **changes: object) -> AsyncIterator[ChildBroker]:
+async def child_broker(
+    backend: RealBackend, log: Path, kind: type[ChildBroker] = ChildBroker, **changes: object
+) -> AsyncIterator[ChildBroker]:
     """Run a broker as a process of its own for the length of the block."""
-    child = ChildBroker(backend, log, **changes)
+    child = kind(backend, log, **changes)
     child.start()
     try:
         await child.listening()

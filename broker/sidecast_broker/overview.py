@@ -186,6 +186,7 @@ class Overview:
         first = zlib.crc32(request.path.encode()) % max(1, len(self._workers))
         for each in sorted(running, key=lambda worker: (worker.number - 1 - first) % len(self._workers)):
             try:
+                # Many lines take their time; one that hangs is killed, which ends this.
                 return (await self._ask(each, request, body, None)).response()
             except aiohttp.ClientConnectorError:
                 continue  # it has just died, and was sent nothing

@@ -1,4 +1,4 @@
-"""The worker processes of a broker: started, told apart, started again when they die, stopped together.
+"""The worker processes of a broker: started, told apart, started again when they die or hang, stopped.
 
 Must not know what a worker serves, nor who asks it.
 """
@@ -17,8 +17,10 @@ from typing import Any, NamedTuple
 import msgspec
 import structlog
 
+from sidecast_broker.background import Background
 from sidecast_broker.embedded import start_child
 from sidecast_broker.settings import Settings
+from sidecast_broker.watchdog import hung
 
 logger = structlog.get_logger(__name__)
 
@@ -166,8 +168,11 @@ class Worker:
         while not self._stopped.is_set():
             assert self._process is not None
             began_s = time.monotonic()
+            watchdog = Background(f"watchdog-{self.number}", self._kill_when_hung)
+            watchdog.start()
             code = await self._process.wait()
             self._serves = False
+            await watchdog.close()
             if self._stopped.is_set():
                 return
             logger.error("worker_died", worker=self.number, pid=self._process.pid, code=code)
@@ -176,6 +181,14 @@ class Worker:
                 delay_s = RESTART_S_MIN
             await self._start_again(delay_s)
             delay_s = min(delay_s * 2, RESTART_S_MAX)
+
+    async def _kill_when_hung(self) -> None:
+        silent_s = await hung(self._path)
+        # One that goes away has the time of a drain, however it spends it.
+        if not self._stopped.is_set():
+            pid = self._process and self._process.pid
+            logger.error("worker_hangs", worker=self.number, pid=pid, silent_s=round(silent_s, 1))
+            self.signal(signal.SIGKILL)
 
     async def _start_again(self, delay_s: float) -> None:
         while not await self._stopped_within(delay_s):

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import zlib
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -29,12 +30,25 @@ from sse import EndOfStream, Watch, exchange, kinds
 
 STREAMS = 24
 SECRET = "s" * 32
+HANG_S = 5.0
+
+
+class Impatient(ChildBroker):
+    """One that gives a silent worker up sooner."""
+
+    program = (
+        "-c",
+        "from sidecast_broker import watchdog; from sidecast_broker.__main__ import main; "
+        f"watchdog.HANG_S = {HANG_S}; watchdog.ASK_S = 0.1; main()",
+    )
 
 
 @asynccontextmanager
-async def workers(real: RealBackend, folder: Path, **changes: object) -> AsyncIterator[ChildBroker]:
+async def workers(
+    real: RealBackend, folder: Path, kind: type[ChildBroker] = ChildBroker, **changes: object
+) -> AsyncIterator[ChildBroker]:
     """Run a broker of two workers."""
-    async with child_broker(real, folder / "log", server__workers=2, **changes) as child:
+    async with child_broker(real, folder / "log", kind, server__workers=2, **changes) as child:
         yield child
 
 
@@ -116,6 +130,76 @@ async def test_a_killed_worker_is_started_again_and_its_watchers_resume(
         # What the dead one has counted is not forgotten: a counter that falls would be counted twice.
         assert await child.metric("sidecast_streams_opened_total", format="events") == counted + broken
         assert await child.metric("sidecast_subscribers", format="events") == STREAMS
+
+
+async def test_a_worker_that_hangs_is_killed_and_another_takes_its_place(
+    real: RealBackend, tmp_path: Path
+) -> None:
+    await real.publish(task_record())
+    async with workers(real, tmp_path, Impatient) as child:
+        streams = await opened(child)
+        held, pid = await of_workers(child), child.workers()[2]
+        os.kill(pid, signal.SIGSTOP)
+        await real.publish(*numbered(3))
+        taken = [asyncio.create_task(stream.take(3, 60)) for stream in streams]
+        passed_on = asyncio.create_task(exchange(child.internal_url, published_by(2), 60))
+        await until(lambda: sum(each.done() for each in taken) >= len(held[1]), 60)
+        await until(lambda: child.logged("worker_restarted"), 60)
+        outcomes = await asyncio.gather(*taken, return_exceptions=True)
+        broken = [
+            stream
+            for stream, outcome in zip(streams, outcomes, strict=True)
+            if isinstance(outcome, EndOfStream)
+        ]
+        assert [texts(frames) for frames in outcomes if isinstance(frames, list)] == [numbers(3)] * len(
+            held[1]
+        )
+        assert len(broken) == len(held[2])
+        for stream in broken:
+            again = await child.watch(cursor=stream.last_id)
+            assert texts(await again.until(lambda frame: frame.json.get("text") == "2")) == numbers(3)
+        head, _, body = (await passed_on).partition(b"\r\n\r\n")
+        assert (head[:12], json.loads(body)["error"]["code"]) == (b"HTTP/1.1 503", "unavailable")
+        await until_ready(child)
+        assert [(line["worker"], line["pid"], line["level"]) for line in child.logged("worker_hangs")] == [
+            (2, pid, "error")
+        ]
+        assert [line["code"] for line in child.logged("worker_died")] == [-signal.SIGKILL]
+        assert await child.metric("sidecast_worker_restarts_total") == 1
+
+
+def published_by(worker: int) -> bytes:
+    """Give a request to publish that this one of two workers answers."""
+    path = next(
+        path for path in (f"/publish/t{n}" for n in range(99)) if zlib.crc32(path.encode()) % 2 == worker - 1
+    )
+    body = task_record(path.rpartition("/")[2])
+    return (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode() + body
+
+
+async def test_nobody_is_killed_for_a_time_in_which_all_stood_still(
+    real: RealBackend, tmp_path: Path
+) -> None:
+    """As on a machine that is suspended, or in a container that is paused."""
+    async with workers(real, tmp_path, Impatient) as child:
+        pids = child.workers()
+        for pid in pids.values():
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            # By then both have been asked, and have not answered.
+            await asyncio.sleep(1)
+            child.signal(signal.SIGSTOP)
+            await asyncio.sleep(HANG_S + 2)
+        finally:
+            child.signal(signal.SIGCONT)
+            for pid in pids.values():
+                os.kill(pid, signal.SIGCONT)
+        await until_ready(child)
+        assert child.workers() == pids
+        assert child.logged("worker_hangs") == child.logged("worker_died") == []
 
 
 async def test_one_started_again_takes_no_client_before_it_can_serve(
