@@ -84,7 +84,7 @@ class Publisher:
         if not _STREAM.fullmatch(stream):
             raise ValueError(f"{stream!r} can't be a stream's name")
         servers = [url] if isinstance(url, str) else list(url)
-        if not servers or not all(urlsplit(server).scheme in _SCHEMES for server in servers):
+        if not servers or not all(map(_is_address, servers)):
             raise ValueError(f"not the address of a NATS server, like nats://127.0.0.1:4222: {url!r}")
         self.agent = agent
         self.tenant = tenant
@@ -295,3 +295,11 @@ class Publisher:
         log.users -= 1
         if log.users == 0 and log.idle:
             self._logs.pop(log.key, None)
+
+
+def _is_address(server: str) -> bool:
+    try:
+        parts = urlsplit(server)
+        return parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False

@@ -767,6 +767,15 @@ async def test_a_broken_credentials_file_is_told_once_and_tried_again(
     assert told[0].startswith("no connection to NATS: TypeError: ")
 
 
+async def test_a_client_that_never_came_to_connect_is_let_go(caplog: pytest.LogCaptureFixture) -> None:
+    options = {"servers": ["nats://"]}  # nats-py refuses it before it has anything to close
+    async with Publisher(agent=AGENT, connect_options=options, close_s_max=0.01) as publisher:
+        keeper = publisher._shared.connection._keeper
+        await until(lambda: "no connection to NATS" in caplog.text)
+    assert keeper is not None
+    assert keeper.cancelled()
+
+
 async def test_one_task_is_published_fast_enough(server: NatsServer, publisher: Publisher) -> None:
     count = 5_000
     await publisher.flush(1)
