@@ -83,6 +83,8 @@ class Relay:
 
     async def operation(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
         """Pass an operation to the agent: in the client's own form where the agent speaks it (C71)."""
+        if hdrs.UPGRADE in request.headers:
+            raise Refused("bad-request", "a connection can't be upgraded here")
         if asked.operation is SEND_MESSAGE and self._agent.configured:
             return await self._sends.answer(asked, partial(self._pass, request, asked))
         return await self._pass(request, asked, Hearing())
