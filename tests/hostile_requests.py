@@ -194,6 +194,9 @@ FRAMING = {
     "no Host": no_http(post(GET_TASK).replace(b"Host: x\r\n", b"")),
     "two Hosts": no_http(post(GET_TASK, "Host: {trap}")),
     "an upgrade": rpc_error(post(GET_TASK, "Upgrade: h2c", "Connection: Upgrade"), -32600),
+    "an upgrade of a message": rpc_error(
+        post(rpc("SendMessage", message()), "Upgrade: h2c", "Connection: Upgrade"), -32600
+    ),
     "an upgrade, and more": rpc_error(
         post(GET_TASK, "Upgrade: websocket", "Connection: Upgrade") + SMUGGLED, -32600
     ),

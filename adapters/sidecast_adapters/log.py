@@ -120,7 +120,10 @@ class Log:
             self._drain = asyncio.get_running_loop().create_task(self._send_all(), name="sidecast-log")
 
     def _refuses(self, record: Record) -> bool:
-        if self.fenced or self._shared.closed:
+        if self._shared.over:
+            self._shared.refused(len(record.payload))
+            return True
+        if self.fenced:
             self._shared.count_dropped(1, len(record.payload))
             return True
         if not self.ended or (record.kind == "turn" and not self._was_over):

@@ -12,6 +12,7 @@ import re
 import secrets
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -83,7 +84,7 @@ class Publisher:
         if not _STREAM.fullmatch(stream):
             raise ValueError(f"{stream!r} can't be a stream's name")
         servers = [url] if isinstance(url, str) else list(url)
-        if not servers or not all(urlsplit(server).scheme in _SCHEMES for server in servers):
+        if not servers or not all(map(_is_address, servers)):
             raise ValueError(f"not the address of a NATS server, like nats://127.0.0.1:4222: {url!r}")
         self.agent = agent
         self.tenant = tenant
@@ -92,23 +93,31 @@ class Publisher:
         if credentials_file is not None:
             options["user_credentials"] = str(credentials_file)
         self._needs_nkeys = credentials_file is not None
+        self._calls = 0
+        self._counts = Counts()
+        self._connection = partial(Connection, servers, stream, options)
+        self._buffer = partial(Buffer, buffer_events_max, buffer_bytes_max)
+        self._begin()
+
+    def _begin(self) -> None:
+        # Nothing here may outlive its process, its event loop or its closing: two processes that share a
+        # producer take each other's events for stored ones of their own.
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._logs: dict[TaskKey, Log] = {}
         self._progress = asyncio.Event()
         self._flowing = True
-        self._calls = 0
-        self._started = False
         self._shared = Shared(
             producer=secrets.token_hex(16),
-            connection=Connection(servers, stream, options),
-            buffer=Buffer(buffer_events_max, buffer_bytes_max),
+            connection=self._connection(),
+            buffer=self._buffer(),
             sending=asyncio.Semaphore(SENDING_MAX),
             progressed=self._progressed,
-            counts=Counts(),
+            counts=self._counts,
         )
 
     @property
     def producer(self) -> str:
-        """128 random bits in hex that name this publisher in the log."""
+        """128 random bits in hex that name this publisher in the log; others after each `start` anew."""
         return self._shared.producer
 
     @property
@@ -134,15 +143,35 @@ class Publisher:
     def start(self) -> None:
         """Begin to connect in the background; `async with` and the first task do it.
 
+        A publisher that was closed, whose event loop has ended, or that came here by a fork begins anew.
+
         Raises:
             RuntimeError: no event loop runs, or `credentials_file` is set and the package `nkeys` is missing.
         """
-        if self._started:
+        if self._abandoned or self._shared.over:
+            self._abandon()
+            self._begin()
+        if self._loop is not None:
             return
         if self._needs_nkeys and importlib.util.find_spec("nkeys") is None:
             raise RuntimeError("credentials_file needs the package nkeys: pip install 'nats-py[nkeys]'")
         self._shared.connection.open()
-        self._started = True
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def _abandoned(self) -> bool:
+        return self._shared.forked or (self._loop is not None and self._loop.is_closed())
+
+    def _abandon(self) -> None:
+        """Let go of what was left behind with a process or an event loop; no task of theirs runs here."""
+        buffer = self._shared.buffer
+        if buffer.events and not self._shared.over:
+            self._shared.count_dropped(buffer.events, buffer.bytes)
+            logger.error(
+                "the event loop ended before the publisher was closed; %d events lost", buffer.events
+            )
+        self._shared.closed = True
+        self._logs.clear()
 
     async def __aenter__(self) -> Self:
         self.start()
@@ -155,6 +184,9 @@ class Publisher:
 
     async def close(self) -> None:
         """Wait up to `close_s_max` for what is not acknowledged, then disconnect; what is left is lost."""
+        if self._abandoned:
+            self._abandon()
+            return
         if not await self.flush(self._close_s_max):
             logger.error("closing with %d events that NATS has not acknowledged", self.waiting_events)
         self._shared.closed = True
@@ -250,7 +282,8 @@ class Publisher:
 
     def open_log(self, key: TaskKey, context_id: str, fixed_headers: dict[str, str]) -> Log:
         """Open the log of a task; several users of one task share it."""
-        self.start()
+        if not self._shared.closed:
+            self.start()
         log = self._logs.get(key)
         if log is None:
             log = self._logs[key] = Log(key, context_id, fixed_headers, self._shared)
@@ -262,3 +295,11 @@ class Publisher:
         log.users -= 1
         if log.users == 0 and log.idle:
             self._logs.pop(log.key, None)
+
+
+def _is_address(server: str) -> bool:
+    try:
+        parts = urlsplit(server)
+        return parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from sidecast_adapters.buffer import Buffer
 from sidecast_adapters.connection import Connection
@@ -33,6 +34,7 @@ class Shared(Struct):
         counts: what happened to the events.
         batch_events_limit: records per atomic batch.
         closed: nothing is taken any more.
+        process: the id of the one it belongs to.
     """
 
     producer: str
@@ -43,6 +45,8 @@ class Shared(Struct):
     counts: Counts
     batch_events_limit: int = BATCH_EVENTS_MAX
     closed: bool = False
+    process: int = field(default_factory=os.getpid)
+    _told_over: bool = False
     _batches_off_at: int = -1
     _ordinal: int = 0
 
@@ -50,6 +54,28 @@ class Shared(Struct):
         """Give the publisher's next ordinal."""
         self._ordinal += 1
         return self._ordinal
+
+    @property
+    def forked(self) -> bool:
+        """Whether this is a fork of the process it belongs to, which has its connection and its tasks."""
+        return self.process != os.getpid()
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is taken any more."""
+        return self.closed or self.forked
+
+    def refused(self, size: int) -> None:
+        """Count an event that came when all was over, and say so at the first."""
+        self.count_dropped(1, size)
+        if not self._told_over:
+            self._told_over = True
+            why = (
+                "the publisher is closed"
+                if self.closed
+                else "its publisher belongs to the process that forked"
+            )
+            logger.error("%s; what a task says here is dropped", why)
 
     @property
     def batch_events_max(self) -> int:

@@ -122,16 +122,23 @@ def message_id_of(params: Params) -> str:
     return text
 
 
+def fields_of(asked: Asked) -> dict[str, object]:
+    """Give what the operation is called with, with the tenant that a path of v1.0 names."""
+    fields: dict[str, object] = dict(asked.params.fields)
+    if asked.params.message is not None:
+        fields["message"] = asked.params.message
+    if asked.call.tenant and asked.wire.version == "1.0":
+        fields["tenant"] = asked.call.tenant
+    return fields
+
+
 def v1_message(asked: Asked) -> bytes:
     return bytes(decode_object(v1_params(asked))["message"])
 
 
 def v1_params(asked: Asked) -> bytes:
     """Give the parameters of a send in v1.0."""
-    fields: dict[str, object] = dict(asked.params.fields)
-    if asked.params.message is not None:
-        fields["message"] = asked.params.message
-    raw = msgspec.json.encode(fields)
+    raw = msgspec.json.encode(fields_of(asked))
     if asked.wire.version == "1.0":
         return raw
     try:

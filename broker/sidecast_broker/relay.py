@@ -17,7 +17,7 @@ from sidecast_broker.agent_card import AgentCards
 from sidecast_broker.agent_connections import AgentAway
 from sidecast_broker.agent_lists import AgentLists
 from sidecast_broker.answering import answer_with
-from sidecast_broker.asked import Asked, decode_object, v1_message
+from sidecast_broker.asked import Asked, decode_object, fields_of, v1_message
 from sidecast_broker.auth.access import Access
 from sidecast_broker.capture import Capture, CapturedAnswer
 from sidecast_broker.core.a2a.card import Interface, InvalidCard
@@ -83,6 +83,8 @@ class Relay:
 
     async def operation(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
         """Pass an operation to the agent: in the client's own form where the agent speaks it (C71)."""
+        if hdrs.UPGRADE in request.headers:
+            raise Refused("bad-request", "a connection can't be upgraded here")
         if asked.operation is SEND_MESSAGE and self._agent.configured:
             return await self._sends.answer(asked, partial(self._pass, request, asked))
         return await self._pass(request, asked, Hearing())
@@ -210,9 +212,7 @@ class Relay:
     async def _translated(self, request: web.BaseRequest, asked: Asked, hearing: Hearing) -> web.Response:
         """Ask the agent in its own generation, and answer in the client's."""
         name, wire = asked.operation.name, asked.wire
-        fields: dict[str, object] = dict(asked.params.fields)
-        if asked.params.message is not None:
-            fields["message"] = asked.params.message
+        fields = fields_of(asked)
         if wire.binding == "rest" and request.method != "POST":
             fields |= read_query(asked.operation, asked.call.target.partition("?")[2])
         raw = msgspec.json.encode(fields)

@@ -45,6 +45,8 @@ def test_importing_the_library_pulls_in_neither_nats_nor_aiohttp() -> None:
         {"agent": "a", "tenant": "t" * 257},
         {"agent": "a", "url": "http://127.0.0.1"},
         {"agent": "a", "url": []},
+        {"agent": "a", "url": "nats://"},
+        {"agent": "a", "url": ["nats://127.0.0.1:4222", "nats://127.0.0.1:99999"]},
         {"agent": "a", "stream": "A.B"},
         {"agent": "a", "buffer_events_max": 0},
     ],

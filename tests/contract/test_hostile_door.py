@@ -180,6 +180,19 @@ async def test_a_tenant_in_the_query_is_the_tenant(door: Door) -> None:
     assert (await door.ask(get(task + "?tenant=t"))).code == 404
 
 
+async def test_a_tenant_on_the_path_reaches_an_agent_that_is_asked_without_one(fake: FakeBackend) -> None:
+    async with opened(fake, RecordingAgent()) as door:
+        asked = request("POST", "/acme/message:stream", "A2A-Version: 1.0", body=message().encode())
+        assert (await door.ask(asked)).status == 200
+        (heard,) = door.agent.heard
+        assert json.loads(heard.body)["params"]["tenant"] == "acme"
+    async with opened(fake, RecordingAgent(version="0.3")) as door:
+        assert (await door.ask(get("/acme/tasks/a"))).status == 200
+        (heard,) = door.agent.heard
+        held = json.loads(heard.body)["params"]["metadata"]["urn:sidecast:v1"]
+        assert held["fields"] == {"tenant": "acme"}
+
+
 async def test_a_packed_body_is_read_and_passed_on_unpacked(door: Door) -> None:
     for encoding, packed in (
         ("gzip", gzip.compress(GET_TASK.encode())),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -590,6 +591,115 @@ async def test_closing_without_nats_ends_in_time_and_says_what_is_lost(
     assert publisher.counts.dropped_events == 3
 
 
+async def said(publisher: Publisher, task_id: str) -> bool:
+    """Run a task from beginning to end, in whatever process and event loop this is."""
+    async with publisher, publisher.task(task_id) as task:
+        await task.status("working", task_id)
+    return publisher.waiting_events == 0
+
+
+async def test_a_publisher_is_entered_again_in_any_event_loop(server: NatsServer) -> None:
+    await create_stream(server.url)
+    publisher = Publisher(server.url, agent=AGENT)
+    assert await said(publisher, "here-1")
+    assert await said(publisher, "here-2")
+    for number in (1, 2):
+        assert await asyncio.to_thread(asyncio.run, said(publisher, f"there-{number}"))
+    for task_id in ("here-1", "here-2", "there-1", "there-2"):
+        assert states(await log_of(server.url, task_id)) == ["SUBMITTED", "WORKING", "COMPLETED"]
+    assert publisher.counts.stored_events == 12
+    assert publisher.counts.dropped_events == 0
+
+
+async def test_an_event_loop_that_ended_before_the_publisher_was_closed(
+    server: NatsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    await create_stream(server.url)
+    publisher = Publisher("nats://127.0.0.1:1", agent=AGENT)
+
+    async def left_open() -> None:
+        async with publisher.task("task-1"):
+            pass
+
+    await asyncio.to_thread(asyncio.run, left_open())
+    await asyncio.to_thread(asyncio.run, publisher.close())
+    assert "the event loop ended before the publisher was closed; 2 events lost" in caplog.text
+    assert publisher.counts.dropped_events == 2
+
+    publisher = Publisher(server.url, agent=AGENT)
+    await asyncio.to_thread(asyncio.run, left_open())
+    assert await said(publisher, "task-2")
+    assert states(await log_of(server.url, "task-2")) == ["SUBMITTED", "WORKING", "COMPLETED"]
+
+
+async def test_what_is_said_behind_the_end_of_a_publisher_is_told_and_counted(
+    server: NatsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    await create_stream(server.url)
+    async with Publisher(server.url, agent=AGENT) as publisher, publisher.task("task-1") as early:
+        pass
+    await early.status("working")
+    async with publisher.task("task-2") as late:
+        await late.status("working")
+    told = [record.getMessage() for record in caplog.records]
+    assert told == ["the publisher is closed; what a task says here is dropped"]
+    assert publisher.counts.dropped_events == 4
+
+
+FORKS = """
+import asyncio, os, sys
+from sidecast_adapters import Publisher
+
+async def work(name):
+    async with publisher, publisher.task(name) as task:
+        await task.status("working", name)
+    assert publisher.counts.dropped_events == 0, publisher.counts
+
+async def main(name):
+    async with publisher, publisher.task("open") as task:
+        await publisher.flush(10)
+        if os.fork() == 0:
+            try:
+                asyncio.events._set_running_loop(None)
+                asyncio.new_event_loop().run_until_complete(stranger(task))
+            finally:
+                os._exit(0)
+        os.wait()
+
+async def stranger(task):
+    await task.status("working", "stranger")
+    await publisher.close()
+    await work("fork")
+
+publisher = Publisher(sys.argv[1], agent="planner")
+for name in ("one", "two"):
+    if os.fork() == 0:
+        asyncio.run(work(name))
+        asyncio.run(work("shared"))
+        os._exit(0)
+    os.wait()
+asyncio.run(main("main"))
+"""
+
+
+async def test_each_process_that_forks_has_a_publisher_of_its_own(server: NatsServer) -> None:
+    await create_stream(server.url)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", FORKS, server.url), stderr=asyncio.subprocess.PIPE
+    )
+    _, errors = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 0, errors.decode()
+    assert b"belongs to the process that forked; what a task says here is dropped" in errors
+    assert b"task shared ended in TASK_STATE_COMPLETED before" in errors
+    writers = set()
+    for task_id in ("one", "two", "shared", "fork", "open"):
+        entries = await log_of(server.url, task_id)
+        assert states(entries)[-1] == "COMPLETED", task_id
+        assert "stranger" not in [entry.text for entry in entries]
+        writers |= {(entry.headers["Sidecast-Producer"]) for entry in entries}
+    assert len(writers) == 5
+
+
 async def test_an_error_nobody_expects_is_told_once_and_nothing_is_lost(
     server: NatsServer,
     publisher: Publisher,
@@ -655,6 +765,15 @@ async def test_a_broken_credentials_file_is_told_once_and_tried_again(
     told = [record.getMessage() for record in caplog.records if "TypeError" in record.getMessage()]
     assert len(told) == 1
     assert told[0].startswith("no connection to NATS: TypeError: ")
+
+
+async def test_a_client_that_never_came_to_connect_is_let_go(caplog: pytest.LogCaptureFixture) -> None:
+    options = {"servers": ["nats://"]}  # nats-py refuses it before it has anything to close
+    async with Publisher(agent=AGENT, connect_options=options, close_s_max=0.01) as publisher:
+        keeper = publisher._shared.connection._keeper
+        await until(lambda: "no connection to NATS" in caplog.text)
+    assert keeper is not None
+    assert keeper.cancelled()
 
 
 async def test_one_task_is_published_fast_enough(server: NatsServer, publisher: Publisher) -> None:
