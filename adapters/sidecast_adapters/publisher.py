@@ -39,6 +39,7 @@ ROOM_FROM = 0.5
 TURN_EVERY = 64
 """So many calls let the event loop go round once, or an agent that never waits would never be sent."""
 _STREAM = re.compile(r"[^\s.*>/\\]{1,255}")
+_PASSWORD = re.compile(r"//[^/\s]*@")
 _SCHEMES = frozenset({"nats", "tls", "ws", "wss"})
 
 
@@ -85,7 +86,8 @@ class Publisher:
             raise ValueError(f"{stream!r} can't be a stream's name")
         servers = [url] if isinstance(url, str) else list(url)
         if not servers or not all(map(_is_address, servers)):
-            raise ValueError(f"not the address of a NATS server, like nats://127.0.0.1:4222: {url!r}")
+            told = _PASSWORD.sub("//***@", repr(url))
+            raise ValueError(f"not the address of a NATS server, like nats://127.0.0.1:4222: {told}")
         self.agent = agent
         self.tenant = tenant
         self._close_s_max = close_s_max

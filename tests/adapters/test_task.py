@@ -56,6 +56,14 @@ def test_a_publisher_refuses_what_cant_be_used(arguments: dict[str, Any]) -> Non
         Publisher(**arguments)
 
 
+@pytest.mark.parametrize("url", ["nats://me:s3cret@host:99999", ["nats://host", "http://me:s3cr@et@host"]])
+def test_an_address_that_is_refused_shows_no_password(url: str | list[str]) -> None:
+    with pytest.raises(ValueError, match=r"//\*\*\*@host") as refused:
+        Publisher(url, agent="a")
+    assert "me:s3cr" not in str(refused.value)
+    assert "et@" not in str(refused.value)
+
+
 def test_credentials_need_nkeys(tmp_path: Any) -> None:
     async def start() -> None:
         async with Publisher(NOWHERE, agent="a", credentials_file=tmp_path / "x.creds"):
