@@ -12,9 +12,12 @@ from collections.abc import AsyncIterator
 from typing import Any, Literal
 
 import aiohttp
+import structlog
 from aiohttp import hdrs
 from multidict import CIMultiDict
 from yarl import URL
+
+logger = structlog.get_logger(__name__)
 
 CONNECT_S = 5.0
 IDLE_S = 3.0
@@ -28,16 +31,18 @@ PROBES = 4
 
 EVENT_STREAM = "text/event-stream"
 
+Reason = Literal["none", "unreachable", "timeout", "broken"]
+
 
 class AgentAway(Exception):  # noqa: N818 - a state of the world
-    """The agent gives no answer that can be used.
+    """The agent gives no answer that can be used; its text is for clients, who don't read where the agent is.
 
     Attributes:
         reason: `none` is configured; `unreachable`: no connection, so the agent knows nothing of the request;
             `timeout`: silent for too long; `broken`: what came was no HTTP, was cut off, or was too large.
     """
 
-    def __init__(self, reason: Literal["none", "unreachable", "timeout", "broken"], detail: str) -> None:
+    def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
 
@@ -54,6 +59,7 @@ class Connections:
         self._url = url
         self._timeout_s = timeout_s
         self._session: aiohttp.ClientSession | None = None
+        self._reported = ""
 
     def start(self) -> None:
         """Make what connections need; none is opened before it is used."""
@@ -99,15 +105,25 @@ class Connections:
         data = io.BytesIO(body) if isinstance(body, bytes) and len(body) > PIECE_BYTES else body
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await self._session.request(
+                answer = await self._session.request(
                     method, url, headers=headers, data=data, allow_redirects=False
                 )
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise AgentAway("unreachable", f"the agent can't be reached: {error}"[:200]) from error
+            raise self._away("unreachable", "the agent can't be reached", error) from error
         except TimeoutError as error:
             raise AgentAway("timeout", f"the agent did not answer within {self._timeout_s:g} s") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise AgentAway("broken", f"the agent's answer can't be read: {error}"[:200]) from error
+            raise self._away("broken", "the agent's answer can't be read", error) from error
+        self._reported = ""
+        return answer
+
+    def _away(self, reason: Reason, told: str, error: Exception) -> AgentAway:
+        """Say what a client reads, and log what the operator needs beside: once, as long as it stays so."""
+        detail = str(error)[:200] or type(error).__name__
+        if self._reported != detail:
+            self._reported = detail
+            logger.warning("agent_away", reason=reason, detail=detail)
+        return AgentAway(reason, told)
 
     async def pieces(self, upstream: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         """Give the body as it comes; only a stream of events may be silent for longer than the time-out.
@@ -126,7 +142,7 @@ class Connections:
         except TimeoutError as error:
             raise AgentAway("timeout", f"the agent was silent for {self._timeout_s:g} s") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise AgentAway("broken", f"the agent's answer was cut off: {error}"[:200]) from error
+            raise self._away("broken", "the agent's answer was cut off", error) from error
 
     async def body(self, upstream: aiohttp.ClientResponse, bytes_max: int) -> bytes:
         """Give the whole body.

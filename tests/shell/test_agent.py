@@ -10,6 +10,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import structlog
 from aiohttp import web
 from brokers import until
 from nats_server import free_ports
@@ -415,6 +416,23 @@ async def test_an_agent_that_is_not_there() -> None:
         await agent.close()
 
 
+async def test_where_an_agent_is_that_is_not_there_is_for_the_log() -> None:
+    (port,) = free_ports(1)
+    agent = Agent(AgentSettings(url=f"http://127.0.0.1:{port}"))
+    agent.start()
+    try:
+        with structlog.testing.capture_logs() as logs:
+            for _ in range(2):
+                with pytest.raises(AgentAway) as away:
+                    await agent.call(b"{}")
+        assert str(away.value) == "the agent can't be reached"
+        logs = [line for line in logs if line["log_level"] == "warning"]
+        assert [(line["event"], line["reason"]) for line in logs] == [("agent_away", "unreachable")]
+        assert str(port) in logs[0]["detail"]
+    finally:
+        await agent.close()
+
+
 async def test_no_agent() -> None:
     agent = Agent(AgentSettings())
     agent.start()
@@ -494,7 +512,7 @@ async def test_an_agent_that_falls_silent_in_its_answer() -> None:
 
 
 async def test_a_body_that_the_agent_does_not_take_is_not_late() -> None:
-    async with fronting(timeout_s=0.5) as front:
+    async with fronting(timeout_s=3) as front:
         front.upstream.answer = never
         assert await front.ask("POST", "/", data=io.BytesIO(bytes(64 << 20))) == (599, b'{"away": "timeout"}')
 

@@ -808,6 +808,7 @@ def test_whatever_happens_the_log_tells_what_the_agent_said(moves: list[str], re
 
 
 @given(MOVES.map(lambda moves: [move for move in moves if not move.startswith("turn ")]))
+@example(["break one", "pause", "say", "break subscriptions", "say"])
 @settings(max_examples=120, deadline=None)
 def test_whatever_happens_the_log_says_once_what_the_agent_s_task_says_twice(moves: list[str]) -> None:
     """Without further turns: what is said while two streams are open and none is heard can't be told.

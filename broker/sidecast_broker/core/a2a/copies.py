@@ -36,15 +36,15 @@ def news_at(known: Sequence[bytes], parts: Sequence[bytes]) -> int | None:
 
     Returns:
         An index, that of the end where nothing is new; None where `parts` don't say what is known. Where the
-        rest may be new or a copy, a rest of nothing but whole copies of the newest of what is known is taken
-        for these, and anything else for new.
+        rest may be new or a copy, whole copies of the newest of what is known are taken for these, and
+        anything else for new.
     """
     reading = _read(known, parts)
     everything = reading.said == len(known)
     if everything and _repeats_end(known, parts[reading.used :]):
         return len(parts)
     if list(parts[: len(known)]) == list(known):
-        return len(known)
+        return len(known) + _copied_end(known, parts[len(known) :])
     return reading.used if everything else None
 
 
@@ -105,6 +105,15 @@ def _read(said: Sequence[bytes], parts: Sequence[bytes], *, copies_begin_late: b
         else:
             return Reading(lead, used)
     return Reading(lead, len(parts))
+
+
+def _copied_end(known: Sequence[bytes], rest: Sequence[bytes]) -> int:
+    """Give how long a copy of the end of what is known a rest begins with; 0: with none."""
+    for start in range(max(0, len(known) - len(rest)), len(known)):
+        count = len(known) - start
+        if rest[0] == known[start] and list(rest[:count]) == list(known[start:]):
+            return count
+    return 0
 
 
 def _repeats_end(known: Sequence[bytes], rest: Sequence[bytes]) -> bool:
