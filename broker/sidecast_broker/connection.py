@@ -174,8 +174,8 @@ class Connection(RequestHandler):
                 self._expect_head()
 
     def _expect_head(self) -> None:
-        """Have the time of a head run."""
-        if self._head_due is None:
+        """Have the time of a head run, unless the connection has ended: nothing is to be held by it then."""
+        if self._head_due is None and self.transport is not None:
             self._head_due = self._loop.call_later(self._connections.limits.header_s, self._cut_slow)
 
     def _end_broken(self) -> None:
