@@ -65,7 +65,7 @@ class ShortClient(Client):
         try:
             await subscription.unsubscribe()
         finally:
-            # It holds the subscription: so held in turn, it would wait for the collector, which is seldom there.
+            # It holds the subscription: so held in turn, it would wait for the collector.
             subscription._message_iterator = None
 
     async def _process_msg(
