@@ -304,15 +304,19 @@ def kinds(frames: list[Frame]) -> list[str]:
     return [frame.kind for frame in frames]
 
 
-async def exchange(url: str, request: bytes, timeout_s: float = TIMEOUT_S) -> bytes:
-    """Send bytes to a server and give all it answers until it closes."""
+async def exchange(url: str, request: bytes, timeout_s: float = TIMEOUT_S, until: bytes = b"") -> bytes:
+    """Send bytes to a server and give all it answers until it closes, or up to the bytes to leave at."""
     address = urlsplit(url)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     try:
         async with asyncio.timeout(timeout_s):
             writer.write(request)
             await writer.drain()
+            if until:
+                return await reader.readuntil(until)
             return await reader.read()
+    except asyncio.IncompleteReadError as error:
+        return error.partial
     finally:
         writer.close()
         await writer.wait_closed()

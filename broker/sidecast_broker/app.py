@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -27,6 +26,7 @@ from sidecast_broker.auth.webhook import Webhook
 from sidecast_broker.boards import Boards
 from sidecast_broker.bucket import Bucket
 from sidecast_broker.caution import warn
+from sidecast_broker.collector import Collector
 from sidecast_broker.cors import Cors
 from sidecast_broker.health import Internal
 from sidecast_broker.hubs import Hubs
@@ -239,7 +239,8 @@ async def run(
     async with serving(
         settings, stop=asked.set, internal_path=internal_path, overview_path=overview_path
     ) as listening:
-        _calm_collector()
+        collector = Collector()
+        collector.start()
         if announce is not None:
             announce(listening)
         else:
@@ -255,17 +256,5 @@ async def run(
         await asyncio.wait({drain, force}, return_when=asyncio.FIRST_COMPLETED)
         drain.cancel()
         force.cancel()
+        await collector.close()
     logger.info("stopped")
-
-
-def _calm_collector() -> None:
-    """Have the garbage collector look at what is new, and seldom at everything.
-
-    A broker's memory is records and streams, freed by their reference counts; a full collection walks all of
-    them and holds the event loop for some 100 ms at 30,000 records. What stays is walked once among the new
-    objects and once among the young ones, however many those are at a time: 110,000 of them take 50 ms, so
-    they are walked a few thousand at a time.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(1_000, 3, 300_000)

@@ -144,6 +144,7 @@ class Board(Hub):
         self._errands.close()
         for task in list(self.members):
             self._drop(task)
+        self._soon(self.let_go)  # behind what it has under way
 
     # ------------------------------------------------------------------ the feed's follower
 

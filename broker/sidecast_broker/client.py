@@ -62,7 +62,11 @@ class ShortClient(Client):
         """Unsubscribe what `receive` or `receive_replies` gave."""
         self.receivers.pop(subscription._id, None)
         self._reply_receivers.pop(subscription._id, None)
-        await subscription.unsubscribe()
+        try:
+            await subscription.unsubscribe()
+        finally:
+            # It holds the subscription: so held in turn, it would wait for the collector.
+            subscription._message_iterator = None
 
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None

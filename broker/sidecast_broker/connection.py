@@ -6,6 +6,7 @@ Must not know what is asked for.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import zlib
 from asyncio import TimerHandle
@@ -135,6 +136,8 @@ class Connection(RequestHandler):
                 return
         self._made = True
         super().connection_made(transport)
+        assert self._task_handler is not None
+        self._task_handler.add_done_callback(_let_go)
 
     @property
     def made(self) -> bool:
@@ -147,6 +150,11 @@ class Connection(RequestHandler):
             return
         super().data_received(data)
         if self._messages:
+            # What is no HTTP comes last. Its error holds the frame that holds it, and this connection: it
+            # would wait for the collector, which is seldom there.
+            error = getattr(self._messages[-1][0], "exc", None)
+            if isinstance(error, BaseException):
+                error.__traceback__ = None
             self._end_broken()
         if not self._waits:
             self._stop_waiting()
@@ -166,8 +174,8 @@ class Connection(RequestHandler):
                 self._expect_head()
 
     def _expect_head(self) -> None:
-        """Have the time of a head run."""
-        if self._head_due is None:
+        """Have the time of a head run, unless the connection has ended: nothing is to be held by it then."""
+        if self._head_due is None and self.transport is not None:
             self._head_due = self._loop.call_later(self._connections.limits.header_s, self._cut_slow)
 
     def _end_broken(self) -> None:
@@ -251,6 +259,13 @@ class Connection(RequestHandler):
         answer = self._connections.refuse(refused)
         answer.force_close()
         return answer
+
+
+def _let_go(task: asyncio.Task[None]) -> None:
+    """Take a task's error from it: that holds its frames, and one of them the task."""
+    if task.cancelled():
+        with contextlib.suppress(asyncio.CancelledError):
+            task.exception()
 
 
 def _too_large_head() -> Refused:

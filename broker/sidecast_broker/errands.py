@@ -59,9 +59,15 @@ class Errands:
             self._done()
 
     def close(self) -> None:
-        """Call all back."""
+        """Call all back, and tell nobody of what still comes."""
+        # Who is told holds these errands: so held in turn, it would wait for the collector.
+        self._done = self._fail = _untold
         for errand in list(self._under_way.values()):
             errand.cancel()
+
+
+def _untold() -> None:
+    """Tell nobody."""
 
 
 async def patiently(decide: Decide, arrival: Arrival) -> Member | None:

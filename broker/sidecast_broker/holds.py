@@ -67,6 +67,10 @@ class Held:
         if self._end is not None:
             self._end(reason)
 
+    def let_go(self) -> None:
+        """Have nothing more to do with the stream, which has ended."""
+        self._end = None
+
     def look(self, cursor: int, sent: int, acknowledged: int, now: float) -> None:
         """Take note of how far a stream is; see `Outlived.look`."""
         if self.outlived is not None:

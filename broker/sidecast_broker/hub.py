@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import structlog
 
@@ -54,6 +55,12 @@ def fitting(pieces: list[tuple[int, bytes]]) -> int:
     return len(pieces)
 
 
+class _Nothing:
+    """What a fan-out and a pacer without subscribers ask of their task."""
+
+    log = Log(0)
+
+
 def ignore_growth(_bytes: int) -> None:
     """Count no memory: nobody holds the hub, or nobody does any more."""
 
@@ -81,7 +88,8 @@ class Hub:
         failed: whether a fault of ours, or another owner's task, keeps it from going on.
         gap_below: cursors below this sequence have a hole behind them; 0: none has.
         on_growth: called with the bytes by which the memory held has grown or shrunk.
-        on_other_owner: called when a task of this id begins that is somebody else's than the one before.
+        on_other_owner: called when a task of this id begins that is somebody else's than the one before;
+            None: the hub fails.
     """
 
     def __init__(
@@ -113,11 +121,19 @@ class Hub:
         self._metrics = metrics
         self._soon = soon
         self.on_growth = on_growth
-        self.on_other_owner: Callable[[], None] = self.fail
+        self.on_other_owner: Callable[[], None] | None = None
         self._owners: tuple[str | None, ...] = ()
-        self._fanout = Fanout(self, metrics.deliveries, soon, afterwards, clock, witness)
         timers = Timers(clock) if timers is None else timers  # one with nothing to run is falsy
-        self.pacer = Pacer(self, metrics.deliveries, soon, timers, clock)
+        self._fanout_of = partial(
+            Fanout,
+            deliveries=metrics.deliveries,
+            soon=soon,
+            afterwards=afterwards,
+            clock=clock,
+            witness=witness,
+        )
+        self._pacer_of = partial(Pacer, deliveries=metrics.deliveries, soon=soon, timers=timers, clock=clock)
+        self._fanout, self.pacer = self._fanout_of(self), self._pacer_of(self)
         self._scheduled = False
         self._lost = False
         self._reloading = False
@@ -173,7 +189,7 @@ class Hub:
         if self.failed or owner not in (self._owners or (owner,)):
             self.log.skip(stored.sequence)  # or its tail would read it again and again
             if not self.failed:
-                self.on_other_owner()
+                (self.on_other_owner or self.fail)()
             return False
         self.first = stored.sequence
         self.owner = owner
@@ -222,6 +238,12 @@ class Hub:
         self._tell_waiting()
         for tell in tuple(self._listeners):
             tell()
+
+    def let_go(self) -> None:
+        """Hold nothing more that holds this, so that its memory is free at once: nobody uses it any more."""
+        nothing: Any = _Nothing()
+        self._fanout, self.pacer = self._fanout_of(nothing), self._pacer_of(nothing)
+        self.on_other_owner = None
 
     def loaded(self) -> None:
         """Know that what the stream held has been appended."""

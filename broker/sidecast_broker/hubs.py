@@ -374,3 +374,5 @@ class Hubs:
         closing = asyncio.get_running_loop().create_task(entry.tail.close())
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
+        if not entry.users:
+            closing.add_done_callback(lambda _closed: self._turn.soon(entry.hub.let_go))

@@ -28,6 +28,7 @@ from sidecast_broker.metrics import Metrics
 from sidecast_broker.refused import Refused
 from sidecast_broker.settings import Stream as StreamSettings
 from sidecast_broker.stream import CHECK_S, Stream
+from sidecast_broker.subscriber import Wake
 from sidecast_broker.tracing import Tracing, in_log
 from sidecast_schemas.subjects import TaskKey
 
@@ -204,6 +205,8 @@ class Streams:
             bytes=stream.subscriber.bytes_sent,
             duration_s=round(duration_s, 3),
         )
+        # It holds its subscriber: so held in turn, it would wait for the collector, which is seldom there.
+        stream.subscriber.wake = _asleep
 
     def start(self) -> None:
         """Begin to beat."""
@@ -312,6 +315,10 @@ def _pace(pace: Pace | None) -> dict[str, Any] | None:
         return None
     batch_ms = round(pace.batch_s * 1000)
     return {"batch_ms": batch_ms, "batch_max": pace.batch_max, "max_rate": pace.rate, "burst": pace.burst}
+
+
+def _asleep(_reason: Wake) -> None:
+    """Wake nobody: the stream has ended."""
 
 
 def _who(stream: Stream) -> dict[str, Any]:

@@ -125,6 +125,7 @@ class Subscriptions:
         """Let go of a subscription whose stream has ended; its position stays."""
         self._held.pop(held, None)
         self._doubted.pop(held, None)
+        held.let_go()
         self._metrics.subscriptions.set(len(self._held))
         await self.stream.unsubscribe(held)
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from attacks.agents import agents
+from attacks.context_subscriptions import context_subscriptions
+from attacks.door_subscriptions import door_subscriptions
 from attacks.heads import heads
 from attacks.live_page import page_tasks, watchers
 from attacks.operations import parameters, streams, unary
@@ -26,7 +28,7 @@ GROUPS: dict[str, Callable[[], Group]] = {
     for group in (
         *(tokens, keys, heads, tickets),
         *(ids, tenants, cursors),
-        *(listed, together, subscriptions),
+        *(listed, together, subscriptions, context_subscriptions, door_subscriptions),
         *(unary, streams, parameters),
         *(operators, pages, agents),
         *(watchers, page_tasks, revoked_credentials, revoked_tasks),

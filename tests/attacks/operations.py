@@ -32,12 +32,13 @@ GONE_0_3 = Refusal(404, '"code":-32001', hides=True)
 NO_PARAMS = Refusal(200, '"code":-32602')
 
 
-def _sent(ask: Ask, *lines: str) -> Shooter:
+def sent(ask: Ask, *lines: str) -> Shooter:
+    """Give an operation as a request to the public listener."""
     head = (f"{name}: {value}" for name, value in ask.headers.items())
     return sends(ask.method, ask.target, *head, *lines, body=ask.body)
 
 
-def _refused(ask: Ask) -> Refusal:
+def refusal_of(ask: Ask) -> Refusal:
     """Give the form of a refusal, by the wire it is asked on."""
     if ask.target in ("/", "/a2a", "/agents/agent/a2a"):
         return HIDDEN
@@ -49,9 +50,9 @@ def unary() -> Group:
     asks = {name: make(ALICES) for name, make in PASSED.items()}
     rows = []
     for name, ask in asks.items():
-        refused = _refused(ask)
+        refused = refusal_of(ask)
         text = '"result"' if refused is HIDDEN else "context-1"
-        rows.append(foreign(name, _sent(ask, bob()), refused, text=text))
+        rows.append(foreign(name, sent(ask, bob()), refused, text=text))
     return Group(rows, Served(calls("GetTask", bob(), id=BOBS), text='"result"'))
 
 
@@ -62,8 +63,8 @@ def streams() -> Group:
     ended = "The task has ended"
 
     def row(name: str, ask: Ask, *lines: str, text: str = ended) -> Row:
-        refused = _refused(ask)
-        return foreign(name, _sent(ask, bob(), *lines), refused, served=_ended(ask), text=text)
+        refused = refusal_of(ask)
+        return foreign(name, sent(ask, bob(), *lines), refused, served=_ended(ask), text=text)
 
     rows = [row(name, ask) for name, ask in asks.items()]
     for name, ask in asks.items():
@@ -75,13 +76,13 @@ def streams() -> Group:
 
 
 def _ended(ask: Ask) -> int:
-    return 200 if _refused(ask) is HIDDEN else 400
+    return 200 if refusal_of(ask) is HIDDEN else 400
 
 
 def _resumed(ask: Ask, cursor: str) -> Served | None:
     if cursor != "epoch1-1":
         return None
-    return Served(_sent(ask, alice(), f"Last-Event-ID: {cursor}"), text=ALICES)
+    return Served(sent(ask, alice(), f"Last-Event-ID: {cursor}"), text=ALICES)
 
 
 def parameters() -> Group:

@@ -65,6 +65,7 @@ class Shot(NamedTuple):
         lines: of the head; a `Host` is added where they name none.
         body: sent with its length, and as JSON unless the lines name a type.
         internal: whether it goes to the internal listener.
+        until: bytes of the answer at which the client leaves; empty: it waits for the end.
     """
 
     method: str
@@ -72,6 +73,7 @@ class Shot(NamedTuple):
     lines: tuple[str, ...] = ()
     body: bytes | None = None
     internal: bool = False
+    until: bytes = b""
 
     def raw(self) -> bytes:
         """Write it, over a connection of its own."""
@@ -132,6 +134,16 @@ class Backend(RealBackend):
             for each in found
         )
 
+    async def subscribed(self, principal: str) -> list[tuple[object, ...]]:
+        """Give each named subscription of a principal, who holds it, and how far it is confirmed."""
+        listed = await request_api(self.server.url, "CONSUMER.LIST.SIDECAST", {})
+        assert listed["total"] == len(listed["consumers"] or []), "more than one page"
+        return sorted(
+            (*each["config"]["metadata"].values(), each["ack_floor"]["stream_seq"])
+            for each in listed["consumers"] or []
+            if f'"{principal}"' in each["config"].get("metadata", {}).get("sidecast-identity", "")
+        )
+
 
 class Scene(NamedTuple):
     """What is attacked, and what must stay as it is.
@@ -140,6 +152,7 @@ class Scene(NamedTuple):
         stream: one of alice's, open.
         ticket: one of alice's, for `ALICES`.
         running: the tasks of asyncio that were there before the first attack.
+        held: more streams of alice's with events of the same task.
     """
 
     broker: OwnBroker
@@ -148,11 +161,21 @@ class Scene(NamedTuple):
     stream: Watch
     ticket: str = ""
     running: frozenset[asyncio.Task[Any]] = frozenset()
+    held: tuple[Watch, ...] = ()
 
     async def fire(self, shot: Shot) -> bytes:
         """Give every byte of the answer but the date."""
         url = self.broker.internal_url if shot.internal else self.broker.url
-        return dateless(await exchange(url, shot.raw()))
+        return dateless(await exchange(url, shot.raw(), until=shot.until))
+
+    async def hold(self, *shots: Shot) -> Scene:
+        """Open streams that stay open; give the scene with them."""
+        held = []
+        for shot in shots:
+            headers = dict(line.split(": ", 1) for line in shot.lines)
+            held.append(await self.broker.watch(path=shot.target, headers=headers))
+            await held[-1].next()
+        return self._replace(held=tuple(held), running=frozenset(asyncio.all_tasks()))
 
     async def settled(self) -> None:
         """Wait until whatever a request has set going has ended, and has reached the nats-server."""
@@ -167,6 +190,7 @@ class Scene(NamedTuple):
         listening = self.broker.listening
         return (
             await self.backend.stored(),
+            await self.backend.subscribed("alice"),
             await self.broker.metric("sidecast_tasks"),
             len(self.agent.requests),
             [stream["task"] for stream in listening.streams.describe()],
@@ -178,6 +202,8 @@ class Scene(NamedTuple):
         await self.backend.store(OPEN, status("and on", OPEN), owner="alice")
         frame = await self.stream.next()
         assert (kinds([frame]), frame["text"]) == (["task.status"], "and on")
+        for each in self.held:
+            await each.until(lambda frame: "and on" in frame.data)
 
 
 def _waits(task: asyncio.Task[Any]) -> bool:

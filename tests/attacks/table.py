@@ -76,12 +76,14 @@ class Group(NamedTuple):
         served: the control of those that have none of their own.
         settings: of the broker, beside the scene's.
         first: sent before anything is compared: what who asks for their own leaves behind.
+        held: streams of alice's that are open all the while, and carry events of the scene's open task.
     """
 
     rows: list[Row]
     served: Served
     settings: Mapping[str, object] = {}
     first: tuple[Shooter, ...] = ()
+    held: tuple[Shooter, ...] = ()
 
 
 EVENTS = f"/tasks/{ALICES}/events"
@@ -117,6 +119,11 @@ def sends(method: str, target: str, *lines: str, body: bytes | None = None) -> S
     """Give a request to the public listener."""
     shot = Shot(method, target, lines, body)
     return lambda _scene: shot
+
+
+def left(shot: Shooter, at: bytes) -> Shooter:
+    """Give a request whose client leaves the stream that answers it at its first such bytes."""
+    return lambda scene: shot(scene)._replace(until=at)
 
 
 def operates(method: str, target: str, *lines: str, body: bytes | None = None) -> Shooter:

@@ -48,6 +48,7 @@ async def test_attacks_are_refused_and_change_nothing(
     async with scene(nats_of_run, tmp_path, **group.settings) as it:
         for shot in group.first:
             await it.fire(shot(it))
+        it = await it.hold(*(shot(it) for shot in group.held))
         before = await it.state()
         for row in group.rows:
             heard = len(it.agent.requests)
