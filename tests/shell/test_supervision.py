@@ -202,7 +202,9 @@ async def test_work_that_fails_is_logged_and_begun_anew() -> None:
 async def closes(close: Coroutine[Any, Any, None]) -> bool:
     closing = asyncio.get_running_loop().create_task(close)
     await asyncio.wait({closing}, timeout=10)
-    return closing.done() or closing.cancel() is None
+    ended = closing.done()
+    closing.cancel()
+    return ended
 
 
 async def test_work_that_keeps_a_cancellation_to_itself_is_canceled_again(
