@@ -6,6 +6,10 @@ Must not know what they do: each is a module of `commands`, imported when it is 
 from __future__ import annotations
 
 import importlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
 
 import click
 
@@ -25,6 +29,13 @@ COMMANDS = {
 
 class _Commands(click.Group):
     """A group that knows its commands' one-line help, and imports only the one that runs."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        # Python has none for a standard stream that is closed, and the next file would take its number.
+        for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+            if getattr(sys, name) is None:
+                setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - open as long as the process
+        return super().main(*args, **extra)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(COMMANDS)

@@ -167,7 +167,8 @@ async def serving(
         if internal_path:
             # The other workers serve meanwhile, where this one would have to say that it can't yet.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(positioner.known.wait(), REACHED_S_MAX)
+                async with asyncio.timeout(REACHED_S_MAX):
+                    await positioner.known.wait()
             url = await open_to_all.open(server.host, server.port, shared=True)
         yield Listening(url, internal_url, probe_url, streams)
     finally:

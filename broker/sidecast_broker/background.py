@@ -6,7 +6,6 @@ Must not know what the work is.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Coroutine
 
 import structlog
@@ -14,6 +13,7 @@ import structlog
 logger = structlog.get_logger(__name__)
 
 RESTART_S = 1.0
+CANCEL_AGAIN_S = 1.0
 
 
 class Background:
@@ -35,10 +35,11 @@ class Background:
 
     async def close(self) -> None:
         """End it."""
-        if self._task is not None:
+        # Until Python 3.12 asyncio.wait_for, which libraries use, keeps a cancellation to itself where what
+        # it waits for has just come; the work would go on.
+        while self._task is not None and not self._task.done():
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.wait({self._task}, timeout=CANCEL_AGAIN_S)
 
     async def _keep_running(self) -> None:
         while True:

@@ -49,7 +49,8 @@ class Inbox:
         self._reads[key] = read
         try:
             await client.publish(f"{self._subject}.{key}", b"", headers=None)
-            await asyncio.wait_for(read.done, self._request_s)
+            async with asyncio.timeout(self._request_s):
+                await read.done
         finally:
             del self._reads[key]
 

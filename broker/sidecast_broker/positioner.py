@@ -112,9 +112,11 @@ class Positioner:
         self._wheel.take(now_s())
         pause_s: float | None = self._verify_s  # being connected is a doubt, and the first look
         while True:
-            with contextlib.suppress(asyncio.TimeoutError):
-                wait_s = self._wheel.wait_s(now_s()) if pause_s is None else pause_s
-                await asyncio.wait_for(self._doubt.wait(), wait_s)
+            wait_s = self._wheel.wait_s(now_s()) if pause_s is None else pause_s
+            with contextlib.suppress(TimeoutError):
+                # Not wait_for, which would miss being closed in the moment of a doubt.
+                async with asyncio.timeout(wait_s):
+                    await self._doubt.wait()
             whole = self._doubt.is_set() or pause_s is not None
             self._doubt.clear()
             due = self._wheel.take(now_s())

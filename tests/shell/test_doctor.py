@@ -135,6 +135,7 @@ async def test_no_scheme_and_no_secret_are_said() -> None:
     assert not auth_settings(jwt_secret="s" * 64).ticket_secret
     found = await look_at_credentials(with_auth(jwt_secret="s" * 64), None)
     assert [each.level for each in found] == ["ok", "warn"]
+    assert "good at the broker that made them" in found[1].text
 
 
 async def test_an_agent_that_is_away_fails() -> None:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -255,3 +257,9 @@ async def test_the_command_names_the_refused_line(broker: Broker) -> None:
 async def test_the_command_with_nothing_to_do(broker: Broker) -> None:
     result = await run(broker, b"\n\n")
     assert (result.exit_code, result.stdout, broker.requests) == (0, "0 events stored\n", [])
+
+
+def test_a_closed_standard_input_holds_no_event() -> None:
+    program = ["sh", "-c", 'exec "$@" <&-', "sh", sys.executable, "-m", "sidecast_broker", "publish", "t"]
+    result = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "0 events stored\n", "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +197,54 @@ async def test_work_that_fails_is_logged_and_begun_anew() -> None:
     await worker.close()
     assert [(line["event"], line["part"]) for line in logs] == [("background_failed", "worker")] * 2
     assert begun == 3
+
+
+async def closes(close: Coroutine[Any, Any, None]) -> bool:
+    closing = asyncio.get_running_loop().create_task(close)
+    await asyncio.wait({closing}, timeout=10)
+    ended = closing.done()
+    closing.cancel()
+    return ended
+
+
+async def test_work_that_keeps_a_cancellation_to_itself_is_canceled_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(background, "CANCEL_AGAIN_S", 0.01, raising=False)
+    kept: list[asyncio.CancelledError] = []
+    begun = asyncio.Event()
+
+    async def work() -> None:
+        begun.set()
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError as cancellation:
+            kept.append(cancellation)
+        await asyncio.get_running_loop().create_future()
+
+    worker = Background("worker", work)
+    worker.start()
+    await begun.wait()
+    assert await closes(worker.close())
+    assert len(kept) == 1
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_positioner_that_is_closed_in_the_moment_of_a_doubt_ends(
+    turns: int, fake: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background, "CANCEL_AGAIN_S", 3600, raising=False)
+    stream = fake.connect(settings_of(fake).nats, lambda reason: positioner.doubt(reason))
+    positioner = Positioner(stream, 3600)
+    stream.start()
+    positioner.start()
+    await positioner.known.wait()
+    positioner.doubt("one more look")
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    ended = await closes(positioner.close())
+    await stream.close()
+    assert ended
 
 
 async def test_work_that_has_not_begun_can_be_closed() -> None:

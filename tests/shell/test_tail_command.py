@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -674,6 +675,14 @@ async def test_a_broker_that_leaves_before_it_tells_the_state_exits_with_1(broke
     result = await tail(broker)
     assert result.exit_code == 1
     assert "its state could not be asked for: Server disconnected" in result.stderr
+
+
+async def test_a_closed_standard_output_changes_nothing_else(broker: Broker) -> None:
+    broker.answers = [stream(OPEN, frame("stream.end", state="completed", reason="terminal"))]
+    command = [sys.executable, "-m", "sidecast_broker", "tail", "t", "--url", broker.url]
+    program = ["sh", "-c", 'exec "$@" >&-', "sh", *command]
+    child = await asyncio.create_subprocess_exec(*program, stderr=asyncio.subprocess.PIPE)
+    assert (await child.communicate(), child.returncode) == ((None, b""), 0)
 
 
 async def test_an_unknown_task_exits_with_1(broker: Broker) -> None:

@@ -45,9 +45,7 @@ async def look_at_credentials(settings: Settings, text: str | None) -> list[Find
     if auth.api_keys_file:
         found.append(_look_at_api_keys(auth.api_keys_file))
     if not auth.ticket_secret:
-        text_of = (
-            "auth.ticket_secret is not set: an EventSource of a page can't get in, and the page can't watch"
-        )
+        text_of = "auth.ticket_secret is not set: tickets are good at the broker that made them only"
         found.append(Finding(CHECK, "warn", text_of, "the same secret on all brokers"))
     if text is not None:
         found.append(await _verify(settings, text))
