@@ -429,10 +429,10 @@ def _seconds(request: web.BaseRequest, name: str, maximum: float) -> float:
 
 
 def _accepts_json_only(request: web.BaseRequest) -> bool:
-    accept = ",".join(request.headers.getall("Accept", ()))
+    accept = ",".join(request.headers.getall("Accept", ())).lower()
     return "application/json" in accept and "text/event-stream" not in accept
 
 
 def _is_event_source(request: web.BaseRequest) -> bool:
-    accept = ",".join(request.headers.getall("Accept", ()))
+    accept = ",".join(request.headers.getall("Accept", ())).lower()
     return "text/event-stream" in accept and request.query.get("refusal") != "status"

@@ -181,6 +181,26 @@ def test_line_ends_between_tokens_do_not_break_the_frame():
         assert show(payload) == KEPT | {"message": said({"data": [1]}), "metadata": {"x": [1, {}]}}
 
 
+@pytest.mark.parametrize("indent", [None, 0, 2])
+def test_data_is_compact_however_it_was_published(indent: int | None):
+    text = 'three: "four" , five'
+    payloads = [
+        {"task": {"id": "t", "status": {"state": WORKING}, "metadata": {"x": [{"y": text}]}}},
+        status(message=said({"text": text}, {"data": {"n": 1}}), metadata={"x": {"y": text}}),
+        artifact({"text": text}, {"data": {"n": 1}}),
+        {"message": said({"text": text}, taskId="t")},
+        activity({"kind": "step", "step": {"id": "s", "title": text}}),
+    ]
+    fold = Fold("t")
+    for sequence, payload in enumerate(payloads, 2):
+        one = record(json.dumps(payload, indent=indent).encode(), sequence)
+        fold.apply(one.event, sequence)
+        encoded = encode(one, fold, EPOCH)
+        assert encoded is not None
+        for each in (encoded, events.snapshot(fold, sequence, AT, EPOCH, partial=False)):
+            assert each.json.decode() == json.dumps(json.loads(each.json), separators=(",", ":"))
+
+
 # --- activities ---
 
 

@@ -233,6 +233,8 @@ async def test_the_cursor_of_the_answer_is_where_a_stream_continues(fake: FakeBa
     [
         ("application/json", True),
         ("application/json;q=0.9", True),
+        ("Application/JSON", True),
+        ("application/json, Text/Event-Stream", False),
         ("application/json, text/event-stream", False),
         ("text/event-stream", False),
         ("*/*", False),

@@ -44,7 +44,6 @@ from sidecast_schemas.codec import (
     RawObject,
     StatusUpdateBody,
     TurnBody,
-    one_line,
 )
 from sidecast_schemas.events import ACTIVITY, INTERRUPTED_STATES, TERMINAL_STATES, WORKING
 
@@ -370,9 +369,9 @@ def _frame(
     data = _encode(shape)
     if more:
         data = data[:-1] + b"," + _encode(more)[1:]
-    if LF in data or CR in data:
-        # Raw values are slices of a payload as it was received, perhaps with line ends between its tokens.
-        data = one_line(data)
+    if LF in data or CR in data or b'": ' in data:
+        # Raw values are slices of a payload as it was published, perhaps with blanks between its tokens.
+        data = msgspec.json.format(data, indent=-1)
     return EncodedFrame(kind, frame(data, kind.type if named else None, event_id, retry_ms))
 
 
