@@ -84,7 +84,10 @@ async def test_a_hundred_watchers_and_one_who_takes_nothing(backend: Backend) ->
             everybody = await asyncio.gather(*(stream.take(50) for stream in streams))
             assert all(texts(frames) == numbers(50) for frames in everybody)
             await until(lambda: len(running.listening.streams) == 100)
-            assert await running.metric("sidecast_streams_closed_total", reason="lag") == 1
+            # Where the broker is late, the kernel has found that nothing is taken.
+            reasons = ("lag", "client-gone")
+            closed = [await running.metric("sidecast_streams_closed_total", reason=each) for each in reasons]
+            assert sum(closed) == 1
         await backend.publish(done())
         ends = await asyncio.gather(*(stream.rest() for stream in streams))
         assert all(kinds(frames) == ["task.status", "stream.end"] for frames in ends)

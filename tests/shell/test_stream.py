@@ -69,23 +69,23 @@ async def test_a_client_that_has_left_is_noticed_where_a_wait_swallows_it(
 async def test_a_client_that_takes_nothing_is_cut_and_nobody_else_notices(fake: FakeBackend) -> None:
     await fake.publish(task_record())
     with structlog.testing.capture_logs() as logs:
-        async with broker(fake, **SMALL, stream__lag_s_max=2.0) as running:
+        async with broker(fake, **SMALL, stream__lag_s_max=4.0) as running:
             healthy = await running.watch()
             await healthy.take(2)
             async with Stalled(running.url, PATH) as stalled:
                 await stalled.read_until(b"task.snapshot")
                 began_s = time.monotonic()
                 slowest_s = 0.0
-                for number in range(60):
+                for number in range(100):
                     sent_s = time.monotonic()
                     await fake.publish(*long_texts(1, number))
                     assert (await healthy.next())["text"].startswith(f"{number} ")
                     slowest_s = max(slowest_s, time.monotonic() - sent_s)
-                assert slowest_s < 1.5
+                assert slowest_s < 2
                 assert await running.metric("sidecast_lagging_subscribers") >= 1
                 assert await running.metric("sidecast_lag_events") > 10
                 await until(lambda: len(running.listening.streams) == 1)
-                assert 1.9 < time.monotonic() - began_s < 6.0
+                assert 3.9 < time.monotonic() - began_s < 12
                 with contextlib.suppress(ConnectionError):
                     while await stalled.read():
                         pass
