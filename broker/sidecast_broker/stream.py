@@ -6,25 +6,20 @@ Must not know how a request was routed or who is allowed what.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import math
-import socket
-import struct
-import sys
-import termios
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Literal, NamedTuple, Protocol, cast
+from typing import Literal, NamedTuple, cast
 
 import structlog
 from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
-from aiohttp_sse import EventSourceResponse
 
+from sidecast_broker import tcp
 from sidecast_broker.answers import Away
 from sidecast_broker.connection import Request
-from sidecast_broker.core.auth.life import End, Life
+from sidecast_broker.core.auth.life import Life
 from sidecast_broker.core.auth.principal import ANYBODY, Principal
 from sidecast_broker.core.forwarded import parse_address
 from sidecast_broker.core.frame import HEARTBEAT, chunk
@@ -36,8 +31,10 @@ from sidecast_broker.holds import Held
 from sidecast_broker.hub import WRITE_BYTES_MAX, Hub, cut, fitting
 from sidecast_broker.hubs import Hubs
 from sidecast_broker.metrics import Metrics
+from sidecast_broker.response import Response
 from sidecast_broker.settings import Stream as StreamSettings
-from sidecast_broker.subscriber import Subscriber, View, Wake
+from sidecast_broker.stream_view import StreamView
+from sidecast_broker.subscriber import Subscriber, Wake
 from sidecast_broker.tracing import Asked, Opening
 from sidecast_schemas.subjects import TaskKey
 
@@ -53,50 +50,8 @@ LOOK_S_MAX = 1.0
 """How often who waits for a task that may not be followed yet looks for it: soon at first, for a page that
 has just begun one."""
 SHORT_READS_MAX = 5
-_BYTES_ACKED_AT = 120
-"""Offset of `tcpi_bytes_acked` in `struct tcp_info` (linux/tcp.h)."""
 SKIP_BYTES_MAX = 64 * 1024
 """Write buffer of a client that wants the task as it stands when it is slow: it comes after all that."""
-
-
-class StreamView(View, Protocol):
-    """What a stream needs of its format beside the frames of records."""
-
-    @property
-    def insert(self) -> bytes | None:
-        """What replaces each NUL in shared bytes; None: there are none."""
-
-    @property
-    def heartbeat_s(self) -> float:
-        """Silence after which a heartbeat is sent."""
-
-    def gap(self, hub: Hub, reason: StreamGapReason, requested: str, oldest: int) -> bytes | None:
-        """Give what tells of a hole and how the task stands after it; None: this format can't say it."""
-
-    @property
-    def thins(self) -> bool:
-        """Whether several records may become one frame."""
-
-    def lag(self, behind_events: int, policy: Slow) -> bytes:
-        """Give the frame that tells a client it is slow; empty where the format has none."""
-
-    def drain(self, reconnect_in_ms: int) -> bytes:
-        """Give the frame that sends a client to another broker; empty where the format has none."""
-
-    def expiring(self, expires_in_s: float) -> bytes:
-        """Give the frame that tells of the credential's end; empty where the format has none."""
-
-    def cut_short(self, hub: Hub, end: End) -> bytes:
-        """Give the end of a stream that may not go on: nobody takes it for the end of the task."""
-
-    def not_found(self) -> bytes:
-        """Give the end of a stream whose task never came."""
-
-    def unavailable(self) -> bytes:
-        """Give the end of a stream whose rest can't be read; empty where the client comes again anyway."""
-
-    def heartbeat(self) -> bytes:
-        """Give what is sent in silence."""
 
 
 Look = Callable[[float], Awaitable[Hub | None]]
@@ -108,22 +63,6 @@ class Ending(NamedTuple):
 
     reason: str
     frame: bytes = b""
-
-
-class Response(EventSourceResponse):
-    """An event stream's head; its body is written by the hub and the stream, not by the base class."""
-
-    _send_headers_immediately = False  # they leave with the first frame: one system call, one packet less
-
-    def __init__(self) -> None:
-        # The listening socket brings the time-out of its connections along: set on each, it costs 25 µs.
-        super().__init__(sep="\n", allow_all_methods=True, send_timeout=None)
-        self.headers["Content-Type"] = "text/event-stream; charset=utf-8"
-        self.headers["Cache-Control"] = "no-store, no-transform"
-
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Begin the response without the base class's ping: the beat belongs to the broker."""
-        return await web.StreamResponse.prepare(self, request)
 
 
 class Stream:
@@ -274,10 +213,6 @@ class Stream:
         transport = request.transport
         if transport is None:
             raise ConnectionResetError("the client left")
-        if request.version < HttpVersion11:
-            # Without chunks only the end of the connection tells such a client that the stream has ended.
-            self.response.force_close()
-            self.response.headers["Connection"] = "close"
         self._writer = await self.response.prepare(request)
         connection = transport.get_extra_info("socket")
         if connection is not None:
@@ -416,8 +351,7 @@ class Stream:
         transport = self.subscriber.transport
         if not self.subscriber.chunked and self._fd >= 0 and not transport.is_closing():
             # Without chunks the end of the connection is that of the body: only a reset says otherwise.
-            with socket.fromfd(self._fd, socket.AF_INET, socket.SOCK_STREAM) as connection:
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            tcp.reset_at_close(self._fd)
         transport.abort()
 
     # ------------------------------------------------------------------ following
@@ -693,9 +627,9 @@ class Stream:
         unsent = subscriber.transport.get_write_buffer_size()
         # Where all had been acknowledged at the last look and nothing was sent since, the kernel isn't asked.
         settled = self._marked_at_s is None and self._marked_bytes == subscriber.bytes_sent and not unsent
-        pending = 0 if settled else unsent + _unacknowledged(self._fd)
+        pending = 0 if settled else unsent + tcp.unacknowledged(self._fd)
         acknowledged = subscriber.bytes_sent - pending
-        if pending and subscriber.fd < 0 and (encrypted := _acknowledged(self._fd)):
+        if pending and subscriber.fd < 0 and (encrypted := tcp.acknowledged(self._fd)):
             # TLS may hold what waits for a full kernel, and doesn't say how much: then what was sent tells
             # nothing of what has been acknowledged.
             acknowledged = encrypted
@@ -746,28 +680,3 @@ def _peer(request: web.BaseRequest) -> str:
     if not isinstance(peer, tuple) or str(parse_address(peer[0])) != remote:
         return remote
     return f"[{remote}]:{peer[1]}" if ":" in remote else f"{remote}:{peer[1]}"
-
-
-def _unacknowledged(fd: int) -> int:
-    """Give the bytes in the kernel's send queue that the peer's TCP has not acknowledged (SIOCOUTQ)."""
-    if fd < 0:
-        return 0
-    try:
-        return int(struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, b"\0\0\0\0"))[0])
-    except OSError:
-        return 0  # closed meanwhile
-
-
-def _acknowledged(fd: int) -> int:
-    """Give the bytes that the peer's TCP has acknowledged since it connected; 0: the kernel doesn't say.
-
-    `tcpi_bytes_acked` of `TCP_INFO`, Linux 4.1 and later: never 0 where a handshake has been answered.
-    """
-    if fd < 0:
-        return 0
-    try:
-        with socket.fromfd(fd, socket.AF_INET, socket.SOCK_STREAM) as connection:
-            told = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED_AT + 8)
-    except OSError:
-        return 0  # closed meanwhile
-    return int.from_bytes(told[_BYTES_ACKED_AT:], sys.byteorder)
