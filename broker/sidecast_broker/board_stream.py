@@ -119,7 +119,7 @@ class BoardStream(Stream):
         Raises:
             ConnectionResetError: the client left.
         """
-        await self.write(HEARTBEAT)
+        await self.peer.write(HEARTBEAT)
         waiter = self._waiter = asyncio.get_running_loop().create_future()
         reading.add_done_callback(lambda _done: self._tell())
         if self._ending is None:
@@ -228,7 +228,7 @@ class BoardStream(Stream):
         data = self._spend(board.pieces(self.view, untold), position, "memory")
         if subscriber.cursor == self._ahead_to:
             self._ahead = {}
-        await self.write(b"".join(with_id(block + b"\n\n", None) for block in data.split(b"\n\n")[:-1]))
+        await self.peer.write(b"".join(with_id(block + b"\n\n", None) for block in data.split(b"\n\n")[:-1]))
         return True
 
     def _is_untold(self, record: Record, position: int) -> bool:
@@ -285,10 +285,7 @@ class BoardStream(Stream):
         else:
             return
         reason: StreamGapReason = "epoch" if board.epoch != self._epoch else subscriber.gap or "expired"
-        if reason == "slow":
-            self.skips += 1
-        self._behind_since_s = None
-        self._late_cursor = 0
+        self.slowness.skip(slow=reason == "slow")
         requested = f"{self._epoch}-{subscriber.cursor}"
         data = self.board_view.gap(board, reason, requested, board.oldest_cursor)
         self._epoch = board.epoch
@@ -296,7 +293,7 @@ class BoardStream(Stream):
         data += self._snapshots(self._standing(found))
         subscriber.cursor = max(board.position, board.gap_below)
         self._anchored = True
-        await self.write(data)
+        await self.peer.write(data)
 
     async def follow(self) -> None:
         """Serve the tasks until one side ends it, then send the end.

@@ -14,23 +14,22 @@ from typing import Literal, NamedTuple, cast
 
 import structlog
 from aiohttp import HttpVersion11, web
-from aiohttp.abc import AbstractStreamWriter
 
-from sidecast_broker import tcp
 from sidecast_broker.answers import Away
 from sidecast_broker.connection import Request
 from sidecast_broker.core.auth.life import Life
 from sidecast_broker.core.auth.principal import ANYBODY, Principal
-from sidecast_broker.core.forwarded import parse_address
-from sidecast_broker.core.frame import HEARTBEAT, chunk
+from sidecast_broker.core.frame import HEARTBEAT
 from sidecast_broker.core.log import Record, Stored
 from sidecast_broker.core.pace import Pace, Slow
 from sidecast_broker.core.rest import Rest, rest_of
+from sidecast_broker.core.slowness import Slowness
 from sidecast_broker.core.views.shapes import StreamGapReason
 from sidecast_broker.holds import Held
 from sidecast_broker.hub import WRITE_BYTES_MAX, Hub, cut, fitting
 from sidecast_broker.hubs import Hubs
 from sidecast_broker.metrics import Metrics
+from sidecast_broker.peer import Peer, address_of
 from sidecast_broker.response import Response
 from sidecast_broker.settings import Stream as StreamSettings
 from sidecast_broker.stream_view import StreamView
@@ -87,50 +86,39 @@ class Stream:
         response: what the client gets; prepared by `start`.
         asked: the trace that its request is part of; None: of none.
         opening: the span of opening it, until it has begun; None: there is none.
-        skips: how often it was shown the task as it stands instead of what it had missed.
+        slowness: since when it has not been sent all there is.
         closed_because: the reason in log and metric, once it has ended.
         retires_at_s: when it is sent away for its age (monotonic).
-        lags: how often it was found to take less than is sent, and left to its own speed.
     """
 
     __slots__ = (
         "_anchored",
-        "_behind_since_s",
-        "_behind_until_s",
         "_clock",
         "_ending",
         "_epoch",
-        "_fd",
-        "_first_write",
         "_hub",
         "_hubs",
-        "_late_cursor",
         "_late_s_max",
-        "_late_since_s",
-        "_marked_at_s",
-        "_marked_bytes",
         "_metrics",
         "_page_records",
+        "_peer",
         "_rest",
         "_settings",
         "_subscriber",
         "_waiter",
-        "_writer",
         "asked",
         "closed_because",
         "held",
         "key",
-        "lags",
         "life",
         "opened_at_s",
         "opening",
         "pace",
-        "peer",
         "principal",
         "response",
         "retires_at_s",
-        "skips",
         "slow",
+        "slowness",
         "unfed",
         "view",
     )
@@ -159,42 +147,38 @@ class Stream:
         self.held: Held | None = None
         self.pace = pace
         self.slow = slow
-        self.skips = 0
+        self.slowness = Slowness()
         self._late_s_max = late_s_max
-        self._late_cursor = 0
-        self._late_since_s = 0.0
-        self._behind_since_s: float | None = None
-        self._behind_until_s = math.inf
         self.key = key
         self.view = view
         self.closed_because = "client-gone"
         self.opened_at_s = clock()
         self.retires_at_s = math.inf
-        self.lags = 0
-        self.peer = ""
         self._hub = hub
         self._hubs = hubs
         self._settings = settings
         self._metrics = metrics
         self._clock = clock
         self._epoch = hub.epoch
-        self._writer: AbstractStreamWriter | None = None
+        self._peer: Peer | None = None
         self._subscriber: Subscriber | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._ending: Ending | None = None
-        self._fd = -1
         self._page_records: int | None = None
         self._rest: Rest | None = None
         self._anchored = False
-        self._first_write = True
-        self._marked_bytes = 0
-        self._marked_at_s: float | None = None
 
     @property
     def subscriber(self) -> Subscriber:
         """The stream's place in its hub; there from `start` on."""
         assert self._subscriber is not None
         return self._subscriber
+
+    @property
+    def peer(self) -> Peer:
+        """Its client; there from `start` on."""
+        assert self._peer is not None
+        return self._peer
 
     @property
     def hub(self) -> Hub:
@@ -213,16 +197,14 @@ class Stream:
         transport = request.transport
         if transport is None:
             raise ConnectionResetError("the client left")
-        self._writer = await self.response.prepare(request)
+        writer = await self.response.prepare(request)
         connection = transport.get_extra_info("socket")
-        if connection is not None:
-            self._fd = connection.fileno()
-        self.peer = _peer(request)
+        fd = -1 if connection is None else connection.fileno()
         self.asked = cast(Request, request).asked
         buffer_bytes_max = self._settings.buffer_bytes_max
         if self.slow == "snapshot":
             buffer_bytes_max = min(buffer_bytes_max, SKIP_BYTES_MAX)
-        self._subscriber = Subscriber(
+        self._subscriber = subscriber = Subscriber(
             self.view,
             transport,
             chunked=request.version >= HttpVersion11,
@@ -230,8 +212,10 @@ class Stream:
             wake=self._wake,
             insert=self.view.insert,
             pace=self.pace,
-            fd=-1 if transport.get_extra_info("sslcontext") else self._fd,
+            fd=-1 if transport.get_extra_info("sslcontext") else fd,
         )
+        address, deliveries = address_of(request), self._metrics.deliveries
+        self._peer = Peer(subscriber, writer, fd, address, deliveries, self._clock)
 
     async def wait_for_task(self, wait_s: float, look: Look | None = None) -> bool:
         """Keep the stream open and beating until the task's first record; False: it never came, and ends.
@@ -240,7 +224,7 @@ class Stream:
             wait_s: how long.
             look: where the stream may not follow the task's own hub yet: gives that one as soon as it may.
         """
-        await self.write(HEARTBEAT)
+        await self.peer.write(HEARTBEAT)
         until = self._clock() + wait_s
         pause_s = LOOK_S
         while self._hub.first is None and self._ending is None and not self._hub.failed:
@@ -283,7 +267,7 @@ class Stream:
         """
         self.subscriber.cursor = after
         if self._ending is None:
-            await self.write(head)
+            await self.peer.write(head)
         self.has_opened()
 
     def has_opened(self) -> None:
@@ -318,7 +302,7 @@ class Stream:
         """Send the last frame and end the response."""
         self.closed_because = ending.reason
         if ending.frame:
-            await self.write(ending.frame)
+            await self.peer.write(ending.frame)
         await self.response.write_eof()
 
     def close(self, reason: str, frame: bytes = b"") -> None:
@@ -330,7 +314,7 @@ class Stream:
 
     def tell(self, frame: bytes) -> bool:
         """Write a frame beside the task's; False: nothing was sent yet that it could follow."""
-        if self._first_write:
+        if self._peer is None or not self._peer.reached:
             return False
         if frame:
             self._hub.beat(self.subscriber, frame, 0, self._clock())
@@ -348,17 +332,13 @@ class Stream:
     def cut(self, reason: str) -> None:
         """Break the connection at once: the client takes nothing any more, and must not see a clean end."""
         self.closed_because = reason
-        transport = self.subscriber.transport
-        if not self.subscriber.chunked and self._fd >= 0 and not transport.is_closing():
-            # Without chunks the end of the connection is that of the body: only a reset says otherwise.
-            tcp.reset_at_close(self._fd)
-        transport.abort()
+        self.peer.break_off()
 
     # ------------------------------------------------------------------ following
 
     async def _catch_up(self) -> bool:
         """Send what the client has not been sent; False: it has been sent the end."""
-        hub, subscriber = self._hub, self.subscriber
+        hub, subscriber, peer = self._hub, self.subscriber, self.peer
         while self._ending is None:
             if hub.failed:
                 self.cut("failed")
@@ -374,18 +354,18 @@ class Stream:
                 if (due_s := self._replay_due_s()) > self._clock():
                     await self._sleep_until(due_s)
                 else:
-                    await self.write(self._take_rest() or await self._read_from_stream())
+                    await peer.write(self._take_rest() or await self._read_from_stream())
             elif subscriber.bucket is not None and subscriber.cursor < hub.end:
                 # What memory holds is written by the hub, at this client's rate.
-                await self._writer_drained()
-                self._behind_until_s = self._clock()
+                await peer.drained()
+                self.slowness.take(self._clock())
                 return True
             elif hub.log.after(subscriber.cursor, 1):
                 # Nothing here holds records or bytes while a slow client takes them.
-                await self.write(self._take(hub.log.after(subscriber.cursor, WRITE_RECORDS_MAX), "memory"))
+                await peer.write(self._take(hub.log.after(subscriber.cursor, WRITE_RECORDS_MAX), "memory"))
             else:
                 subscriber.cursor = max(subscriber.cursor, hub.end)
-                self._behind_since_s = None
+                self.slowness.catch_up()
                 return True
         return False
 
@@ -393,8 +373,7 @@ class Stream:
         """Tell whether the client is to be shown the task as it stands instead of what it has missed."""
         if self.slow != "snapshot" or self.subscriber.cursor >= self._hub.end:
             return False
-        since_s = self._behind_since_s
-        return since_s is not None and self._clock() - since_s >= self._settings.skip_s
+        return self.slowness.lasts(self._clock(), self._settings.skip_s)
 
     def _replay_due_s(self) -> float:
         """Give the time from which the client's rate allows another read of older events; 0: any time."""
@@ -415,10 +394,6 @@ class Stream:
     def _tell(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-    async def _writer_drained(self) -> None:
-        assert self._writer is not None
-        await self._writer.drain()
 
     def _take(self, records: list[Record], source: str, end: int = 0) -> bytes:
         """Give older records to be sent, at least one: what one write takes, and a rate allows.
@@ -534,10 +509,7 @@ class Stream:
         if hub.failed:
             return
         reason: StreamGapReason = "epoch" if hub.epoch != self._epoch else subscriber.gap or "expired"
-        if reason == "slow":
-            self.skips += 1
-        self._behind_since_s = None
-        self._late_cursor = 0
+        self.slowness.skip(slow=reason == "slow")
         requested = f"{self._epoch}-{subscriber.cursor}"
         self._epoch = hub.epoch
         subscriber.gap = None
@@ -547,22 +519,16 @@ class Stream:
             self.cut("gap")
             raise ConnectionResetError("broken off")
         self._anchored = True
-        await self.write(data)
+        await self.peer.write(data)
 
     async def _tell_lag(self) -> None:
         """Wait until the client has taken what is buffered, then tell it how far it is behind."""
-        assert self._writer is not None
         if self.subscriber.transport.get_write_buffer_size() <= self.subscriber.buffer_bytes_max:
             return  # not the client is slow: its cursor lay between records, or more came than the log holds
-        self.lags += 1
-        now_s = self._clock()
-        # One with a rate may never come to the end; it was not slow as long as it took what that allows.
-        if self._behind_since_s is None or now_s - self._behind_until_s >= self._settings.skip_s:
-            self._behind_since_s = now_s
-        self._behind_until_s = math.inf
-        await self._writer.drain()
+        self.slowness.fall_behind(self._clock(), self._settings.skip_s)
+        await self.peer.drained()
         if (behind := self.behind_events) and (data := self.view.lag(behind, self.slow)):
-            await self.write(data)
+            await self.peer.write(data)
 
     @property
     def behind_events(self) -> int:
@@ -585,64 +551,29 @@ class Stream:
             return "behind"
         return "live" if self.pace is None else "paced"
 
-    # ------------------------------------------------------------------ writing
-
-    async def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Write frames, and wait while the client's buffers are full."""
-        subscriber, transport = self.subscriber, self.subscriber.transport
-        if not data or self._writer is None:
-            return
-        if transport.is_closing():
-            raise ConnectionResetError("the client left")
-        if subscriber.insert is not None:
-            data = bytes(data).replace(b"\0", subscriber.insert)
-        subscriber.written_at_s = self._clock()
-        if self._first_write:
-            # Takes the response's head along, and frames the chunk itself.
-            self._first_write = False
-            subscriber.bytes_sent += len(data)
-            await self._writer.write(bytes(data))
-        else:
-            data = chunk(bytes(data)) if subscriber.chunked else bytes(data)
-            subscriber.bytes_sent += len(data)
-            self._metrics.deliveries.bytes_sent += len(data)
-            transport.write(data)
-        data = b""  # the transport holds what the client has not taken
-        await self._writer.drain()
+    # ------------------------------------------------------------------ the client
 
     def check(self, now: float) -> None:
         """Send a heartbeat if due, and break the connection of a client that takes nothing.
 
-        Lag is what the peer has not acknowledged; its age counts from when it was first seen. Called every
-        `CHECK_S` or sooner.
+        Called every `CHECK_S` or sooner.
         """
-        subscriber = self._subscriber
-        if subscriber is not None and subscriber.transport.is_closing():
+        peer = self._peer
+        if peer is None:
+            return
+        subscriber = peer.subscriber
+        if subscriber.transport.is_closing():
             # The handler is told once, by being cancelled, which a wait that ends just then can swallow
             # (`asyncio.wait_for` before Python 3.12).
             self.close("client-gone")
             return
-        if subscriber is None or self._first_write:
+        if not peer.reached:
             return
-        unsent = subscriber.transport.get_write_buffer_size()
-        # Where all had been acknowledged at the last look and nothing was sent since, the kernel isn't asked.
-        settled = self._marked_at_s is None and self._marked_bytes == subscriber.bytes_sent and not unsent
-        pending = 0 if settled else unsent + tcp.unacknowledged(self._fd)
-        acknowledged = subscriber.bytes_sent - pending
-        if pending and subscriber.fd < 0 and (encrypted := tcp.acknowledged(self._fd)):
-            # TLS may hold what waits for a full kernel, and doesn't say how much: then what was sent tells
-            # nothing of what has been acknowledged.
-            acknowledged = encrypted
+        # Who skips may take its time with what is on its way, as long as it takes any of it.
+        unsent, acknowledged, lag_s = peer.look(now, patient=self.slow == "snapshot")
         if self.held is not None:
-            # Of what TLS may hold, sure is only that nothing waits when nothing is in the kernel either.
-            sure = acknowledged if subscriber.fd >= 0 or not pending else 0
-            self.held.look(subscriber.cursor, subscriber.bytes_sent, sure, now)
-        if not pending or self._marked_at_s is None or acknowledged >= self._marked_bytes:
-            # Who skips may take its time with what is on its way, as long as it takes any of it.
-            skips = self.slow == "snapshot" and pending
-            self._marked_bytes = acknowledged + (1 if skips else pending)
-            self._marked_at_s = now if pending else None
-        elif now - self._marked_at_s > self._settings.lag_s_max:
+            self.held.look(subscriber.cursor, subscriber.bytes_sent, acknowledged, now)
+        if lag_s > self._settings.lag_s_max:
             self.cut("lag")
             return
         if subscriber.bucket is not None:
@@ -652,9 +583,7 @@ class Stream:
 
     def _look_how_late(self, now: float) -> None:
         """Act on a client whose own rate is too low: what came so long ago is still to be sent."""
-        if self.subscriber.cursor >= self._late_cursor:
-            self._late_cursor, self._late_since_s = self._hub.end, now
-        elif now - self._late_since_s > self._late_s_max:
+        if self.slowness.late_s(self.subscriber.cursor, self._hub.end, now) > self._late_s_max:
             if self.slow == "disconnect":
                 self.cut("lag")
                 return
@@ -665,18 +594,9 @@ class Stream:
     @property
     def lag_s(self) -> float:
         """Age of the oldest bytes the peer has not acknowledged, in seconds."""
-        return 0.0 if self._marked_at_s is None else self._clock() - self._marked_at_s
+        return self.peer.lag.age_s(self._clock())
 
 
 def _resolve(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
-
-
-def _peer(request: web.BaseRequest) -> str:
-    """Say who is connected: address and port, or the client's address alone where a proxy is between."""
-    peer = request.transport.get_extra_info("peername") if request.transport is not None else None
-    remote = request.remote or ""
-    if not isinstance(peer, tuple) or str(parse_address(peer[0])) != remote:
-        return remote
-    return f"[{remote}]:{peer[1]}" if ":" in remote else f"{remote}:{peer[1]}"
