@@ -5,31 +5,28 @@ Must not know how a request was routed or who is allowed what.
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Literal, NamedTuple, cast
 
-import structlog
 from aiohttp import HttpVersion11, web
 
 from sidecast_broker.answers import Away
+from sidecast_broker.bell import Bell
 from sidecast_broker.connection import Request
 from sidecast_broker.core.auth.life import Life
 from sidecast_broker.core.auth.principal import ANYBODY, Principal
 from sidecast_broker.core.frame import HEARTBEAT
-from sidecast_broker.core.log import Record, Stored
 from sidecast_broker.core.pace import Pace, Slow
-from sidecast_broker.core.rest import Rest, rest_of
 from sidecast_broker.core.slowness import Slowness
 from sidecast_broker.core.views.shapes import StreamGapReason
 from sidecast_broker.holds import Held
-from sidecast_broker.hub import WRITE_BYTES_MAX, Hub, cut, fitting
+from sidecast_broker.hub import Hub
 from sidecast_broker.hubs import Hubs
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.peer import Peer, address_of
+from sidecast_broker.replay import WRITE_RECORDS_MAX, Replay
 from sidecast_broker.response import Response
 from sidecast_broker.settings import Stream as StreamSettings
 from sidecast_broker.stream_view import StreamView
@@ -37,18 +34,11 @@ from sidecast_broker.subscriber import Subscriber, Wake
 from sidecast_broker.tracing import Asked, Opening
 from sidecast_schemas.subjects import TaskKey
 
-logger = structlog.get_logger(__name__)
-
-WRITE_RECORDS_MAX = 256
-"""Records looked at for one write while catching up: as many as usually make `WRITE_BYTES_MAX`."""
-PAGE_RECORDS_MIN = 2
-"""Of a page of older events: its first is the one a client has."""
 CHECK_S = 1.0
 LOOK_S = 0.1
 LOOK_S_MAX = 1.0
 """How often who waits for a task that may not be followed yet looks for it: soon at first, for a page that
 has just begun one."""
-SHORT_READS_MAX = 5
 SKIP_BYTES_MAX = 64 * 1024
 """Write buffer of a client that wants the task as it stands when it is slow: it comes after all that."""
 
@@ -92,7 +82,7 @@ class Stream:
     """
 
     __slots__ = (
-        "_anchored",
+        "_bell",
         "_clock",
         "_ending",
         "_epoch",
@@ -100,12 +90,10 @@ class Stream:
         "_hubs",
         "_late_s_max",
         "_metrics",
-        "_page_records",
         "_peer",
-        "_rest",
+        "_replay",
         "_settings",
         "_subscriber",
-        "_waiter",
         "asked",
         "closed_because",
         "held",
@@ -161,12 +149,10 @@ class Stream:
         self._clock = clock
         self._epoch = hub.epoch
         self._peer: Peer | None = None
+        self._replay: Replay | None = None
         self._subscriber: Subscriber | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._bell = Bell()
         self._ending: Ending | None = None
-        self._page_records: int | None = None
-        self._rest: Rest | None = None
-        self._anchored = False
 
     @property
     def subscriber(self) -> Subscriber:
@@ -179,6 +165,12 @@ class Stream:
         """Its client; there from `start` on."""
         assert self._peer is not None
         return self._peer
+
+    @property
+    def replay(self) -> Replay:
+        """Its way through older records; there from `start` on."""
+        assert self._replay is not None
+        return self._replay
 
     @property
     def hub(self) -> Hub:
@@ -216,6 +208,7 @@ class Stream:
         )
         address, deliveries = address_of(request), self._metrics.deliveries
         self._peer = Peer(subscriber, writer, fd, address, deliveries, self._clock)
+        self._replay = Replay(subscriber, self.view, self._metrics, self._clock)
 
     async def wait_for_task(self, wait_s: float, look: Look | None = None) -> bool:
         """Keep the stream open and beating until the task's first record; False: it never came, and ends.
@@ -232,9 +225,9 @@ class Stream:
             if left <= 0:
                 break
             if look is None:
-                await self._tell_within(left)
+                await self._bell.rung_by(self._hub, left)
                 continue
-            await self._tell_within(min(pause_s, left))
+            await self._bell.rung_by(self._hub, min(pause_s, left))
             pause_s = min(pause_s * 2, LOOK_S_MAX)
             if self._ending is None and (hub := await look(until - self._clock())) is not None:
                 self._hub, self._epoch, self.unfed = hub, hub.epoch, False
@@ -245,18 +238,6 @@ class Stream:
             self._ending = self._ending or Ending("not-found", self.view.not_found())
             return False
         return True
-
-    async def _tell_within(self, timeout_s: float) -> None:
-        """Wait for the hub's first record, or the stream's end, but not longer than that."""
-        waiter = self._waiter = asyncio.get_running_loop().create_future()
-        self._hub.wait(self._tell)
-        try:
-            async with asyncio.timeout(timeout_s):
-                await waiter
-        except TimeoutError:
-            pass
-        finally:
-            self._hub.stop_waiting(self._tell)
 
     async def begin(self, head: bytes, after: int) -> None:
         """Send what the stream begins with; `follow` goes on from there.
@@ -286,10 +267,10 @@ class Stream:
         try:
             while self._ending is None:
                 if await self._catch_up():
-                    self._rest = None
+                    self.replay.forget_rest()
                     # Written to by the hub until it hands the stream back; nothing else is awaited here, so
                     # that an idle stream holds as little as possible.
-                    waiter = self._waiter = asyncio.get_running_loop().create_future()
+                    waiter = self._bell.next_ring()
                     hub.join(subscriber)
                     await waiter
                     if not subscriber.joined and subscriber.gap is None and self._ending is None:
@@ -310,7 +291,7 @@ class Stream:
         if self._ending is None:
             self._ending = Ending(reason, frame)
             self._hub.leave(self.subscriber)
-            self._tell()
+            self._bell.ring()
 
     def tell(self, frame: bytes) -> bool:
         """Write a frame beside the task's; False: nothing was sent yet that it could follow."""
@@ -327,7 +308,7 @@ class Stream:
         """Have it looked whether the stream has ended: something else than a record may say so."""
         if self._subscriber is not None:
             self._hub.leave(self._subscriber)
-        self._tell()
+        self._bell.ring()
 
     def cut(self, reason: str) -> None:
         """Break the connection at once: the client takes nothing any more, and must not see a clean end."""
@@ -338,23 +319,23 @@ class Stream:
 
     async def _catch_up(self) -> bool:
         """Send what the client has not been sent; False: it has been sent the end."""
-        hub, subscriber, peer = self._hub, self.subscriber, self.peer
+        hub, subscriber, peer, replay = self._hub, self.subscriber, self.peer, self.replay
         while self._ending is None:
             if hub.failed:
                 self.cut("failed")
                 raise ConnectionResetError("broken off")
             if subscriber.gap is not None or hub.epoch != self._epoch or subscriber.cursor < hub.gap_below:
-                self._rest = None
+                replay.forget_rest()
                 await self._tell_gap()
             elif self.view.ended(hub, subscriber.cursor):
                 self._ending = Ending("ended", self.view.end(hub))
             elif self._skips_now():
                 subscriber.gap = "slow"
             elif subscriber.cursor < hub.log.floor:
-                if (due_s := self._replay_due_s()) > self._clock():
-                    await self._sleep_until(due_s)
+                if (due_s := replay.due_s()) > self._clock():
+                    await self._bell.sleep(hub, due_s)
                 else:
-                    await peer.write(self._take_rest() or await self._read_from_stream())
+                    await peer.write(replay.take_rest(hub) or await self._read_from_stream())
             elif subscriber.bucket is not None and subscriber.cursor < hub.end:
                 # What memory holds is written by the hub, at this client's rate.
                 await peer.drained()
@@ -362,7 +343,9 @@ class Stream:
                 return True
             elif hub.log.after(subscriber.cursor, 1):
                 # Nothing here holds records or bytes while a slow client takes them.
-                await peer.write(self._take(hub.log.after(subscriber.cursor, WRITE_RECORDS_MAX), "memory"))
+                await peer.write(
+                    replay.take(hub, hub.log.after(subscriber.cursor, WRITE_RECORDS_MAX), "memory")
+                )
             else:
                 subscriber.cursor = max(subscriber.cursor, hub.end)
                 self.slowness.catch_up()
@@ -375,135 +358,25 @@ class Stream:
             return False
         return self.slowness.lasts(self._clock(), self._settings.skip_s)
 
-    def _replay_due_s(self) -> float:
-        """Give the time from which the client's rate allows another read of older events; 0: any time."""
-        bucket, pace = self.subscriber.bucket, self.pace
-        return 0.0 if bucket is None or pace is None else bucket.due_s(self._clock(), pace.replayed_at_once)
-
-    async def _sleep_until(self, due_s: float) -> None:
-        """Wait for a time, or until something is to be looked at."""
-        waiter = self._waiter = asyncio.get_running_loop().create_future()
-        self._hub.pacer.sleep(due_s, partial(_resolve, waiter))
-        await waiter
-
     def _wake(self, reason: Wake) -> None:
         if reason == "ended" and self._ending is None:
             self._ending = Ending("ended")
-        self._tell()
-
-    def _tell(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def _take(self, records: list[Record], source: str, end: int = 0) -> bytes:
-        """Give older records to be sent, at least one: what one write takes, and a rate allows.
-
-        Args:
-            records: in a row.
-            source: where they were found, `memory` or `stream`.
-            end: where that leads; 0: up to the last of them.
-        """
-        return self._spend(self._hub.pieces(self.view, records), end or records[-1].sequence, source)
-
-    def _take_rest(self) -> bytes:
-        """Give more of a page of which a pace has left something; empty: there is nothing."""
-        rest, self._rest = self._rest, None
-        if rest is None or rest.after != self.subscriber.cursor:
-            return b""
-        return self._spend(rest.pieces, rest.end, "stream")
-
-    def _spend(self, pieces: list[tuple[int, bytes]], end: int, source: str) -> bytes:
-        """Give the first frames, as many as one write takes and a pace allows; keep the rest of a page."""
-        subscriber = self.subscriber
-        # A page that was read is sent whole, unless a pace says otherwise.
-        count_max = fitting(pieces) if source == "memory" else len(pieces)
-        bucket, now_s = subscriber.bucket, self._clock()
-        if bucket is not None:
-            count_max = min(count_max, max(bucket.available(now_s), 1))
-        elif self.pace is not None:
-            count_max = min(count_max, self.pace.batch_max)
-        if (kept := cut(pieces, count_max)) < len(pieces):
-            left, pieces = pieces[kept:], pieces[:kept]
-            if source == "stream":
-                self._rest = rest_of(left, pieces[-1][0], end)
-            end = pieces[-1][0]
-        if bucket is not None:
-            bucket.take(len(pieces), now_s)
-        count = len(pieces)
-        subscriber.cursor = end
-        subscriber.events += count
-        self._anchored = True
-        self._metrics.replayed_events.labels(source).inc(count)
-        self._metrics.deliveries.events[self.view.format] += count
-        return self.view.joined(self._hub, pieces)
+        self._bell.ring()
 
     async def _read_from_stream(self) -> bytes:
         """Give the next page of what the log doesn't hold any more, to be sent."""
-        tail, cursor = self._hubs.tail(self._hub), self.subscriber.cursor
-        # No page waits for its time: a client with a rate has as much read as it is sent, and its own record.
-        count_max = self._page_records
-        if self.pace is not None and self.pace.rate:
-            count_max = min(count_max or WRITE_RECORDS_MAX, self.pace.replayed_at_once + 1)
-        if self.view.thins:
-            count_max = None
-        pause_s = 0.05
-        for _attempt in range(SHORT_READS_MAX):
-            try:
-                # From the cursor's own record on: while it is still stored, so is all that follows it.
-                page = await tail.read(cursor, count_max)
-                first = page.records[0].sequence if page.records else 0
-                if first != cursor and not self._anchored:
-                    await tail.check_retained()
-            except Away:
-                page, first = None, 0
-            hub = self._hub
-            if self._ending is not None or hub.failed or hub.epoch != self._epoch or cursor < hub.gap_below:
-                return b""
-            if page is not None and len(page.records) > (first == cursor):
-                break
-            await asyncio.sleep(pause_s)
-            pause_s *= 2
-        else:
+        tail = self._hubs.tail(self._hub)
+        try:
+            return await self.replay.read(self._hub, tail, lambda: self._ending is not None)
+        except Away:
             self._ending = Ending("unavailable", self.view.unavailable())
             return b""
-        if first != cursor and (self._anchored or cursor < self._hub.oldest_cursor):
-            self.subscriber.gap = "expired"
-            return b""
-        # Not beyond the hub's end: whether what follows there is still deliverable only its fold will say.
-        end = self._hub.end
-        between = [stored for stored in self._fitting(page.records) if cursor < stored.sequence <= end]
-        records = [self._hub.past_record(stored) for stored in between]
-        if records:
-            return self._take(records, "stream")
-        self.subscriber.cursor = end
-        return b""
-
-    def _fitting(self, records: list[Stored]) -> list[Stored]:
-        """Give of a page what one write takes, and have the next page hold about that."""
-        if self.view.thins:
-            return records  # many become few
-        size, kept = 0, 0
-        for stored in records:
-            size += len(stored.payload)
-            kept += size <= WRITE_BYTES_MAX
-        if size > WRITE_BYTES_MAX:
-            # The rest is read again, once.
-            self._page_records = max(len(records) * WRITE_BYTES_MAX // size, PAGE_RECORDS_MIN)
-            return records[: max(kept, PAGE_RECORDS_MIN)]
-        if size * 4 < WRITE_BYTES_MAX:
-            self._page_records = None
-        return records
 
     async def _tell_gap(self) -> None:
         """Tell of the hole, then send the task as it stands, once that is known."""
         hub, subscriber = self._hub, self.subscriber
         while hub.reloading and not hub.failed:
-            waiter = self._waiter = asyncio.get_running_loop().create_future()
-            hub.wait(self._tell)
-            try:
-                await waiter
-            finally:
-                hub.stop_waiting(self._tell)
+            await self._bell.rung_by(hub)
             if self._ending is not None:
                 return
         if hub.failed:
@@ -518,7 +391,7 @@ class Stream:
         if data is None:
             self.cut("gap")
             raise ConnectionResetError("broken off")
-        self._anchored = True
+        self.replay.anchored = True
         await self.peer.write(data)
 
     async def _tell_lag(self) -> None:
@@ -589,14 +462,9 @@ class Stream:
                 return
             self._hub.leave(self.subscriber)
             self.subscriber.gap = "slow"
-            self._tell()
+            self._bell.ring()
 
     @property
     def lag_s(self) -> float:
         """Age of the oldest bytes the peer has not acknowledged, in seconds."""
         return self.peer.lag.age_s(self._clock())
-
-
-def _resolve(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
