@@ -186,8 +186,7 @@ class BoardStream(Stream):
     def recheck(self, covers: Callable[[TaskKey], bool]) -> None:
         """Take off the tasks that are revoked, and tell the client which."""
         self.board.revoke(covers)
-        if self._replay is not None:
-            self._replay.forget_rest()  # may hold frames of them
+        self._forget_rest()  # may hold frames of them
         # Before its first frame there is nothing that this could follow.
         open_ = self._begun and self._subscriber is not None and not self.subscriber.transport.is_closing()
         if open_ and (frames := self._tell_revoked()):

@@ -66,6 +66,10 @@ class Replay:
         """
         return self.spend(hub, hub.pieces(self._view, records), end or records[-1].sequence, source)
 
+    def take_kept(self, hub: Hub) -> bytes:
+        """Give what follows the cursor in a task's log, which holds something there."""
+        return self.take(hub, hub.log.after(self._subscriber.cursor, WRITE_RECORDS_MAX), "memory")
+
     def take_rest(self, hub: Hub) -> bytes:
         """Give more of a page of which a pace has left something; empty: there is nothing."""
         rest, self._rest = self._rest, None

@@ -26,7 +26,7 @@ from sidecast_broker.hub import Hub
 from sidecast_broker.hubs import Hubs
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.peer import Peer, address_of
-from sidecast_broker.replay import WRITE_RECORDS_MAX, Replay
+from sidecast_broker.replay import Replay
 from sidecast_broker.response import Response
 from sidecast_broker.settings import Stream as StreamSettings
 from sidecast_broker.stream_view import StreamView
@@ -168,8 +168,9 @@ class Stream:
 
     @property
     def replay(self) -> Replay:
-        """Its way through older records; there from `start` on."""
-        assert self._replay is not None
+        """Its way through older records: made when there are any to be sent, which is seldom."""
+        if self._replay is None:
+            self._replay = Replay(self.subscriber, self.view, self._metrics, self._clock)
         return self._replay
 
     @property
@@ -208,7 +209,6 @@ class Stream:
         )
         address, deliveries = address_of(request), self._metrics.deliveries
         self._peer = Peer(subscriber, writer, fd, address, deliveries, self._clock)
-        self._replay = Replay(subscriber, self.view, self._metrics, self._clock)
 
     async def wait_for_task(self, wait_s: float, look: Look | None = None) -> bool:
         """Keep the stream open and beating until the task's first record; False: it never came, and ends.
@@ -267,7 +267,7 @@ class Stream:
         try:
             while self._ending is None:
                 if await self._catch_up():
-                    self.replay.forget_rest()
+                    self._forget_rest()
                     # Written to by the hub until it hands the stream back; nothing else is awaited here, so
                     # that an idle stream holds as little as possible.
                     waiter = self._bell.next_ring()
@@ -319,23 +319,23 @@ class Stream:
 
     async def _catch_up(self) -> bool:
         """Send what the client has not been sent; False: it has been sent the end."""
-        hub, subscriber, peer, replay = self._hub, self.subscriber, self.peer, self.replay
+        hub, subscriber, peer = self._hub, self.subscriber, self.peer
         while self._ending is None:
             if hub.failed:
                 self.cut("failed")
                 raise ConnectionResetError("broken off")
             if subscriber.gap is not None or hub.epoch != self._epoch or subscriber.cursor < hub.gap_below:
-                replay.forget_rest()
+                self._forget_rest()
                 await self._tell_gap()
             elif self.view.ended(hub, subscriber.cursor):
                 self._ending = Ending("ended", self.view.end(hub))
             elif self._skips_now():
                 subscriber.gap = "slow"
             elif subscriber.cursor < hub.log.floor:
-                if (due_s := replay.due_s()) > self._clock():
+                if (due_s := self.replay.due_s()) > self._clock():
                     await self._bell.sleep(hub, due_s)
                 else:
-                    await peer.write(replay.take_rest(hub) or await self._read_from_stream())
+                    await peer.write(self.replay.take_rest(hub) or await self._read_from_stream())
             elif subscriber.bucket is not None and subscriber.cursor < hub.end:
                 # What memory holds is written by the hub, at this client's rate.
                 await peer.drained()
@@ -343,9 +343,7 @@ class Stream:
                 return True
             elif hub.log.after(subscriber.cursor, 1):
                 # Nothing here holds records or bytes while a slow client takes them.
-                await peer.write(
-                    replay.take(hub, hub.log.after(subscriber.cursor, WRITE_RECORDS_MAX), "memory")
-                )
+                await peer.write(self.replay.take_kept(hub))
             else:
                 subscriber.cursor = max(subscriber.cursor, hub.end)
                 self.slowness.catch_up()
@@ -362,6 +360,11 @@ class Stream:
         if reason == "ended" and self._ending is None:
             self._ending = Ending("ended")
         self._bell.ring()
+
+    def _forget_rest(self) -> None:
+        """Drop what is left of a page that was read for it."""
+        if self._replay is not None:
+            self._replay.forget_rest()
 
     async def _read_from_stream(self) -> bytes:
         """Give the next page of what the log doesn't hold any more, to be sent."""
