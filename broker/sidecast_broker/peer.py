@@ -101,9 +101,9 @@ class Peer:
         """
         subscriber, sent = self.subscriber, self.subscriber.bytes_sent
         unsent = subscriber.transport.get_write_buffer_size()
-        # Where all had been acknowledged at the last look and nothing was sent since, the kernel isn't asked.
-        settled = not unsent and self.lag.settled_at(sent)
-        pending = 0 if settled else unsent + unacknowledged(self._fd)
+        if not unsent and self.lag.settled_at(sent):
+            return 0, sent, 0.0  # all had been acknowledged at the last look: the kernel isn't asked
+        pending = unsent + unacknowledged(self._fd)
         taken = sent - pending
         if pending and subscriber.fd < 0 and (encrypted := acknowledged(self._fd)):
             # TLS may hold what waits for a full kernel, and doesn't say how much: then what was sent tells
