@@ -11,7 +11,7 @@ from aiohttp_sse import EventSourceResponse
 
 
 class Response(EventSourceResponse):
-    """An event stream's head; its body is written by the hub and the stream, not by the base class."""
+    """An event stream's head; its body is written by the hub and the stream's peer, not by the base class."""
 
     _send_headers_immediately = False  # they leave with the first frame: one system call, one packet less
 
