@@ -20,7 +20,6 @@ from sidecast_broker.core.auth.principal import Principal
 from sidecast_broker.core.cursor import MalformedCursor, parse_cursor
 from sidecast_broker.core.pace import BadPace, Pace, parse_pace
 from sidecast_broker.core.resume import Opening
-from sidecast_broker.core.subscriptions import Subscription, Wish
 from sidecast_broker.core.views.a2a import EVENT_BYTES_MAX, TOO_LARGE, event_frame
 from sidecast_broker.hub import Hub
 from sidecast_broker.hubs import Hubs
@@ -34,7 +33,7 @@ from sidecast_broker.settings import Settings
 from sidecast_broker.stream import Stream
 from sidecast_broker.streams import Streams
 from sidecast_broker.subscriptions import Subscriptions
-from sidecast_broker.takeover import Takeover, who_of, wish_of
+from sidecast_broker.takeover import takeover_of_task, wish_of
 from sidecast_broker.turns import Past, Sent, Turns
 from sidecast_schemas.subjects import TaskKey
 
@@ -80,7 +79,8 @@ class A2AStreams:
         self._enter(request, asked)
         hub = await self._open(asked)
         with self._hubs.using(hub):
-            takeover = self._takeover(wish, hub, asked, cursor := cursor_of(request, asked.params))
+            cursor = cursor_of(request, asked.params)
+            takeover = takeover_of_task(wish, asked.principal, hub.key, cursor, self._subscriptions)
             if takeover is not None:
                 if not await takeover.find(hub.epoch):
                     raise A2AError(ErrorKind.UNSUPPORTED_OPERATION, DISPLACED)
@@ -100,13 +100,6 @@ class A2AStreams:
             finally:
                 if stream.held is not None:
                     await self._subscriptions.release(stream.held)
-
-    def _takeover(self, wish: Wish | None, hub: Hub, asked: Asked, cursor: str | None) -> Takeover | None:
-        """Give the way to the named subscription a request asks for; None: it asks for none."""
-        if wish is None:
-            return None
-        subscription = Subscription.to_task(who_of(asked.principal), hub.key, wish.name)
-        return Takeover(wish, subscription, cursor, self._subscriptions)
 
     def _stream_of(self, asked: Asked, hub: Hub, view: A2AView, pace: Pace | None) -> Stream:
         return Stream(

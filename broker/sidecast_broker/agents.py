@@ -25,6 +25,7 @@ from sidecast_broker.auth.nowhere import Nowhere
 from sidecast_broker.auth.tickets import Tickets
 from sidecast_broker.boards import Boards
 from sidecast_broker.bucket import Bucket
+from sidecast_broker.busy import Busy
 from sidecast_broker.capture import WAITING_BYTES_MAX, Capture
 from sidecast_broker.core.origins import Origins
 from sidecast_broker.gateway import Gateway
@@ -104,10 +105,11 @@ class Served:
                 shared.messages, self.name, abandoned_s=about.timeout_s, patience_s=patience_s
             )
         self._turns = Turns(calls, self._messages, self._capture)
-        public = Public(settings, hubs, streams, self._adoption, access, shared.subscriptions, metrics)
-        launch = Launch(public, settings, boards, hubs, streams, shared.subscriptions, metrics)
+        busy = Busy(settings.stream, metrics)
+        public = Public(busy, settings, hubs, streams, self._adoption, access, shared.subscriptions, metrics)
+        launch = Launch(busy, settings, boards, hubs, streams, shared.subscriptions, metrics)
         several = Several(
-            public, settings, boards, launch, streams, access, self._adoption, shared.subscriptions
+            busy, settings, boards, launch, streams, access, self._adoption, shared.subscriptions
         )
         desks = _desks(settings, shared, access)
         own = [*public.routes(), *several.routes(), *desks]
@@ -221,8 +223,9 @@ def _routes_of_nobody(default: Served, settings: Settings, shared: Shared) -> li
     other = structs.replace(settings, agent=structs.replace(settings.agent, name=NOBODY), agents={})
     access = Nowhere(shared.access)
     adoption = Adoption(shared.hubs, None)
+    busy = Busy(other.stream, shared.metrics)
     public = Public(
-        other, shared.hubs, shared.streams, adoption, access, shared.subscriptions, shared.metrics
+        busy, other, shared.hubs, shared.streams, adoption, access, shared.subscriptions, shared.metrics
     )
 
     async def together(request: web.BaseRequest) -> web.StreamResponse:

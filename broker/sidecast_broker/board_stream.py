@@ -119,9 +119,9 @@ class BoardStream(Stream):
         Raises:
             ConnectionResetError: the client left.
         """
-        await self.write(HEARTBEAT)
-        waiter = self._waiter = asyncio.get_running_loop().create_future()
-        reading.add_done_callback(lambda _done: self._tell())
+        await self.peer.write(HEARTBEAT)
+        waiter = self._bell.next_ring()
+        reading.add_done_callback(lambda _done: self._bell.ring())
         if self._ending is None:
             await waiter
         return self._ending is None
@@ -186,7 +186,7 @@ class BoardStream(Stream):
     def recheck(self, covers: Callable[[TaskKey], bool]) -> None:
         """Take off the tasks that are revoked, and tell the client which."""
         self.board.revoke(covers)
-        self._rest = None  # may hold frames of them
+        self._forget_rest()  # may hold frames of them
         # Before its first frame there is nothing that this could follow.
         open_ = self._begun and self._subscriber is not None and not self.subscriber.transport.is_closing()
         if open_ and (frames := self._tell_revoked()):
@@ -219,16 +219,16 @@ class BoardStream(Stream):
         position = min(board.position, self._ahead_to)
         if position <= subscriber.cursor:
             return False
-        if (due_s := self._replay_due_s()) > self._clock():
-            await self._sleep_until(due_s)
+        if (due_s := self.replay.due_s()) > self._clock():
+            await self._bell.sleep(board, due_s)
             return True
         untold = [
             record for record in board.log.after(subscriber.cursor) if self._is_untold(record, position)
         ]
-        data = self._spend(board.pieces(self.view, untold), position, "memory")
+        data = self.replay.spend(board, board.pieces(self.view, untold), position, "memory")
         if subscriber.cursor == self._ahead_to:
             self._ahead = {}
-        await self.write(b"".join(with_id(block + b"\n\n", None) for block in data.split(b"\n\n")[:-1]))
+        await self.peer.write(b"".join(with_id(block + b"\n\n", None) for block in data.split(b"\n\n")[:-1]))
         return True
 
     def _is_untold(self, record: Record, position: int) -> bool:
@@ -238,12 +238,12 @@ class BoardStream(Stream):
 
     async def _moved(self) -> None:
         """Wait until the board has come further, or the stream is to end."""
-        waiter = self._waiter = asyncio.get_running_loop().create_future()
-        self.board.listen(self._tell)
+        waiter = self._bell.next_ring()
+        self.board.listen(self._bell.ring)
         try:
             await waiter
         finally:
-            self.board.stop_listening(self._tell)
+            self.board.stop_listening(self._bell.ring)
 
     async def _read_from_stream(self) -> bytes:
         """Give the next page of what the board's log doesn't hold any more, or never did, to be sent."""
@@ -252,7 +252,7 @@ class BoardStream(Stream):
         pause_s = PAUSE_S
         while self._ending is None and board.epoch == epoch and not board.failed:
             try:
-                sure = board.selection.listed and not self._anchored and board.oldest_cursor <= cursor
+                sure = board.selection.listed and not self.replay.anchored and board.oldest_cursor <= cursor
                 reached, entries = await read_past(
                     self._boards, board, cursor, until, sure=sure, resumed=self._resumed
                 )
@@ -267,7 +267,7 @@ class BoardStream(Stream):
         if reached is None:
             subscriber.gap = "expired"
             return b""
-        return self._take(list(entries), "stream", reached)
+        return self.replay.take(board, list(entries), "stream", reached)
 
     async def _tell_gap(self) -> None:
         """Tell of the hole, then send the tasks as they stand, once that is known."""
@@ -285,18 +285,15 @@ class BoardStream(Stream):
         else:
             return
         reason: StreamGapReason = "epoch" if board.epoch != self._epoch else subscriber.gap or "expired"
-        if reason == "slow":
-            self.skips += 1
-        self._behind_since_s = None
-        self._late_cursor = 0
+        self.slowness.skip(slow=reason == "slow")
         requested = f"{self._epoch}-{subscriber.cursor}"
         data = self.board_view.gap(board, reason, requested, board.oldest_cursor)
         self._epoch = board.epoch
         subscriber.gap = None
         data += self._snapshots(self._standing(found))
         subscriber.cursor = max(board.position, board.gap_below)
-        self._anchored = True
-        await self.write(data)
+        self.replay.anchored = True
+        await self.peer.write(data)
 
     async def follow(self) -> None:
         """Serve the tasks until one side ends it, then send the end.

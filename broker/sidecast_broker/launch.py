@@ -6,7 +6,7 @@ Must not know who may watch what, nor NATS.
 from __future__ import annotations
 
 import asyncio
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from aiohttp import web
 
@@ -15,11 +15,9 @@ from sidecast_broker.board import Board
 from sidecast_broker.board_stream import BoardStream
 from sidecast_broker.board_view import BoardView
 from sidecast_broker.boards import Boards, Found
-from sidecast_broker.browser import BrowserView
+from sidecast_broker.busy import Busy
 from sidecast_broker.core.auth.principal import Principal
-from sidecast_broker.core.pace import Pace, Slow
-from sidecast_broker.core.resume import Opening, Start
-from sidecast_broker.core.subscriptions import Wish
+from sidecast_broker.core.resume import Opening
 from sidecast_broker.holds import Held
 from sidecast_broker.hub import Hub
 from sidecast_broker.hubs import Hubs
@@ -32,32 +30,10 @@ from sidecast_broker.settings import Settings
 from sidecast_broker.streams import Streams
 from sidecast_broker.subscriptions import Subscriptions
 from sidecast_broker.takeover import Takeover
+from sidecast_broker.wanted import Wanted
 
 HEAD_S = 1.0
 """A stream whose tasks take longer to read is open and beats from then on."""
-
-
-class Wanted(Protocol):
-    """What a request asks of its stream."""
-
-    start: Start
-    cursor: str | None
-    wait_s: float
-    json: bool
-    view: BrowserView
-    pace: Pace | None
-    slow: Slow
-    wish: Wish | None
-
-
-class Requests(Protocol):
-    """Reads requests as those for one task are read."""
-
-    def wanted(self, request: web.BaseRequest, principal: Principal) -> Wanted:
-        """Read what a request asks of its stream."""
-
-    def busy(self, request: web.BaseRequest, refused: Refused) -> web.Response | None:
-        """Turn an EventSource away for a moment; None: whoever asks understands a status."""
 
 
 class Asked(NamedTuple):
@@ -102,7 +78,7 @@ class Launch:
     """Begins streams.
 
     Args:
-        public: turns clients away for a moment.
+        busy: turns clients away for a moment.
         settings: all settings.
         boards: the tasks, together.
         hubs: the tasks, each.
@@ -113,7 +89,7 @@ class Launch:
 
     def __init__(
         self,
-        public: Requests,
+        busy: Busy,
         settings: Settings,
         boards: Boards,
         hubs: Hubs,
@@ -121,7 +97,7 @@ class Launch:
         subscriptions: Subscriptions,
         metrics: Metrics,
     ) -> None:
-        self._public = public
+        self._busy = busy
         self._settings = settings
         self._boards = boards
         self._hubs = hubs
@@ -211,7 +187,7 @@ class Launch:
             refused = unavailable(error) if isinstance(error, Away) else error
             if stream is None:
                 raise refused from error
-            busy = self._public.busy(asked.request, refused)
+            busy = self._busy.answer(asked.request, refused)
             # Who wants a status is sent no end, and comes again as after any broken connection.
             frame = busy.body if busy is not None and isinstance(busy.body, bytes) else b""
             stream.close("unavailable", frame)

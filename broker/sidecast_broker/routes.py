@@ -6,23 +6,19 @@ Must not know NATS.
 from __future__ import annotations
 
 import asyncio
-import random
-import re
-from functools import lru_cache, partial
-from typing import get_args
+from functools import partial
 
 import structlog
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from sidecast_broker.adoption import Adoption
 from sidecast_broker.agent_connections import AgentAway
 from sidecast_broker.auth.access import Access
 from sidecast_broker.browser import BrowserView
+from sidecast_broker.busy import Busy
 from sidecast_broker.core.auth.principal import ANYBODY, Principal
 from sidecast_broker.core.cursor import Gap
-from sidecast_broker.core.pace import BadPace, Slow, parse_pace
-from sidecast_broker.core.resume import STARTS, Opening, Start
-from sidecast_broker.core.subscriptions import Subscription
+from sidecast_broker.core.resume import Opening, Start
 from sidecast_broker.core.views import events
 from sidecast_broker.holds import Held
 from sidecast_broker.hub import Hub
@@ -37,18 +33,18 @@ from sidecast_broker.settings import Settings
 from sidecast_broker.stream import Look, Stream
 from sidecast_broker.streams import Streams
 from sidecast_broker.subscriptions import Subscriptions
-from sidecast_broker.takeover import Takeover, who_of, wish_of
+from sidecast_broker.takeover import Takeover, takeover_of_task
+from sidecast_broker.wanted import Wanted
 from sidecast_schemas.subjects import TaskKey
 
 logger = structlog.get_logger(__name__)
-
-_NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?")
 
 
 class Public:
     """Serves the public listener.
 
     Args:
+        busy: turns clients away for a moment.
         settings: all settings.
         hubs: the tasks.
         streams: the open streams.
@@ -60,6 +56,7 @@ class Public:
 
     def __init__(
         self,
+        busy: Busy,
         settings: Settings,
         hubs: Hubs,
         streams: Streams,
@@ -68,6 +65,7 @@ class Public:
         subscriptions: Subscriptions,
         metrics: Metrics,
     ) -> None:
+        self._busy = busy
         self._settings = settings
         self._access = access
         self._hubs = hubs
@@ -90,18 +88,6 @@ class Public:
         # A partial, not a closure: each idle stream would hold one coroutine more.
         return partial(self._events, segment=index, named=named)
 
-    def wanted(self, request: web.BaseRequest, principal: Principal) -> _Wanted:
-        """Read what a request for several tasks asks of its stream.
-
-        Raises:
-            Refused: a parameter has no meaning here.
-        """
-        return _Wanted(request, named=True, settings=self._settings, principal=principal)
-
-    def busy(self, request: web.BaseRequest, refused: Refused) -> web.Response | None:
-        """Turn an EventSource away for a moment; None: whoever asks understands a status."""
-        return self._busy(refused, named=_flag(request, "named", True)) if _is_event_source(request) else None
-
     # ------------------------------------------------------------------ one task
 
     async def _events(
@@ -111,8 +97,10 @@ class Public:
         try:
             answer = await self._open(request, segment, named)
         except Refused as refused:
-            if refused.code in TEMPORARY and _is_event_source(request):
-                return self._busy(refused, named=_flag(request, "named", named))
+            if refused.code in TEMPORARY:
+                busy = self._busy.answer(request, refused, named=named)
+                if busy is not None:
+                    return busy
             raise
         if not isinstance(answer, Stream):
             return answer
@@ -138,7 +126,7 @@ class Public:
         principal = await access.who(request) if access.on else ANYBODY
         task = query_value(request, "taskId") if segment is None else path_segment(request, segment)
         key = self._key(access.tenant(principal), task)
-        wanted = _Wanted(request, named=named, settings=self._settings, principal=principal)
+        wanted = Wanted(request, named=named, settings=self._settings, principal=principal)
         asker = asker_of(request, principal)
         self._streams.enter(asker)
         waits = wanted.wait_s > 0 and not wanted.json
@@ -170,7 +158,7 @@ class Public:
         self,
         request: web.BaseRequest,
         hub: Hub,
-        wanted: _Wanted,
+        wanted: Wanted,
         look: Look | None,
         asker: Asker,
         principal: Principal,
@@ -230,12 +218,8 @@ class Public:
             await self._subscriptions.release(held)
             raise
 
-    def _takeover(self, hub: Hub, wanted: _Wanted, principal: Principal) -> Takeover | None:
-        """Give the way to the named subscription a request asks for; None: it asks for none."""
-        if wanted.wish is None:
-            return None
-        subscription = Subscription.to_task(who_of(principal), hub.key, wanted.wish.name)
-        return Takeover(wanted.wish, subscription, wanted.cursor, self._subscriptions)
+    def _takeover(self, hub: Hub, wanted: Wanted, principal: Principal) -> Takeover | None:
+        return takeover_of_task(wanted.wish, principal, hub.key, wanted.cursor, self._subscriptions)
 
     async def _look(self, principal: Principal, key: TaskKey, within_s: float) -> Hub | None:
         """Give the hub of a task that has begun and that a principal may watch; None: there is none yet."""
@@ -269,7 +253,7 @@ class Public:
         return web.Response(body=body, content_type="application/json", headers={"Cache-Control": "no-store"})
 
     async def _begin(
-        self, stream: Stream, wanted: _Wanted, opening: Opening | None, look: Look | None
+        self, stream: Stream, wanted: Wanted, opening: Opening | None, look: Look | None
     ) -> None:
         """Wait for a stream's task where there is none yet, and send what it begins with."""
         try:
@@ -285,7 +269,7 @@ class Public:
                 await self._subscriptions.release(stream.held)
             raise
 
-    async def _open_late(self, stream: Stream, wanted: _Wanted) -> Opening | None:
+    async def _open_late(self, stream: Stream, wanted: Wanted) -> Opening | None:
         """Decide how a stream goes on whose task began after the client came: all of it is new to it.
 
         None: it ends instead, because the task has as many streams as it may.
@@ -297,7 +281,7 @@ class Public:
         except Refused as refused:
             stream.close(
                 "limit" if refused.code == "limit" else "unavailable",
-                self._busy_frame(refused, named=wanted.view.named),
+                self._busy.frame(refused, named=wanted.view.named),
             )
             return None
         try:
@@ -306,7 +290,7 @@ class Public:
             opening = Opening("snapshot", stream.hub.end, Gap("expired", stream.hub.oldest_cursor))
         return opening or Opening("snapshot", stream.hub.end, None)
 
-    async def _take_late(self, stream: Stream, wanted: _Wanted, takeover: Takeover) -> Opening | None:
+    async def _take_late(self, stream: Stream, wanted: Wanted, takeover: Takeover) -> Opening | None:
         """Do so for a named subscription; None: another client's stream has it."""
         hub, view = stream.hub, wanted.view
         if not await takeover.find(hub.epoch):
@@ -317,122 +301,11 @@ class Public:
         _hold(stream, await takeover.take(opening, hub.epoch, view.heartbeat_s), view)
         return opening
 
-    async def _open_at(self, hub: Hub, wanted: _Wanted, start: Start | None = None) -> Opening | None:
+    async def _open_at(self, hub: Hub, wanted: Wanted, start: Start | None = None) -> Opening | None:
         return await opening_of(self._hubs, self._metrics, hub, wanted.cursor, start or wanted.start)
-
-    def _busy(self, refused: Refused, *, named: bool) -> web.Response:
-        """Turn an EventSource away for a moment: it never comes back after a 429 or 503."""
-        return web.Response(
-            body=self._busy_frame(refused, named=named),
-            headers={
-                hdrs.CONTENT_TYPE: "text/event-stream; charset=utf-8",
-                hdrs.CACHE_CONTROL: "no-store, no-transform",
-                "X-Accel-Buffering": "no",
-            },
-        )
-
-    def _busy_frame(self, refused: Refused, *, named: bool) -> bytes:
-        base_ms = max(self._settings.stream.retry_ms, round((refused.retry_after_s or 1) * 1000))
-        reconnect_in_ms = round(base_ms * random.uniform(0.75, 1.75))
-        self._metrics.rejected.labels(refused.reason).inc()
-        return events.busy_frame(refused.reason, reconnect_in_ms, named=named).data
 
 
 def _hold(stream: Stream, held: Held, view: BrowserView) -> None:
     """Have a stream end when its named subscription is another's."""
     stream.held = held
     held.attach(lambda reason: stream.close(reason, view.lost(stream.hub, reason)))
-
-
-class _Wanted:
-    """What a request asks of its stream.
-
-    Raises:
-        Refused: a parameter has no meaning here.
-    """
-
-    def __init__(
-        self, request: web.BaseRequest, *, named: bool, settings: Settings, principal: Principal
-    ) -> None:
-        start = request.query.get("from", "snapshot")
-        if start not in STARTS:
-            raise Refused("bad-request", f"from must be one of {', '.join(STARTS)}")
-        self.start: Start = start  # type: ignore[assignment]
-        self.cursor = request.headers.get("Last-Event-ID") or request.query.get("last_event_id") or None
-        self.wish = wish_of(request)
-        self.wait_s = _seconds(request, "wait_s", settings.stream.wait_s_max)
-        self.json = _accepts_json_only(request)
-        try:
-            wanted_filter = events.parse_filter(
-                request.query.get("types"), "1" if _flag(request, "debug", False) else None
-            )
-        except events.UnknownType as error:
-            raise Refused("bad-request", f"types: {error}") from error
-        self.view = _view(
-            _flag(request, "named", named),
-            wanted_filter,
-            _one_of(request, "heartbeat", ("comment", "event")) == "event",
-            settings.stream.heartbeat_s,
-            settings.stream.retry_ms,
-            _flag(request, "coalesce", False),
-            _one_of(request, "batch", ("frames", "array")) == "array",
-        )
-        try:
-            self.pace = parse_pace(request.query, settings.pace.bounds(principal))
-        except BadPace as error:
-            raise Refused("bad-request", str(error)) from error
-        self.slow: Slow = _one_of(request, "slow", get_args(Slow))  # type: ignore[assignment]
-        _one_of(request, "refusal", ("stream", "status"))
-
-    @property
-    def late_start(self) -> Start:
-        """Where the stream of a task begins that began after the client came: all of it is new."""
-        return "start" if self.start == "now" else self.start
-
-
-@lru_cache(maxsize=256)
-def _view(
-    named: bool,
-    wanted: events.Filter,
-    heartbeat_event: bool,
-    heartbeat_s: float,
-    retry_ms: int,
-    coalesced: bool,
-    array: bool,
-) -> BrowserView:
-    """Give the view of these options; streams with the same ones share it."""
-    return BrowserView(named, wanted, heartbeat_event, heartbeat_s, retry_ms, coalesced, array)
-
-
-def _flag(request: web.BaseRequest, name: str, default: bool) -> bool:
-    value = request.query.get(name)
-    if value is None:
-        return default
-    if value not in ("0", "1", "false", "true"):
-        raise Refused("bad-request", f"{name} must be 0 or 1")
-    return value in ("1", "true")
-
-
-def _one_of(request: web.BaseRequest, name: str, values: tuple[str, ...]) -> str:
-    value = request.query.get(name, values[0])
-    if value not in values:
-        raise Refused("bad-request", f"{name} must be one of {', '.join(values)}")
-    return value
-
-
-def _seconds(request: web.BaseRequest, name: str, maximum: float) -> float:
-    text = request.query.get(name, "0")
-    value = float(text) if _NUMBER.fullmatch(text) else -1.0
-    if not 0 <= value <= maximum:
-        raise Refused("bad-request", f"{name} must be a number of seconds from 0 to {maximum:g}")
-    return value
-
-
-def _accepts_json_only(request: web.BaseRequest) -> bool:
-    accept = ",".join(request.headers.getall("Accept", ())).lower()
-    return "application/json" in accept and "text/event-stream" not in accept
-
-
-def _is_event_source(request: web.BaseRequest) -> bool:
-    accept = ",".join(request.headers.getall("Accept", ())).lower()
-    return "text/event-stream" in accept and request.query.get("refusal") != "status"

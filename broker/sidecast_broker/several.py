@@ -15,11 +15,12 @@ from sidecast_broker.auth.access import Access
 from sidecast_broker.board import Board
 from sidecast_broker.board_stream import BoardStream
 from sidecast_broker.boards import Boards, Found
+from sidecast_broker.busy import Busy
 from sidecast_broker.core.auth.principal import ANYBODY, Principal
 from sidecast_broker.core.subscriptions import Subscription
 from sidecast_broker.core.views import events
 from sidecast_broker.entry import Selection
-from sidecast_broker.launch import Asked, Launch, Requests, Wanted, unavailable
+from sidecast_broker.launch import Asked, Launch, unavailable
 from sidecast_broker.limits import asker_of
 from sidecast_broker.opening import nothing
 from sidecast_broker.paths import check_id, query_values
@@ -29,6 +30,7 @@ from sidecast_broker.settings import Settings
 from sidecast_broker.streams import Streams
 from sidecast_broker.subscriptions import Subscriptions
 from sidecast_broker.takeover import Takeover, who_of
+from sidecast_broker.wanted import Wanted
 from sidecast_schemas.subjects import TaskKey
 
 AT_ONCE = 32
@@ -39,7 +41,7 @@ class Several:
     """Serves streams of several tasks.
 
     Args:
-        public: reads what a request asks of its stream.
+        busy: turns clients away for a moment.
         settings: all settings.
         boards: the tasks, together.
         launch: begins their streams.
@@ -51,7 +53,7 @@ class Several:
 
     def __init__(
         self,
-        public: Requests,
+        busy: Busy,
         settings: Settings,
         boards: Boards,
         launch: Launch,
@@ -60,7 +62,7 @@ class Several:
         adoption: Adoption,
         subscriptions: Subscriptions,
     ) -> None:
-        self._public = public
+        self._busy = busy
         self._settings = settings
         self._boards = boards
         self._streams = streams
@@ -77,7 +79,7 @@ class Several:
         try:
             answer = await self._open(request)
         except Refused as refused:
-            if refused.code in TEMPORARY and (busy := self._public.busy(request, refused)) is not None:
+            if refused.code in TEMPORARY and (busy := self._busy.answer(request, refused)) is not None:
                 return busy
             raise
         if not isinstance(answer, BoardStream):
@@ -101,7 +103,7 @@ class Several:
         tenant = access.tenant(principal)
         assert tenant is not None, "the path names no tenant that could be out of reach"
         selection = read_selection(request, self._settings.stream.tasks_per_stream_max)
-        wanted = self._public.wanted(request, principal)
+        wanted = Wanted(request, named=True, settings=self._settings, principal=principal)
         takeover = None if wanted.json else self._takeover(wanted, principal, tenant, selection)
         asker = asker_of(request, principal)
         self._streams.enter(asker)

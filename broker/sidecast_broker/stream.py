@@ -5,98 +5,42 @@ Must not know how a request was routed or who is allowed what.
 
 from __future__ import annotations
 
-import asyncio
-import fcntl
 import math
-import socket
-import struct
-import sys
-import termios
 import time
 from collections.abc import Awaitable, Callable
-from functools import partial
-from typing import Literal, NamedTuple, Protocol, cast
+from typing import Literal, NamedTuple, cast
 
-import structlog
 from aiohttp import HttpVersion11, web
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp_sse import EventSourceResponse
 
 from sidecast_broker.answers import Away
+from sidecast_broker.bell import Bell
 from sidecast_broker.connection import Request
-from sidecast_broker.core.auth.life import End, Life
+from sidecast_broker.core.auth.life import Life
 from sidecast_broker.core.auth.principal import ANYBODY, Principal
-from sidecast_broker.core.forwarded import parse_address
-from sidecast_broker.core.frame import HEARTBEAT, chunk
-from sidecast_broker.core.log import Record, Stored
+from sidecast_broker.core.frame import HEARTBEAT
 from sidecast_broker.core.pace import Pace, Slow
-from sidecast_broker.core.rest import Rest, rest_of
+from sidecast_broker.core.slowness import Slowness
 from sidecast_broker.core.views.shapes import StreamGapReason
 from sidecast_broker.holds import Held
-from sidecast_broker.hub import WRITE_BYTES_MAX, Hub, cut, fitting
+from sidecast_broker.hub import Hub
 from sidecast_broker.hubs import Hubs
 from sidecast_broker.metrics import Metrics
+from sidecast_broker.peer import Peer, address_of
+from sidecast_broker.replay import Replay
+from sidecast_broker.response import Response
 from sidecast_broker.settings import Stream as StreamSettings
-from sidecast_broker.subscriber import Subscriber, View, Wake
+from sidecast_broker.stream_view import StreamView
+from sidecast_broker.subscriber import Subscriber, Wake
 from sidecast_broker.tracing import Asked, Opening
 from sidecast_schemas.subjects import TaskKey
 
-logger = structlog.get_logger(__name__)
-
-WRITE_RECORDS_MAX = 256
-"""Records looked at for one write while catching up: as many as usually make `WRITE_BYTES_MAX`."""
-PAGE_RECORDS_MIN = 2
-"""Of a page of older events: its first is the one a client has."""
 CHECK_S = 1.0
 LOOK_S = 0.1
 LOOK_S_MAX = 1.0
 """How often who waits for a task that may not be followed yet looks for it: soon at first, for a page that
 has just begun one."""
-SHORT_READS_MAX = 5
-_BYTES_ACKED_AT = 120
-"""Offset of `tcpi_bytes_acked` in `struct tcp_info` (linux/tcp.h)."""
 SKIP_BYTES_MAX = 64 * 1024
 """Write buffer of a client that wants the task as it stands when it is slow: it comes after all that."""
-
-
-class StreamView(View, Protocol):
-    """What a stream needs of its format beside the frames of records."""
-
-    @property
-    def insert(self) -> bytes | None:
-        """What replaces each NUL in shared bytes; None: there are none."""
-
-    @property
-    def heartbeat_s(self) -> float:
-        """Silence after which a heartbeat is sent."""
-
-    def gap(self, hub: Hub, reason: StreamGapReason, requested: str, oldest: int) -> bytes | None:
-        """Give what tells of a hole and how the task stands after it; None: this format can't say it."""
-
-    @property
-    def thins(self) -> bool:
-        """Whether several records may become one frame."""
-
-    def lag(self, behind_events: int, policy: Slow) -> bytes:
-        """Give the frame that tells a client it is slow; empty where the format has none."""
-
-    def drain(self, reconnect_in_ms: int) -> bytes:
-        """Give the frame that sends a client to another broker; empty where the format has none."""
-
-    def expiring(self, expires_in_s: float) -> bytes:
-        """Give the frame that tells of the credential's end; empty where the format has none."""
-
-    def cut_short(self, hub: Hub, end: End) -> bytes:
-        """Give the end of a stream that may not go on: nobody takes it for the end of the task."""
-
-    def not_found(self) -> bytes:
-        """Give the end of a stream whose task never came."""
-
-    def unavailable(self) -> bytes:
-        """Give the end of a stream whose rest can't be read; empty where the client comes again anyway."""
-
-    def heartbeat(self) -> bytes:
-        """Give what is sent in silence."""
 
 
 Look = Callable[[float], Awaitable[Hub | None]]
@@ -108,22 +52,6 @@ class Ending(NamedTuple):
 
     reason: str
     frame: bytes = b""
-
-
-class Response(EventSourceResponse):
-    """An event stream's head; its body is written by the hub and the stream, not by the base class."""
-
-    _send_headers_immediately = False  # they leave with the first frame: one system call, one packet less
-
-    def __init__(self) -> None:
-        # The listening socket brings the time-out of its connections along: set on each, it costs 25 µs.
-        super().__init__(sep="\n", allow_all_methods=True, send_timeout=None)
-        self.headers["Content-Type"] = "text/event-stream; charset=utf-8"
-        self.headers["Cache-Control"] = "no-store, no-transform"
-
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Begin the response without the base class's ping: the beat belongs to the broker."""
-        return await web.StreamResponse.prepare(self, request)
 
 
 class Stream:
@@ -148,50 +76,37 @@ class Stream:
         response: what the client gets; prepared by `start`.
         asked: the trace that its request is part of; None: of none.
         opening: the span of opening it, until it has begun; None: there is none.
-        skips: how often it was shown the task as it stands instead of what it had missed.
+        slowness: since when it has not been sent all there is.
         closed_because: the reason in log and metric, once it has ended.
         retires_at_s: when it is sent away for its age (monotonic).
-        lags: how often it was found to take less than is sent, and left to its own speed.
     """
 
     __slots__ = (
-        "_anchored",
-        "_behind_since_s",
-        "_behind_until_s",
+        "_bell",
         "_clock",
         "_ending",
         "_epoch",
-        "_fd",
-        "_first_write",
         "_hub",
         "_hubs",
-        "_late_cursor",
         "_late_s_max",
-        "_late_since_s",
-        "_marked_at_s",
-        "_marked_bytes",
         "_metrics",
-        "_page_records",
-        "_rest",
+        "_peer",
+        "_replay",
         "_settings",
         "_subscriber",
-        "_waiter",
-        "_writer",
         "asked",
         "closed_because",
         "held",
         "key",
-        "lags",
         "life",
         "opened_at_s",
         "opening",
         "pace",
-        "peer",
         "principal",
         "response",
         "retires_at_s",
-        "skips",
         "slow",
+        "slowness",
         "unfed",
         "view",
     )
@@ -220,42 +135,43 @@ class Stream:
         self.held: Held | None = None
         self.pace = pace
         self.slow = slow
-        self.skips = 0
+        self.slowness = Slowness()
         self._late_s_max = late_s_max
-        self._late_cursor = 0
-        self._late_since_s = 0.0
-        self._behind_since_s: float | None = None
-        self._behind_until_s = math.inf
         self.key = key
         self.view = view
         self.closed_because = "client-gone"
         self.opened_at_s = clock()
         self.retires_at_s = math.inf
-        self.lags = 0
-        self.peer = ""
         self._hub = hub
         self._hubs = hubs
         self._settings = settings
         self._metrics = metrics
         self._clock = clock
         self._epoch = hub.epoch
-        self._writer: AbstractStreamWriter | None = None
+        self._peer: Peer | None = None
+        self._replay: Replay | None = None
         self._subscriber: Subscriber | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._bell = Bell()
         self._ending: Ending | None = None
-        self._fd = -1
-        self._page_records: int | None = None
-        self._rest: Rest | None = None
-        self._anchored = False
-        self._first_write = True
-        self._marked_bytes = 0
-        self._marked_at_s: float | None = None
 
     @property
     def subscriber(self) -> Subscriber:
         """The stream's place in its hub; there from `start` on."""
         assert self._subscriber is not None
         return self._subscriber
+
+    @property
+    def peer(self) -> Peer:
+        """Its client; there from `start` on."""
+        assert self._peer is not None
+        return self._peer
+
+    @property
+    def replay(self) -> Replay:
+        """Its way through older records: made when there are any to be sent, which is seldom."""
+        if self._replay is None:
+            self._replay = Replay(self.subscriber, self.view, self._metrics, self._clock)
+        return self._replay
 
     @property
     def hub(self) -> Hub:
@@ -274,20 +190,14 @@ class Stream:
         transport = request.transport
         if transport is None:
             raise ConnectionResetError("the client left")
-        if request.version < HttpVersion11:
-            # Without chunks only the end of the connection tells such a client that the stream has ended.
-            self.response.force_close()
-            self.response.headers["Connection"] = "close"
-        self._writer = await self.response.prepare(request)
+        writer = await self.response.prepare(request)
         connection = transport.get_extra_info("socket")
-        if connection is not None:
-            self._fd = connection.fileno()
-        self.peer = _peer(request)
+        fd = -1 if connection is None else connection.fileno()
         self.asked = cast(Request, request).asked
         buffer_bytes_max = self._settings.buffer_bytes_max
         if self.slow == "snapshot":
             buffer_bytes_max = min(buffer_bytes_max, SKIP_BYTES_MAX)
-        self._subscriber = Subscriber(
+        self._subscriber = subscriber = Subscriber(
             self.view,
             transport,
             chunked=request.version >= HttpVersion11,
@@ -295,8 +205,10 @@ class Stream:
             wake=self._wake,
             insert=self.view.insert,
             pace=self.pace,
-            fd=-1 if transport.get_extra_info("sslcontext") else self._fd,
+            fd=-1 if transport.get_extra_info("sslcontext") else fd,
         )
+        address, deliveries = address_of(request), self._metrics.deliveries
+        self._peer = Peer(subscriber, writer, fd, address, deliveries, self._clock)
 
     async def wait_for_task(self, wait_s: float, look: Look | None = None) -> bool:
         """Keep the stream open and beating until the task's first record; False: it never came, and ends.
@@ -305,7 +217,7 @@ class Stream:
             wait_s: how long.
             look: where the stream may not follow the task's own hub yet: gives that one as soon as it may.
         """
-        await self.write(HEARTBEAT)
+        await self.peer.write(HEARTBEAT)
         until = self._clock() + wait_s
         pause_s = LOOK_S
         while self._hub.first is None and self._ending is None and not self._hub.failed:
@@ -313,9 +225,9 @@ class Stream:
             if left <= 0:
                 break
             if look is None:
-                await self._tell_within(left)
+                await self._bell.rung_by(self._hub, left)
                 continue
-            await self._tell_within(min(pause_s, left))
+            await self._bell.rung_by(self._hub, min(pause_s, left))
             pause_s = min(pause_s * 2, LOOK_S_MAX)
             if self._ending is None and (hub := await look(until - self._clock())) is not None:
                 self._hub, self._epoch, self.unfed = hub, hub.epoch, False
@@ -327,18 +239,6 @@ class Stream:
             return False
         return True
 
-    async def _tell_within(self, timeout_s: float) -> None:
-        """Wait for the hub's first record, or the stream's end, but not longer than that."""
-        waiter = self._waiter = asyncio.get_running_loop().create_future()
-        self._hub.wait(self._tell)
-        try:
-            async with asyncio.timeout(timeout_s):
-                await waiter
-        except TimeoutError:
-            pass
-        finally:
-            self._hub.stop_waiting(self._tell)
-
     async def begin(self, head: bytes, after: int) -> None:
         """Send what the stream begins with; `follow` goes on from there.
 
@@ -348,7 +248,7 @@ class Stream:
         """
         self.subscriber.cursor = after
         if self._ending is None:
-            await self.write(head)
+            await self.peer.write(head)
         self.has_opened()
 
     def has_opened(self) -> None:
@@ -367,10 +267,10 @@ class Stream:
         try:
             while self._ending is None:
                 if await self._catch_up():
-                    self._rest = None
+                    self._forget_rest()
                     # Written to by the hub until it hands the stream back; nothing else is awaited here, so
                     # that an idle stream holds as little as possible.
-                    waiter = self._waiter = asyncio.get_running_loop().create_future()
+                    waiter = self._bell.next_ring()
                     hub.join(subscriber)
                     await waiter
                     if not subscriber.joined and subscriber.gap is None and self._ending is None:
@@ -383,7 +283,7 @@ class Stream:
         """Send the last frame and end the response."""
         self.closed_because = ending.reason
         if ending.frame:
-            await self.write(ending.frame)
+            await self.peer.write(ending.frame)
         await self.response.write_eof()
 
     def close(self, reason: str, frame: bytes = b"") -> None:
@@ -391,11 +291,11 @@ class Stream:
         if self._ending is None:
             self._ending = Ending(reason, frame)
             self._hub.leave(self.subscriber)
-            self._tell()
+            self._bell.ring()
 
     def tell(self, frame: bytes) -> bool:
         """Write a frame beside the task's; False: nothing was sent yet that it could follow."""
-        if self._first_write:
+        if self._peer is None or not self._peer.reached:
             return False
         if frame:
             self._hub.beat(self.subscriber, frame, 0, self._clock())
@@ -408,50 +308,45 @@ class Stream:
         """Have it looked whether the stream has ended: something else than a record may say so."""
         if self._subscriber is not None:
             self._hub.leave(self._subscriber)
-        self._tell()
+        self._bell.ring()
 
     def cut(self, reason: str) -> None:
         """Break the connection at once: the client takes nothing any more, and must not see a clean end."""
         self.closed_because = reason
-        transport = self.subscriber.transport
-        if not self.subscriber.chunked and self._fd >= 0 and not transport.is_closing():
-            # Without chunks the end of the connection is that of the body: only a reset says otherwise.
-            with socket.fromfd(self._fd, socket.AF_INET, socket.SOCK_STREAM) as connection:
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        transport.abort()
+        self.peer.break_off()
 
     # ------------------------------------------------------------------ following
 
     async def _catch_up(self) -> bool:
         """Send what the client has not been sent; False: it has been sent the end."""
-        hub, subscriber = self._hub, self.subscriber
+        hub, subscriber, peer = self._hub, self.subscriber, self.peer
         while self._ending is None:
             if hub.failed:
                 self.cut("failed")
                 raise ConnectionResetError("broken off")
             if subscriber.gap is not None or hub.epoch != self._epoch or subscriber.cursor < hub.gap_below:
-                self._rest = None
+                self._forget_rest()
                 await self._tell_gap()
             elif self.view.ended(hub, subscriber.cursor):
                 self._ending = Ending("ended", self.view.end(hub))
             elif self._skips_now():
                 subscriber.gap = "slow"
             elif subscriber.cursor < hub.log.floor:
-                if (due_s := self._replay_due_s()) > self._clock():
-                    await self._sleep_until(due_s)
+                if (due_s := self.replay.due_s()) > self._clock():
+                    await self._bell.sleep(hub, due_s)
                 else:
-                    await self.write(self._take_rest() or await self._read_from_stream())
+                    await peer.write(self.replay.take_rest(hub) or await self._read_from_stream())
             elif subscriber.bucket is not None and subscriber.cursor < hub.end:
                 # What memory holds is written by the hub, at this client's rate.
-                await self._writer_drained()
-                self._behind_until_s = self._clock()
+                await peer.drained()
+                self.slowness.take(self._clock())
                 return True
             elif hub.log.after(subscriber.cursor, 1):
                 # Nothing here holds records or bytes while a slow client takes them.
-                await self.write(self._take(hub.log.after(subscriber.cursor, WRITE_RECORDS_MAX), "memory"))
+                await peer.write(self.replay.take_kept(hub))
             else:
                 subscriber.cursor = max(subscriber.cursor, hub.end)
-                self._behind_since_s = None
+                self.slowness.catch_up()
                 return True
         return False
 
@@ -459,151 +354,38 @@ class Stream:
         """Tell whether the client is to be shown the task as it stands instead of what it has missed."""
         if self.slow != "snapshot" or self.subscriber.cursor >= self._hub.end:
             return False
-        since_s = self._behind_since_s
-        return since_s is not None and self._clock() - since_s >= self._settings.skip_s
-
-    def _replay_due_s(self) -> float:
-        """Give the time from which the client's rate allows another read of older events; 0: any time."""
-        bucket, pace = self.subscriber.bucket, self.pace
-        return 0.0 if bucket is None or pace is None else bucket.due_s(self._clock(), pace.replayed_at_once)
-
-    async def _sleep_until(self, due_s: float) -> None:
-        """Wait for a time, or until something is to be looked at."""
-        waiter = self._waiter = asyncio.get_running_loop().create_future()
-        self._hub.pacer.sleep(due_s, partial(_resolve, waiter))
-        await waiter
+        return self.slowness.lasts(self._clock(), self._settings.skip_s)
 
     def _wake(self, reason: Wake) -> None:
         if reason == "ended" and self._ending is None:
             self._ending = Ending("ended")
-        self._tell()
+        self._bell.ring()
 
-    def _tell(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    async def _writer_drained(self) -> None:
-        assert self._writer is not None
-        await self._writer.drain()
-
-    def _take(self, records: list[Record], source: str, end: int = 0) -> bytes:
-        """Give older records to be sent, at least one: what one write takes, and a rate allows.
-
-        Args:
-            records: in a row.
-            source: where they were found, `memory` or `stream`.
-            end: where that leads; 0: up to the last of them.
-        """
-        return self._spend(self._hub.pieces(self.view, records), end or records[-1].sequence, source)
-
-    def _take_rest(self) -> bytes:
-        """Give more of a page of which a pace has left something; empty: there is nothing."""
-        rest, self._rest = self._rest, None
-        if rest is None or rest.after != self.subscriber.cursor:
-            return b""
-        return self._spend(rest.pieces, rest.end, "stream")
-
-    def _spend(self, pieces: list[tuple[int, bytes]], end: int, source: str) -> bytes:
-        """Give the first frames, as many as one write takes and a pace allows; keep the rest of a page."""
-        subscriber = self.subscriber
-        # A page that was read is sent whole, unless a pace says otherwise.
-        count_max = fitting(pieces) if source == "memory" else len(pieces)
-        bucket, now_s = subscriber.bucket, self._clock()
-        if bucket is not None:
-            count_max = min(count_max, max(bucket.available(now_s), 1))
-        elif self.pace is not None:
-            count_max = min(count_max, self.pace.batch_max)
-        if (kept := cut(pieces, count_max)) < len(pieces):
-            left, pieces = pieces[kept:], pieces[:kept]
-            if source == "stream":
-                self._rest = rest_of(left, pieces[-1][0], end)
-            end = pieces[-1][0]
-        if bucket is not None:
-            bucket.take(len(pieces), now_s)
-        count = len(pieces)
-        subscriber.cursor = end
-        subscriber.events += count
-        self._anchored = True
-        self._metrics.replayed_events.labels(source).inc(count)
-        self._metrics.deliveries.events[self.view.format] += count
-        return self.view.joined(self._hub, pieces)
+    def _forget_rest(self) -> None:
+        """Drop what is left of a page that was read for it."""
+        if self._replay is not None:
+            self._replay.forget_rest()
 
     async def _read_from_stream(self) -> bytes:
         """Give the next page of what the log doesn't hold any more, to be sent."""
-        tail, cursor = self._hubs.tail(self._hub), self.subscriber.cursor
-        # No page waits for its time: a client with a rate has as much read as it is sent, and its own record.
-        count_max = self._page_records
-        if self.pace is not None and self.pace.rate:
-            count_max = min(count_max or WRITE_RECORDS_MAX, self.pace.replayed_at_once + 1)
-        if self.view.thins:
-            count_max = None
-        pause_s = 0.05
-        for _attempt in range(SHORT_READS_MAX):
-            try:
-                # From the cursor's own record on: while it is still stored, so is all that follows it.
-                page = await tail.read(cursor, count_max)
-                first = page.records[0].sequence if page.records else 0
-                if first != cursor and not self._anchored:
-                    await tail.check_retained()
-            except Away:
-                page, first = None, 0
-            hub = self._hub
-            if self._ending is not None or hub.failed or hub.epoch != self._epoch or cursor < hub.gap_below:
-                return b""
-            if page is not None and len(page.records) > (first == cursor):
-                break
-            await asyncio.sleep(pause_s)
-            pause_s *= 2
-        else:
+        tail = self._hubs.tail(self._hub)
+        try:
+            return await self.replay.read(self._hub, tail, lambda: self._ending is not None)
+        except Away:
             self._ending = Ending("unavailable", self.view.unavailable())
             return b""
-        if first != cursor and (self._anchored or cursor < self._hub.oldest_cursor):
-            self.subscriber.gap = "expired"
-            return b""
-        # Not beyond the hub's end: whether what follows there is still deliverable only its fold will say.
-        end = self._hub.end
-        between = [stored for stored in self._fitting(page.records) if cursor < stored.sequence <= end]
-        records = [self._hub.past_record(stored) for stored in between]
-        if records:
-            return self._take(records, "stream")
-        self.subscriber.cursor = end
-        return b""
-
-    def _fitting(self, records: list[Stored]) -> list[Stored]:
-        """Give of a page what one write takes, and have the next page hold about that."""
-        if self.view.thins:
-            return records  # many become few
-        size, kept = 0, 0
-        for stored in records:
-            size += len(stored.payload)
-            kept += size <= WRITE_BYTES_MAX
-        if size > WRITE_BYTES_MAX:
-            # The rest is read again, once.
-            self._page_records = max(len(records) * WRITE_BYTES_MAX // size, PAGE_RECORDS_MIN)
-            return records[: max(kept, PAGE_RECORDS_MIN)]
-        if size * 4 < WRITE_BYTES_MAX:
-            self._page_records = None
-        return records
 
     async def _tell_gap(self) -> None:
         """Tell of the hole, then send the task as it stands, once that is known."""
         hub, subscriber = self._hub, self.subscriber
         while hub.reloading and not hub.failed:
-            waiter = self._waiter = asyncio.get_running_loop().create_future()
-            hub.wait(self._tell)
-            try:
-                await waiter
-            finally:
-                hub.stop_waiting(self._tell)
+            await self._bell.rung_by(hub)
             if self._ending is not None:
                 return
         if hub.failed:
             return
         reason: StreamGapReason = "epoch" if hub.epoch != self._epoch else subscriber.gap or "expired"
-        if reason == "slow":
-            self.skips += 1
-        self._behind_since_s = None
-        self._late_cursor = 0
+        self.slowness.skip(slow=reason == "slow")
         requested = f"{self._epoch}-{subscriber.cursor}"
         self._epoch = hub.epoch
         subscriber.gap = None
@@ -612,23 +394,17 @@ class Stream:
         if data is None:
             self.cut("gap")
             raise ConnectionResetError("broken off")
-        self._anchored = True
-        await self.write(data)
+        self.replay.anchored = True
+        await self.peer.write(data)
 
     async def _tell_lag(self) -> None:
         """Wait until the client has taken what is buffered, then tell it how far it is behind."""
-        assert self._writer is not None
         if self.subscriber.transport.get_write_buffer_size() <= self.subscriber.buffer_bytes_max:
             return  # not the client is slow: its cursor lay between records, or more came than the log holds
-        self.lags += 1
-        now_s = self._clock()
-        # One with a rate may never come to the end; it was not slow as long as it took what that allows.
-        if self._behind_since_s is None or now_s - self._behind_until_s >= self._settings.skip_s:
-            self._behind_since_s = now_s
-        self._behind_until_s = math.inf
-        await self._writer.drain()
+        self.slowness.fall_behind(self._clock(), self._settings.skip_s)
+        await self.peer.drained()
         if (behind := self.behind_events) and (data := self.view.lag(behind, self.slow)):
-            await self.write(data)
+            await self.peer.write(data)
 
     @property
     def behind_events(self) -> int:
@@ -651,64 +427,29 @@ class Stream:
             return "behind"
         return "live" if self.pace is None else "paced"
 
-    # ------------------------------------------------------------------ writing
-
-    async def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Write frames, and wait while the client's buffers are full."""
-        subscriber, transport = self.subscriber, self.subscriber.transport
-        if not data or self._writer is None:
-            return
-        if transport.is_closing():
-            raise ConnectionResetError("the client left")
-        if subscriber.insert is not None:
-            data = bytes(data).replace(b"\0", subscriber.insert)
-        subscriber.written_at_s = self._clock()
-        if self._first_write:
-            # Takes the response's head along, and frames the chunk itself.
-            self._first_write = False
-            subscriber.bytes_sent += len(data)
-            await self._writer.write(bytes(data))
-        else:
-            data = chunk(bytes(data)) if subscriber.chunked else bytes(data)
-            subscriber.bytes_sent += len(data)
-            self._metrics.deliveries.bytes_sent += len(data)
-            transport.write(data)
-        data = b""  # the transport holds what the client has not taken
-        await self._writer.drain()
+    # ------------------------------------------------------------------ the client
 
     def check(self, now: float) -> None:
         """Send a heartbeat if due, and break the connection of a client that takes nothing.
 
-        Lag is what the peer has not acknowledged; its age counts from when it was first seen. Called every
-        `CHECK_S` or sooner.
+        Called every `CHECK_S` or sooner.
         """
-        subscriber = self._subscriber
-        if subscriber is not None and subscriber.transport.is_closing():
+        peer = self._peer
+        if peer is None:
+            return
+        subscriber = peer.subscriber
+        if subscriber.transport.is_closing():
             # The handler is told once, by being cancelled, which a wait that ends just then can swallow
             # (`asyncio.wait_for` before Python 3.12).
             self.close("client-gone")
             return
-        if subscriber is None or self._first_write:
+        if not peer.reached:
             return
-        unsent = subscriber.transport.get_write_buffer_size()
-        # Where all had been acknowledged at the last look and nothing was sent since, the kernel isn't asked.
-        settled = self._marked_at_s is None and self._marked_bytes == subscriber.bytes_sent and not unsent
-        pending = 0 if settled else unsent + _unacknowledged(self._fd)
-        acknowledged = subscriber.bytes_sent - pending
-        if pending and subscriber.fd < 0 and (encrypted := _acknowledged(self._fd)):
-            # TLS may hold what waits for a full kernel, and doesn't say how much: then what was sent tells
-            # nothing of what has been acknowledged.
-            acknowledged = encrypted
+        # Who skips may take its time with what is on its way, as long as it takes any of it.
+        unsent, acknowledged, lag_s = peer.look(now, patient=self.slow == "snapshot")
         if self.held is not None:
-            # Of what TLS may hold, sure is only that nothing waits when nothing is in the kernel either.
-            sure = acknowledged if subscriber.fd >= 0 or not pending else 0
-            self.held.look(subscriber.cursor, subscriber.bytes_sent, sure, now)
-        if not pending or self._marked_at_s is None or acknowledged >= self._marked_bytes:
-            # Who skips may take its time with what is on its way, as long as it takes any of it.
-            skips = self.slow == "snapshot" and pending
-            self._marked_bytes = acknowledged + (1 if skips else pending)
-            self._marked_at_s = now if pending else None
-        elif now - self._marked_at_s > self._settings.lag_s_max:
+            self.held.look(subscriber.cursor, subscriber.bytes_sent, acknowledged, now)
+        if lag_s > self._settings.lag_s_max:
             self.cut("lag")
             return
         if subscriber.bucket is not None:
@@ -718,56 +459,15 @@ class Stream:
 
     def _look_how_late(self, now: float) -> None:
         """Act on a client whose own rate is too low: what came so long ago is still to be sent."""
-        if self.subscriber.cursor >= self._late_cursor:
-            self._late_cursor, self._late_since_s = self._hub.end, now
-        elif now - self._late_since_s > self._late_s_max:
+        if self.slowness.late_s(self.subscriber.cursor, self._hub.end, now) > self._late_s_max:
             if self.slow == "disconnect":
                 self.cut("lag")
                 return
             self._hub.leave(self.subscriber)
             self.subscriber.gap = "slow"
-            self._tell()
+            self._bell.ring()
 
     @property
     def lag_s(self) -> float:
         """Age of the oldest bytes the peer has not acknowledged, in seconds."""
-        return 0.0 if self._marked_at_s is None else self._clock() - self._marked_at_s
-
-
-def _resolve(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
-
-
-def _peer(request: web.BaseRequest) -> str:
-    """Say who is connected: address and port, or the client's address alone where a proxy is between."""
-    peer = request.transport.get_extra_info("peername") if request.transport is not None else None
-    remote = request.remote or ""
-    if not isinstance(peer, tuple) or str(parse_address(peer[0])) != remote:
-        return remote
-    return f"[{remote}]:{peer[1]}" if ":" in remote else f"{remote}:{peer[1]}"
-
-
-def _unacknowledged(fd: int) -> int:
-    """Give the bytes in the kernel's send queue that the peer's TCP has not acknowledged (SIOCOUTQ)."""
-    if fd < 0:
-        return 0
-    try:
-        return int(struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, b"\0\0\0\0"))[0])
-    except OSError:
-        return 0  # closed meanwhile
-
-
-def _acknowledged(fd: int) -> int:
-    """Give the bytes that the peer's TCP has acknowledged since it connected; 0: the kernel doesn't say.
-
-    `tcpi_bytes_acked` of `TCP_INFO`, Linux 4.1 and later: never 0 where a handshake has been answered.
-    """
-    if fd < 0:
-        return 0
-    try:
-        with socket.fromfd(fd, socket.AF_INET, socket.SOCK_STREAM) as connection:
-            told = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED_AT + 8)
-    except OSError:
-        return 0  # closed meanwhile
-    return int.from_bytes(told[_BYTES_ACKED_AT:], sys.byteorder)
+        return self.peer.lag.age_s(self._clock())

@@ -292,7 +292,7 @@ class Streams:
                 "tenant": stream.key.tenant,
                 **_who(stream),
                 "slow": stream.slow,
-                "skips": stream.skips,
+                "skips": stream.slowness.skips,
                 "open_s": round(now - stream.opened_at_s, 3),
                 "cursor": f"{stream.hub.epoch}-{stream.subscriber.cursor}",
                 "events": stream.subscriber.events,
@@ -303,7 +303,7 @@ class Streams:
                 "behind_events": stream.behind_events,
                 "unsent_bytes": stream.subscriber.transport.get_write_buffer_size(),
                 "lag_s": round(stream.lag_s, 3),
-                "lags": stream.lags,
+                "lags": stream.slowness.lags,
             }
             for stream in (self._share_of if streams is None else streams)
         ]
@@ -327,7 +327,7 @@ def _who(stream: Stream) -> dict[str, Any]:
         **stream.watched,
         "agent": stream.key.agent,
         "format": stream.view.format,
-        "peer": stream.peer,
+        "peer": stream.peer.address,
         **in_log(None if stream.asked is None else stream.asked.context),
     }
 

@@ -30,6 +30,7 @@ from sidecast_broker.holds import Held
 from sidecast_broker.paths import query_value
 from sidecast_broker.refused import Refused
 from sidecast_broker.subscriptions import Subscriptions, full, unavailable
+from sidecast_schemas.subjects import TaskKey
 
 HEADER = "Sidecast-Subscription"
 TRIES = 3
@@ -222,6 +223,27 @@ class Takeover:
         """
         if self._resumes:
             await self._subscriptions.acknowledge(self._subscription, sequence, "cursor")
+
+
+def takeover_of_task(
+    wish: Wish | None,
+    principal: Principal,
+    key: TaskKey,
+    cursor: str | None,
+    subscriptions: Subscriptions,
+) -> Takeover | None:
+    """Give the way to the named subscription to one task that a request asks for; None: it asks for none.
+
+    Args:
+        wish: what the request says of it; None: nothing.
+        principal: whose it is.
+        key: the task.
+        cursor: as of `Takeover`.
+        subscriptions: those that are held here.
+    """
+    if wish is None:
+        return None
+    return Takeover(wish, Subscription.to_task(who_of(principal), key, wish.name), cursor, subscriptions)
 
 
 def _was_outdated(before: Made, after: Made | None) -> bool:
