@@ -6,6 +6,7 @@ Must not know where any of it is kept.
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -118,7 +119,7 @@ def check_name(name: str) -> str:
         encode_token(name)
     except InvalidId as error:
         raise ValueError(str(error).replace("an id", "a name")) from error
-    if any(ord(character) < 0x20 or ord(character) == 0x7F for character in name):
+    if any(unicodedata.category(character) == "Cc" for character in name):
         raise ValueError("a name must hold no control characters")
     return name
 
