@@ -136,13 +136,17 @@ async def test_who_attends_is_found_again_after_a_break(backend: Backend) -> Non
             await other.stream.attend("token", subject)
         await backend.come_back()
         await until(lambda: one.stream.connected and other.stream.connected)
-        # A connection counts as back before the server has read what was subscribed to by it.
-        async with asyncio.timeout(5):
-            while not await other.stream.attended(subject):
-                await asyncio.sleep(0.01)
+        await until_attended(other, subject)
         await one.stream.reconnect("a test")
         await until(lambda: one.stream.connected)
-        assert await other.stream.attended(subject)
+        await until_attended(other, subject)
+
+
+async def until_attended(broker: Capturing, subject: str) -> None:
+    """Wait: a connection counts as back before the server has read what was subscribed to by it."""
+    async with asyncio.timeout(5):
+        while not await broker.stream.attended(subject):
+            await asyncio.sleep(0.01)
 
 
 async def test_nothing_is_known_without_a_connection(fake: FakeBackend) -> None:
