@@ -22,7 +22,7 @@ from a2a_rig.wire import (
     split,
     text_after,
 )
-from brokers import done, status
+from brokers import done, status, until
 
 DoorTo = Callable[[str], Door]
 Crossed = tuple[Stage, Wire]
@@ -59,9 +59,12 @@ async def test_c02_live_events_follow_the_snapshot_without_gap_or_double(
     task, count = log.new_task(), 120
     await log.publish(task, begin(task))
     door = door_to(log.url)
+    opened = 0
 
     async def watch() -> tuple[str, list[str]]:
+        nonlocal opened
         async with door.open(wire, "subscribe", task=task) as stream:
+            opened += 1
             frames = await stream.rest()
         return text_after([frame.result for frame in frames]), outlines(frames)
 
@@ -70,6 +73,7 @@ async def test_c02_live_events_follow_the_snapshot_without_gap_or_double(
     while not publishing.done():
         watching.append(asyncio.create_task(watch()))
         await asyncio.sleep(0.01)
+    await until(lambda: opened == len(watching))
     await log.publish(task, done(task))
     texts = [text for text, _ in await asyncio.gather(*watching)]
     assert len(texts) > 3
