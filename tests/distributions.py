@@ -10,6 +10,8 @@ from itertools import pairwise
 
 TRIES = 3
 
+Measure = Callable[[], Awaitable[list[list[float]]]]
+
 
 def distance(one: list[float], other: list[float]) -> float:
     """Give the Kolmogorov-Smirnov statistic of two samples of one size: how far apart they are."""
@@ -27,7 +29,7 @@ def threshold(size: int, strictness: float = 2.5) -> float:
     return strictness * (2 / size) ** 0.5
 
 
-async def same(measure: Callable[[], Awaitable[list[list[float]]]], limit: float) -> None:
+async def same(measure: Measure, limit: float) -> None:
     """Measure samples that must not differ, again where they do: on a busy machine they may, once.
 
     Args:
@@ -37,15 +39,10 @@ async def same(measure: Callable[[], Awaitable[list[list[float]]]], limit: float
     Raises:
         AssertionError: they differ every time.
     """
-    found: list[list[float]] = []
-    while len(found) < TRIES:
-        found.append([distance(one, other) for one, other in pairwise(await measure())])
-        if max(found[-1]) < limit:
-            return
-    raise AssertionError(f"told apart: {found}")
+    await _once(measure, lambda distances: max(distances) < limit, "told apart")
 
 
-async def differ(measure: Callable[[], Awaitable[list[list[float]]]], limit: float) -> None:
+async def differ(measure: Measure, limit: float) -> None:
     """Measure samples that must differ, again where they don't: a busy machine may drown it, once.
 
     Args:
@@ -55,9 +52,13 @@ async def differ(measure: Callable[[], Awaitable[list[list[float]]]], limit: flo
     Raises:
         AssertionError: they never do.
     """
+    await _once(measure, lambda distances: min(distances) > limit, "not told apart")
+
+
+async def _once(measure: Measure, holds: Callable[[list[float]], bool], otherwise: str) -> None:
     found: list[list[float]] = []
     while len(found) < TRIES:
         found.append([distance(one, other) for one, other in pairwise(await measure())])
-        if min(found[-1]) > limit:
+        if holds(found[-1]):
             return
-    raise AssertionError(f"not told apart: {found}")
+    raise AssertionError(f"{otherwise}: {found}")

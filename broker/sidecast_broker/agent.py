@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import aiohttp
 import structlog
-from aiohttp import hdrs, web
+from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -24,6 +24,7 @@ from sidecast_broker.agent_headers import (
     passed_headers,
     reason,
     received_headers,
+    refuse_upgrade,
     told_of,
 )
 from sidecast_broker.core.a2a.card import Interface
@@ -211,8 +212,7 @@ class Agent:
             check_target(request.raw_path if target is None else target)
         except UnsafeTarget as unsafe:
             raise Refused("bad-request", str(unsafe)) from unsafe
-        if hdrs.UPGRADE in request.headers:
-            raise Refused("bad-request", "a connection can't be upgraded here")
+        refuse_upgrade(request.headers)
         given = request.headers.items() if headers is None else headers
         passed = passed_headers(given, told_of(principal, tenant), body)
         data = request.content if body is None and request.body_exists else body or None

@@ -21,6 +21,16 @@ Told = tuple[str | None, str | None]
 NOTHING: Told = (None, None)
 
 
+def refuse_upgrade(headers: Mapping[str, str]) -> None:
+    """Let pass a request that leaves its connection as it is.
+
+    Raises:
+        Refused: the connection is to be upgraded, and what it then carries nobody here would see.
+    """
+    if hdrs.UPGRADE in headers:
+        raise Refused("bad-request", "a connection can't be upgraded here")
+
+
 def told_of(principal: str | None, tenant: str | None) -> Told:
     """Write whom the client is, and which tenant a request is about, as the agent is told of them."""
     # As in `Sidecast-Owner`, so that an agent can compare the two, and no name can break a header.

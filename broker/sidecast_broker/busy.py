@@ -13,7 +13,7 @@ from sidecast_broker.core.views import events
 from sidecast_broker.metrics import Metrics
 from sidecast_broker.refused import Refused
 from sidecast_broker.settings import Stream as StreamSettings
-from sidecast_broker.wanted import flag
+from sidecast_broker.wanted import accepts, flag
 
 
 class Busy:
@@ -61,5 +61,4 @@ class Busy:
 
 
 def _is_event_source(request: web.BaseRequest) -> bool:
-    accept = ",".join(request.headers.getall("Accept", ())).lower()
-    return "text/event-stream" in accept and request.query.get("refusal") != "status"
+    return accepts(request, "text/event-stream") and request.query.get("refusal") != "status"

@@ -15,6 +15,7 @@ from sidecast_broker.agent import Agent
 from sidecast_broker.agent_calls import AgentCalls
 from sidecast_broker.agent_card import AgentCards
 from sidecast_broker.agent_connections import AgentAway
+from sidecast_broker.agent_headers import refuse_upgrade
 from sidecast_broker.agent_lists import AgentLists
 from sidecast_broker.answering import answer_with
 from sidecast_broker.asked import Asked, decode_object, fields_of, v1_message
@@ -83,8 +84,7 @@ class Relay:
 
     async def operation(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
         """Pass an operation to the agent: in the client's own form where the agent speaks it (C71)."""
-        if hdrs.UPGRADE in request.headers:
-            raise Refused("bad-request", "a connection can't be upgraded here")
+        refuse_upgrade(request.headers)
         if asked.operation is SEND_MESSAGE and self._agent.configured:
             return await self._sends.answer(asked, partial(self._pass, request, asked))
         return await self._pass(request, asked, Hearing())

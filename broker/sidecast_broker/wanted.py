@@ -40,7 +40,7 @@ class Wanted:
         self.cursor = request.headers.get("Last-Event-ID") or request.query.get("last_event_id") or None
         self.wish = wish_of(request)
         self.wait_s = _seconds(request, "wait_s", settings.stream.wait_s_max)
-        self.json = _accepts_json_only(request)
+        self.json = accepts(request, "application/json") and not accepts(request, "text/event-stream")
         try:
             wanted_filter = events.parse_filter(
                 request.query.get("types"), "1" if flag(request, "debug", False) else None
@@ -112,6 +112,6 @@ def _seconds(request: web.BaseRequest, name: str, maximum: float) -> float:
     return value
 
 
-def _accepts_json_only(request: web.BaseRequest) -> bool:
-    accept = ",".join(request.headers.getall("Accept", ())).lower()
-    return "application/json" in accept and "text/event-stream" not in accept
+def accepts(request: web.BaseRequest, media_type: str) -> bool:
+    """Tell whether a request names a media type, given in lower case, among those it accepts."""
+    return media_type in ",".join(request.headers.getall("Accept", ())).lower()
